@@ -1,0 +1,118 @@
+//! Every limit of the product, its reason beside it, and the relations between them proved at
+//! compile time. A bound that is not in this file does not exist.
+
+// --- What a client may send ---------------------------------------------------------------
+
+/// Longest key. Ten bits in an item's header; Redis and memcached users rarely pass 250.
+pub const KEY_BYTES_MAX: usize = 1024;
+
+/// Largest value the item header can describe (22 bits). A server's own limit is lower: one
+/// segment less the header and the key, announced at HELLO.
+pub const VALUE_BYTES_MAX: usize = (1 << 22) - 1;
+
+/// Last moment an item can store as its expiry (48 bits of milliseconds, some 8,900 years).
+pub const EXPIRY_MS_MAX: u64 = (1 << 48) - 1;
+
+// --- A shard's memory ---------------------------------------------------------------------
+
+/// Largest segment: big enough for a 1 MiB value, small enough that emptying one stays short.
+pub const SEGMENT_BYTES_MAX: usize = 1 << 20;
+
+/// Smallest segment: one index bucket. Only replay at a handful of objects goes this low.
+pub const SEGMENT_BYTES_MIN: usize = BUCKET_BYTES;
+
+/// Segments a shard aims for. With fewer the small log cannot be a tenth of the memory; with more
+/// the largest value shrinks. 128 × 1 MiB is reached at 128 MiB a shard.
+pub const SEGMENT_COUNT_AIM: usize = 128;
+
+/// Fewest segments a store works with: one open in each log, one to copy into, one for the index,
+/// one for its overflow, one for ghosts, and something to evict.
+pub const SEGMENT_COUNT_MIN: usize = 12;
+
+/// One index bucket: a cache line.
+pub const BUCKET_BYTES: usize = 64;
+
+/// Largest arena a slot can point into (36 bits of byte address, one value means empty).
+pub const ARENA_BYTES_MAX: u64 = (1 << 36) - 2;
+
+// --- The process around the shards --------------------------------------------------------
+
+/// What the process itself may hold beside arenas and buffers: executable pages, allocator,
+/// stacks, the control side. Measured on the release build: 5.0 MiB resident with one shard and
+/// no connection, of which 4 MiB are the executable's own pages.
+pub const PROCESS_BYTES: u64 = 6 << 20;
+
+/// What each shard's executor, ring and receive buffers may hold, connections aside.
+pub const SHARD_FIXED_BYTES: u64 = 1 << 20;
+
+/// Share of a server's memory set aside for what connections buffer (partial requests and
+/// replies not yet sent): one part in this many, within the two bounds below.
+pub const CONNECTION_MEMORY_SHARE: u64 = 16;
+
+/// Least that is set aside for connections in each shard.
+pub const CONNECTION_MEMORY_BYTES_MIN: u64 = 512 << 10;
+
+/// Most that is set aside for connections in each shard.
+pub const CONNECTION_MEMORY_BYTES_MAX: u64 = 256 << 20;
+
+/// Smallest `--memory` per shard that `serve` accepts.
+pub const SHARD_MEMORY_BYTES_MIN: u64 = 8 << 20;
+
+/// Most shards in one process: the forwarding rings grow with the square of it.
+pub const SHARD_COUNT_MAX: usize = 256;
+
+// --- The network --------------------------------------------------------------------------
+
+/// Bytes in one receive buffer. Two requests of the usual 1–2 KiB, or some eighty small ones.
+pub const RECEIVE_BUFFER_BYTES: usize = 4096;
+
+/// Receive buffers of a shard's ring. A power of two (kernel), 256 × 4 KiB = 1 MiB touched only
+/// as far as it is used.
+pub const RECEIVE_BUFFER_COUNT: u16 = 128;
+
+/// Submission queue of a shard's ring; it is flushed when full, so this bounds a batch only.
+pub const RING_ENTRIES: u32 = 256;
+
+/// Completion queue of a shard's ring: multishot operations post here unasked. Overflow is kept
+/// by the kernel and costs a system call, it loses nothing.
+pub const RING_COMPLETIONS: u32 = 4096;
+
+/// Connections of one shard. Past it a new one is closed at once.
+pub const CONNECTION_COUNT_MAX: usize = 16_384;
+
+/// Reply bytes of one connection waiting to be sent before we stop reading from it.
+pub const OUTPUT_BYTES_HIGH: usize = 256 << 10;
+
+/// A connection whose peer accepts none of its reply for this long is closed.
+pub const SEND_STALL_MS: u64 = 10_000;
+
+/// Requests of one connection that may be under way at other shards; beyond it we stop decoding.
+pub const FORWARDED_MAX: usize = 512;
+
+/// Slots of the ring from one shard to another. At 64 B a slot: 64 KiB a pair.
+pub const MAILBOX_SLOTS: usize = 1024;
+
+// --- Turns of the shard loop ---------------------------------------------------------------
+
+/// How long the shard's loop runs before it lets the executor's other tasks have the core.
+pub const YIELD_US: u64 = 100;
+
+/// How long an idle shard spins before it parks (poll mode `park`).
+pub const SPIN_BEFORE_PARK_US: u64 = 50;
+
+/// The executor's preemption timer. Long on purpose, see `engine/executor.rs`.
+pub const PREEMPT_TIMER_MS: u64 = 200;
+
+/// The standing timer of every executor that bounds any park, see `engine/executor.rs`.
+pub const HEARTBEAT_MS: u64 = 5;
+
+// --- Proofs --------------------------------------------------------------------------------
+
+const _: () = assert!(SEGMENT_BYTES_MAX <= VALUE_BYTES_MAX, "a segment's value must fit the header");
+const _: () = assert!(SEGMENT_BYTES_MAX.is_power_of_two() && SEGMENT_BYTES_MIN.is_power_of_two());
+const _: () = assert!(SEGMENT_BYTES_MIN >= BUCKET_BYTES, "a segment may hold index buckets");
+const _: () = assert!(RECEIVE_BUFFER_COUNT.is_power_of_two(), "the kernel masks buffer ids");
+const _: () = assert!(MAILBOX_SLOTS.is_power_of_two(), "mailbox positions are masked");
+const _: () = assert!(FORWARDED_MAX <= MAILBOX_SLOTS, "one connection alone must not fill a mailbox");
+const _: () = assert!(CONNECTION_COUNT_MAX < 1 << 24, "a connection slot has 24 bits in user data");
+const _: () = assert!(HEARTBEAT_MS < PREEMPT_TIMER_MS, "the heartbeat must come first");

@@ -1,0 +1,122 @@
+//! Ghosts: four-byte memories of items that were dropped.
+//!
+//!   31          12 11          0
+//!   | touch       | fingerprint |      sixteen to a cache line, no order, oldest replaced
+//!
+//! When a dropped key comes back its history does too, and `learn` hears that dropping it was a
+//! mistake; when a ghost is replaced unseen it hears that it was not. A false match (one in 256 a
+//! look-up: sixteen candidates of twelve bits) lends a stranger's history to a new item for its
+//! first stay, which costs a little accuracy and never correctness.
+
+use crate::base::hash::KeyHash;
+use crate::base::limits::BUCKET_BYTES;
+use crate::cache::bytes::{read_u32, write_u32};
+use crate::learn::{Clock, Touch};
+
+#[derive(Default)]
+pub struct Ghosts {
+    pages: Vec<u32>,
+    lines: u64,
+    segment_shift: u32,
+}
+
+impl Ghosts {
+    /// A memory of `lines` lines in `pages`, segments of zeroes; as many as fit if that is fewer.
+    pub fn new(pages: Vec<u32>, lines: u64, segment_bytes: usize) -> Ghosts {
+        let fit = (pages.len() * (segment_bytes / BUCKET_BYTES)) as u64;
+        Ghosts { pages, lines: lines.min(fit), segment_shift: segment_bytes.trailing_zeros() }
+    }
+
+    pub fn page_count(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// Gives up its pages.
+    pub fn into_pages(self) -> Vec<u32> {
+        self.pages
+    }
+
+    /// Remembers a dropped item. Returns the touch of the ghost that had to go for it.
+    pub fn remember(&self, memory: &mut [u8], hash: KeyHash, touch: Touch, clock: &Clock) -> Option<Touch> {
+        if self.pages.is_empty() {
+            return Some(touch);
+        }
+        let line = self.line(hash);
+        let (mut oldest, mut oldest_age, mut replaced) = (line, 0, None);
+        for at in (line..line + BUCKET_BYTES).step_by(4) {
+            let ghost = read_u32(memory, at);
+            if ghost == 0 {
+                (oldest, replaced) = (at, None);
+                break;
+            }
+            let ghost_touch = Touch::from_bits(ghost >> FINGERPRINT_BITS);
+            let age = ghost_touch.age(clock);
+            if age >= oldest_age {
+                (oldest, oldest_age, replaced) = (at, age, Some(ghost_touch));
+            }
+        }
+        write_u32(memory, oldest, touch.bits() << FINGERPRINT_BITS | hash.fingerprint());
+        replaced
+    }
+
+    /// Takes back the memory of `hash`, if there is one.
+    pub fn recall(&self, memory: &mut [u8], hash: KeyHash) -> Option<Touch> {
+        if self.pages.is_empty() {
+            return None;
+        }
+        let line = self.line(hash);
+        let at = (line..line + BUCKET_BYTES)
+            .step_by(4)
+            .find(|&at| read_u32(memory, at) & FINGERPRINT_MASK == hash.fingerprint())?;
+        let ghost = read_u32(memory, at);
+        write_u32(memory, at, 0);
+        Some(Touch::from_bits(ghost >> FINGERPRINT_BITS))
+    }
+
+    fn line(&self, hash: KeyHash) -> usize {
+        let lines_shift = self.segment_shift - BUCKET_BYTES.trailing_zeros();
+        let line = (u64::from(hash.bucket_bits()) * self.lines) >> 32;
+        let page = self.pages[(line >> lines_shift) as usize] as usize;
+        (page << self.segment_shift) + (line as usize & ((1 << lines_shift) - 1)) * BUCKET_BYTES
+    }
+}
+
+const FINGERPRINT_BITS: u32 = 12;
+const FINGERPRINT_MASK: u32 = (1 << FINGERPRINT_BITS) - 1;
+/// Ghosts in a bucket-sized line.
+pub const GHOSTS_PER_LINE: usize = BUCKET_BYTES / 4;
+
+const _: () = assert!(Touch::BITS + FINGERPRINT_BITS == 32);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::hash::HashSeed;
+
+    #[test]
+    fn a_ghost_is_recalled_once() {
+        let (mut memory, clock) = (vec![0; 4096], Clock::new());
+        let ghosts = Ghosts::new(vec![1], 16, 1024);
+        let hash = HashSeed(0).hash(b"gone");
+        let touch = Touch::first(&clock).again(&clock);
+        assert_eq!(ghosts.remember(&mut memory, hash, touch, &clock), None);
+        assert_eq!(ghosts.recall(&mut memory, hash), Some(touch));
+        assert_eq!(ghosts.recall(&mut memory, hash), None);
+    }
+
+    #[test]
+    fn the_oldest_ghost_of_a_line_goes_first() {
+        let (mut memory, mut clock) = (vec![0; 64], Clock::new());
+        let ghosts = Ghosts::new(vec![0], 1, 64);
+        let mut hashes = (0u32..).map(|i| HashSeed(0).hash(&i.to_le_bytes()));
+        let first = hashes.next().unwrap();
+        let first_touch = Touch::first(&clock);
+        ghosts.remember(&mut memory, first, first_touch, &clock);
+        for hash in hashes.take(GHOSTS_PER_LINE) {
+            clock.advance();
+            let replaced = ghosts.remember(&mut memory, hash, Touch::first(&clock), &clock);
+            assert!(replaced.is_none() || replaced == Some(first_touch));
+        }
+        assert_eq!(ghosts.recall(&mut memory, first), None);
+    }
+}

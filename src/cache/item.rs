@@ -1,0 +1,186 @@
+//! The bytes of an item.
+//!
+//!   | kind | lengths            | [expiry] | [version] | [client flags] | [charge] | key | value |
+//!     1 B    4 B: key-1 : 10      6 B        8 B         4 B              4 B
+//!            bits, value : 22
+//!
+//! Fields in brackets are there when their bit in `kind` is set, so what a workload does not use
+//! it does not pay for: most entries carry five bytes. A version in particular is given to an item
+//! only when a client asks for one; an item without it has by definition not the version that some
+//! client remembers.
+
+use crate::base::limits;
+use crate::base::time::Instant;
+use crate::cache::bytes::{read_u32, read_u64, write_u32, write_u64};
+
+/// An item, borrowed from the arena or about to be written to it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Item<'a> {
+    /// The key, 1 to [`limits::KEY_BYTES_MAX`] bytes.
+    pub key: &'a [u8],
+    /// The value.
+    pub value: &'a [u8],
+    /// When the item stops being served.
+    pub expires: Option<Instant>,
+    /// The version a client was told, if one ever asked.
+    pub version: Option<u64>,
+    /// Opaque bits that memcached clients keep with a value; zero costs nothing.
+    pub client_flags: u32,
+    /// What the item counts for in [`Accounting::Payload`](crate::cache::Accounting) replays.
+    pub charge: Option<u32>,
+}
+
+impl<'a> Item<'a> {
+    /// Reads the item at `offset`.
+    #[inline]
+    pub fn read(memory: &'a [u8], offset: usize) -> Item<'a> {
+        let kind = memory[offset];
+        let lengths = read_u32(memory, offset + 1);
+        let key_len = (lengths & KEY_MASK) as usize + 1;
+        let value_len = (lengths >> KEY_BITS) as usize;
+        let mut item = Item::default();
+        let mut at = offset + HEADER_BYTES;
+        // One test for the common item that has none of the four.
+        if kind != 0 {
+            if kind & HAS_EXPIRY != 0 {
+                let low = u64::from(read_u32(memory, at));
+                let high = u64::from(u16::from_le_bytes([memory[at + 4], memory[at + 5]]));
+                item.expires = Some(Instant::from_ms(high << 32 | low));
+                at += EXPIRY_BYTES;
+            }
+            if kind & HAS_VERSION != 0 {
+                item.version = Some(read_u64(memory, at));
+                at += VERSION_BYTES;
+            }
+            if kind & HAS_CLIENT_FLAGS != 0 {
+                item.client_flags = read_u32(memory, at);
+                at += CLIENT_FLAGS_BYTES;
+            }
+            if kind & HAS_CHARGE != 0 {
+                item.charge = Some(read_u32(memory, at));
+                at += CHARGE_BYTES;
+            }
+        }
+        item.key = &memory[at..at + key_len];
+        item.value = &memory[at + key_len..at + key_len + value_len];
+        item
+    }
+
+    /// Writes the item at `offset`; the caller has made sure of [`Item::bytes`] bytes there.
+    pub fn write(&self, memory: &mut [u8], offset: usize) {
+        assert!((1..=limits::KEY_BYTES_MAX).contains(&self.key.len()), "the codec refuses other keys");
+        assert!(self.value.len() <= limits::VALUE_BYTES_MAX, "the store refuses larger values");
+        memory[offset] = self.kind();
+        write_u32(memory, offset + 1, (self.key.len() as u32 - 1) | (self.value.len() as u32) << KEY_BITS);
+        let mut at = offset + HEADER_BYTES;
+        if let Some(expires) = self.expires {
+            memory[at..at + EXPIRY_BYTES].copy_from_slice(&expires.ms.to_le_bytes()[..EXPIRY_BYTES]);
+            at += EXPIRY_BYTES;
+        }
+        if let Some(version) = self.version {
+            write_u64(memory, at, version);
+            at += VERSION_BYTES;
+        }
+        if self.client_flags != 0 {
+            write_u32(memory, at, self.client_flags);
+            at += CLIENT_FLAGS_BYTES;
+        }
+        if let Some(charge) = self.charge {
+            write_u32(memory, at, charge);
+            at += CHARGE_BYTES;
+        }
+        memory[at..at + self.key.len()].copy_from_slice(self.key);
+        at += self.key.len();
+        memory[at..at + self.value.len()].copy_from_slice(self.value);
+    }
+
+    /// Overwrites the expiry of the item at `offset`, which must carry one.
+    pub fn write_expiry(memory: &mut [u8], offset: usize, expires: Instant) {
+        assert!(memory[offset] & HAS_EXPIRY != 0, "the item has no room for an expiry");
+        let at = offset + HEADER_BYTES;
+        memory[at..at + EXPIRY_BYTES].copy_from_slice(&expires.ms.to_le_bytes()[..EXPIRY_BYTES]);
+    }
+
+    /// Bytes the item occupies, everything included.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        let kind = self.kind();
+        let mut bytes = HEADER_BYTES + self.key.len() + self.value.len();
+        if kind != 0 {
+            bytes += (kind & HAS_EXPIRY != 0) as usize * EXPIRY_BYTES
+                + (kind & HAS_VERSION != 0) as usize * VERSION_BYTES
+                + (kind & HAS_CLIENT_FLAGS != 0) as usize * CLIENT_FLAGS_BYTES
+                + (kind & HAS_CHARGE != 0) as usize * CHARGE_BYTES;
+        }
+        bytes
+    }
+
+    /// Whether the item is no longer to be served at `now`.
+    #[inline]
+    pub fn is_expired(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+
+    /// Which optional fields it carries; two items of one kind and equal lengths are laid out alike.
+    pub fn kind(&self) -> u8 {
+        (self.expires.is_some() as u8 * HAS_EXPIRY)
+            | (self.version.is_some() as u8 * HAS_VERSION)
+            | ((self.client_flags != 0) as u8 * HAS_CLIENT_FLAGS)
+            | (self.charge.is_some() as u8 * HAS_CHARGE)
+    }
+}
+
+/// Bytes of an item before its optional fields.
+pub const HEADER_BYTES: usize = 5;
+
+const KEY_BITS: u32 = 10;
+const KEY_MASK: u32 = (1 << KEY_BITS) - 1;
+const HAS_EXPIRY: u8 = 1;
+const HAS_VERSION: u8 = 2;
+const HAS_CLIENT_FLAGS: u8 = 4;
+const HAS_CHARGE: u8 = 8;
+const EXPIRY_BYTES: usize = 6;
+const VERSION_BYTES: usize = 8;
+const CLIENT_FLAGS_BYTES: usize = 4;
+const CHARGE_BYTES: usize = 4;
+
+const _: () = assert!(limits::KEY_BYTES_MAX == 1 << KEY_BITS);
+const _: () = assert!(limits::VALUE_BYTES_MAX == (1 << (32 - KEY_BITS)) - 1);
+const _: () = assert!(limits::EXPIRY_MS_MAX < 1 << (8 * EXPIRY_BYTES));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_combination_of_fields_reads_back() {
+        for fields in 0..16u8 {
+            let item = Item {
+                key: b"key",
+                value: b"value",
+                expires: (fields & 1 != 0).then_some(Instant::from_ms(limits::EXPIRY_MS_MAX)),
+                version: (fields & 2 != 0).then_some(u64::MAX),
+                client_flags: if fields & 4 != 0 { 9 } else { 0 },
+                charge: (fields & 8 != 0).then_some(77),
+            };
+            let mut memory = vec![0xee; 64];
+            item.write(&mut memory, 7);
+            let back = Item::read(&memory, 7);
+            assert_eq!((back.key, back.value), (item.key, item.value));
+            assert_eq!((back.expires, back.version), (item.expires, item.version));
+            assert_eq!((back.client_flags, back.charge), (item.client_flags, item.charge));
+            assert_eq!(memory[7 + item.bytes()], 0xee, "fields {fields}: wrote past its end");
+            assert_eq!(memory[6 + item.bytes()], b'e', "fields {fields}: counts more than it wrote");
+        }
+    }
+
+    #[test]
+    fn extreme_lengths_read_back() {
+        let (key, value) = (vec![1; limits::KEY_BYTES_MAX], vec![2; limits::SEGMENT_BYTES_MAX]);
+        let item = Item { key: &key, value: &value, ..Item::default() };
+        let mut memory = vec![0; item.bytes()];
+        item.write(&mut memory, 0);
+        assert_eq!(Item::read(&memory, 0).key.len(), limits::KEY_BYTES_MAX);
+        assert_eq!(Item::read(&memory, 0).value, &value[..]);
+    }
+}

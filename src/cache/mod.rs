@@ -1,0 +1,44 @@
+//! One shard's memory: where entries live, how they are found, when they leave.
+//!
+//! Not for: sockets, clocks, threads. Memory, time and the key's hash arrive as arguments, so a
+//! test or a replay runs exactly what the appliance runs.
+//!
+//! An arena is cut into equal segments; every byte the shard stores is in one of them:
+//!
+//!   | index | log | log | ghosts | log | overflow | free | log | free | …
+//!
+//!   index     64-byte buckets, seven 8-byte slots and a link each; grows one bucket at a time
+//!   log       items, packed front to back; two logs, small (new) and main (proven)
+//!   ghosts    4-byte memories of items that were dropped
+//!
+//! A GET probes one bucket, compares the key in the item, writes the slot back with a fresher
+//! touch, and returns a slice of the segment. A SET appends to a log and points the slot there.
+//! When no segment is free the hand walks the oldest one, copies what ranks high enough to the
+//! main log's end and drops the rest. The bound on memory is the arena: nothing here allocates
+//! after the start but a table of segment states, which has its final size from the beginning.
+//!
+//! - `bytes`: reading and writing integers at an offset
+//! - `item`: the bytes of an item
+//! - `slot`: the eight bytes by which the index knows an item
+//! - `segments`: states of the segments, free list, the two logs
+//! - `index`: buckets, probing, linear hashing
+//! - `ghosts`: the memory of what was dropped
+//! - `store`: the public face: get, set, delete, increment, touch, flush
+//! - `evict`: the hand and the expiry sweep
+//! - `check`: recounts everything and compares
+
+mod bytes;
+mod check;
+mod evict;
+mod ghosts;
+mod index;
+mod item;
+mod segments;
+mod slot;
+mod store;
+
+#[cfg(test)]
+mod model_tests;
+
+pub use item::Item;
+pub use store::{Accounting, Condition, Config, Put, Refused, Stats, Store};

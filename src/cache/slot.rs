@@ -1,0 +1,77 @@
+//! The eight bytes by which the index knows an item.
+//!
+//!   63    56 55          36 35               0
+//!   | tag   | touch        | location + 1     |
+//!
+//! The location is a byte address in the arena; the one added to it makes the all-zero word an
+//! empty slot. The tag spares reading items of other keys, the touch is what `learn` remembers.
+
+use crate::base::limits;
+use crate::learn::Touch;
+
+/// A slot's contents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(pub u64);
+
+impl Slot {
+    #[inline]
+    pub fn new(tag: u8, touch: Touch, location: usize) -> Slot {
+        debug_assert!((location as u64) < limits::ARENA_BYTES_MAX);
+        Slot(u64::from(tag) << TAG_SHIFT | u64::from(touch.bits()) << TOUCH_SHIFT | (location as u64 + 1))
+    }
+
+    #[inline]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    #[inline]
+    pub fn tag(self) -> u8 {
+        (self.0 >> TAG_SHIFT) as u8
+    }
+
+    #[inline]
+    pub fn touch(self) -> Touch {
+        Touch::from_bits((self.0 >> TOUCH_SHIFT) as u32)
+    }
+
+    /// Byte address of the item. Not for empty slots.
+    #[inline]
+    pub fn location(self) -> usize {
+        debug_assert!(!self.is_empty());
+        ((self.0 & LOCATION_MASK) - 1) as usize
+    }
+
+    #[inline]
+    pub fn with_touch(self, touch: Touch) -> Slot {
+        Slot(self.0 & !(TOUCH_MASK << TOUCH_SHIFT) | u64::from(touch.bits()) << TOUCH_SHIFT)
+    }
+
+    #[inline]
+    pub fn with_location(self, location: usize) -> Slot {
+        Slot(self.0 & !LOCATION_MASK | (location as u64 + 1))
+    }
+}
+
+const TAG_SHIFT: u32 = 56;
+const TOUCH_SHIFT: u32 = 36;
+const TOUCH_MASK: u64 = (1 << Touch::BITS) - 1;
+const LOCATION_MASK: u64 = (1 << TOUCH_SHIFT) - 1;
+
+const _: () = assert!(TOUCH_SHIFT + Touch::BITS == TAG_SHIFT);
+const _: () = assert!(limits::ARENA_BYTES_MAX < LOCATION_MASK);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_do_not_disturb_each_other() {
+        let touch = Touch::from_bits(0xa_bcde);
+        let slot = Slot::new(0x5a, touch, (1 << 36) - 3);
+        assert_eq!((slot.tag(), slot.touch(), slot.location()), (0x5a, touch, (1 << 36) - 3));
+        let moved = slot.with_location(0).with_touch(Touch::from_bits(1));
+        assert_eq!((moved.tag(), moved.touch().bits(), moved.location()), (0x5a, 1, 0));
+        assert!(!Slot::new(0, Touch::from_bits(0), 0).is_empty());
+    }
+}

@@ -1,0 +1,553 @@
+//! The public face of a shard's memory.
+//!
+//! Every operation takes the key's hash (computed once, where the request was decoded) and the
+//! time. Eviction happens inside `set` when the arena is full and is not an error; what is refused
+//! is refused before anything is changed.
+
+use std::fmt;
+use std::ops::DerefMut;
+
+use crate::base::hash::{HashSeed, KeyHash};
+use crate::base::limits;
+use crate::base::time::Instant;
+use crate::cache::ghosts::Ghosts;
+use crate::cache::index::{Index, SlotAt};
+use crate::cache::item::{HEADER_BYTES, Item};
+use crate::cache::segments::{Log, Segments, Use};
+use crate::cache::slot::Slot;
+use crate::learn::{Clock, Cut, RankTable, Touch};
+
+/// One shard's memory. `M` is the arena: a mapping in the appliance, a vector in tests.
+pub struct Store<M> {
+    pub(super) memory: M,
+    pub(super) segments: Segments,
+    pub(super) index: Index,
+    pub(super) ghosts: Ghosts,
+    pub(super) seed: HashSeed,
+    pub(super) accounting: Accounting,
+    pub(super) clock: Clock,
+    pub(super) ranks: RankTable,
+    pub(super) cut: Cut,
+    pub(super) counts: Counts,
+    /// Entries when the ghost table got its present size.
+    pub(super) ghosts_sized_for: u64,
+    /// Misses whose insertion is still expected; see `count_write`.
+    misses_owed: u32,
+    version_next: u64,
+    pub(super) expire_cursor: u32,
+    /// Rises whenever slots may have moved: what was found before must be looked up again.
+    pub(super) layout_epoch: u64,
+}
+
+/// How a store is laid out.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Bytes of a segment, a power of two; also bounds an item.
+    pub segment_bytes: usize,
+    /// The seed of the key hash, the same that hashes were made with.
+    pub seed: HashSeed,
+    /// What counts against the capacity.
+    pub accounting: Accounting,
+}
+
+/// What counts against the capacity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accounting {
+    /// Everything: the arena is the bound.
+    Memory,
+    /// Only what each item is charged ([`Put::charge`]), as published simulations count: the arena
+    /// must be ample. A segment is closed at `segment`, items leave at `capacity`.
+    Payload {
+        /// Most that all items together may be charged.
+        capacity: u64,
+        /// Most that the items of one segment may be charged.
+        segment: u64,
+    },
+}
+
+/// What to store under a key.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Put<'a> {
+    /// The value.
+    pub value: &'a [u8],
+    /// When it stops being served.
+    pub expires: Option<Instant>,
+    /// Opaque bits kept with it.
+    pub client_flags: u32,
+    /// What must hold for the write to happen.
+    pub condition: Condition,
+    /// Whether the caller wants to be told the version.
+    pub versioned: bool,
+    /// What the item counts for under [`Accounting::Payload`].
+    pub charge: Option<u32>,
+}
+
+/// What must hold for a write to happen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing.
+    #[default]
+    Always,
+    /// The key is not stored.
+    Absent,
+    /// The key is stored.
+    Present,
+    /// The key is stored with this version.
+    Version(u64),
+}
+
+/// Why a write did not happen. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The key is stored, and the condition was that it is not.
+    Exists,
+    /// The key is not stored.
+    NotFound,
+    /// The key is stored with another version.
+    VersionDiffers,
+    /// The item is larger than a segment.
+    TooLarge {
+        /// Bytes the item would occupy.
+        bytes: usize,
+        /// Bytes it may occupy.
+        bytes_max: usize,
+    },
+    /// The stored value is not a decimal 64-bit integer.
+    NotANumber,
+    /// The result does not fit a 64-bit integer.
+    Overflow,
+}
+
+/// What a store holds and what has happened in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Live items.
+    pub entries: u64,
+    /// Bytes of their keys and values.
+    pub payload_bytes: u64,
+    /// Bytes of the arena.
+    pub arena_bytes: u64,
+    /// Bytes of segments that are in use.
+    pub used_bytes: u64,
+    /// Bytes of index and ghosts, and of the tables beside the arena.
+    pub index_bytes: u64,
+    /// Items dropped to make room.
+    pub evicted: u64,
+    /// Items dropped because their time had come.
+    pub expired: u64,
+    /// Dropped keys that came back while remembered.
+    pub ghost_hits: u64,
+    /// Bytes the hand copied.
+    pub copied_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub payload_bytes: u64,
+    pub evicted: u64,
+    pub expired: u64,
+    pub ghost_hits: u64,
+    pub copied_bytes: u64,
+}
+
+impl<M: DerefMut<Target = [u8]>> Store<M> {
+    /// A store in `memory`, which must be zeroed and a whole number of segments long.
+    ///
+    /// # Panics
+    /// If the memory is too small for [`limits::SEGMENT_COUNT_MIN`] segments or too large for a slot's
+    /// address: the caller computed a layout this room does not support.
+    pub fn new(memory: M, config: Config) -> Store<M> {
+        let count = memory.len() / config.segment_bytes;
+        assert!(count >= limits::SEGMENT_COUNT_MIN, "{count} segments: the arena is too small for its segments");
+        assert!(memory.len() as u64 <= limits::ARENA_BYTES_MAX, "a slot cannot address this arena");
+        let mut segments = Segments::new(count, config.segment_bytes);
+        let first_page = segments.take(Use::Index).expect("a new store has free segments");
+        Store {
+            memory,
+            index: Index::new(first_page, config.segment_bytes),
+            segments,
+            ghosts: Ghosts::default(),
+            seed: config.seed,
+            accounting: config.accounting,
+            clock: Clock::new(),
+            ranks: RankTable::new(),
+            cut: Cut::new(),
+            counts: Counts::default(),
+            ghosts_sized_for: 0,
+            misses_owed: 0,
+            version_next: 1,
+            expire_cursor: 0,
+            layout_epoch: 0,
+        }
+    }
+
+    /// The segment size for an arena of `bytes` bytes: a power of two, at least
+    /// [`limits::SEGMENT_COUNT_AIM`] of them, none larger than [`limits::SEGMENT_BYTES_MAX`].
+    pub fn segment_bytes_for(bytes: u64) -> usize {
+        let share = (bytes / limits::SEGMENT_COUNT_AIM as u64).max(1);
+        let rounded_down = 1usize << (63 - share.leading_zeros());
+        rounded_down.clamp(limits::SEGMENT_BYTES_MIN, limits::SEGMENT_BYTES_MAX)
+    }
+
+    /// Serves `key`, and counts the request.
+    #[inline]
+    pub fn get(&mut self, hash: KeyHash, key: &[u8], now: Instant) -> Option<Item<'_>> {
+        self.count_request();
+        let Some((at, slot)) = self.find(hash, key, now) else {
+            self.misses_owed = (self.misses_owed + 1).min(MISSES_OWED_MAX);
+            return None;
+        };
+        self.touch_slot(at, slot);
+        Some(Item::read(&self.memory, slot.location()))
+    }
+
+    /// Serves `key` with a version to compare against later. An item that has none yet is given
+    /// one, which rewrites it once.
+    pub fn get_versioned(&mut self, hash: KeyHash, key: &[u8], now: Instant) -> Option<Item<'_>> {
+        self.get(hash, key, now)?;
+        let (at, slot) = self.find(hash, key, now)?;
+        let item = Item::read(&self.memory, slot.location());
+        if item.version.is_none() {
+            let value = item.value.to_vec();
+            let put = Put {
+                value: &value,
+                expires: item.expires,
+                client_flags: item.client_flags,
+                versioned: true,
+                charge: item.charge,
+                condition: Condition::Always,
+            };
+            // An item so large that the version no longer fits is served without one.
+            let _ = self.write(hash, key, put, Some((at, slot)), now);
+        }
+        let (_, slot) = self.find(hash, key, now)?;
+        Some(Item::read(&self.memory, slot.location()))
+    }
+
+    /// Reads `key` without counting it as a request.
+    pub fn peek(&mut self, hash: KeyHash, key: &[u8], now: Instant) -> Option<Item<'_>> {
+        let (_, slot) = self.find(hash, key, now)?;
+        Some(Item::read(&self.memory, slot.location()))
+    }
+
+    /// Stores a value. Returns its version if one was asked for.
+    pub fn set(&mut self, hash: KeyHash, key: &[u8], put: Put<'_>, now: Instant) -> Result<Option<u64>, Refused> {
+        let existing = self.find(hash, key, now);
+        match (put.condition, existing.map(|(_, slot)| Item::read(&self.memory, slot.location()))) {
+            (Condition::Absent, Some(_)) => return Err(Refused::Exists),
+            (Condition::Present | Condition::Version(_), None) => return Err(Refused::NotFound),
+            (Condition::Version(wanted), Some(item)) if item.version != Some(wanted) => {
+                return Err(Refused::VersionDiffers);
+            }
+            _ => {}
+        }
+        self.count_write(existing.is_some());
+        self.write(hash, key, put, existing, now)
+    }
+
+    /// Adds `delta` to the decimal integer stored under `key`, or stores `initial` if there is none.
+    /// An existing item keeps its expiry, a new one gets `expires`. Returns the new number, and the
+    /// version if `versioned`.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one wire request, each used once")]
+    pub fn increment(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        delta: i64,
+        initial: Option<i64>,
+        expires: Option<Instant>,
+        versioned: bool,
+        now: Instant,
+    ) -> Result<(i64, Option<u64>), Refused> {
+        let existing = self.find(hash, key, now);
+        let item = existing.map(|(_, slot)| Item::read(&self.memory, slot.location()));
+        let (number, expires, client_flags) = match item {
+            Some(item) => {
+                let number = parse_number(item.value).ok_or(Refused::NotANumber)?;
+                (number.checked_add(delta).ok_or(Refused::Overflow)?, item.expires, item.client_flags)
+            }
+            None => (initial.ok_or(Refused::NotFound)?, expires, 0),
+        };
+        self.count_write(existing.is_some());
+        let text = number.to_string();
+        let put = Put { value: text.as_bytes(), expires, client_flags, versioned, ..Put::default() };
+        Ok((number, self.write(hash, key, put, existing, now)?))
+    }
+
+    /// Changes when `key` expires. Answers whether it is stored.
+    pub fn touch(&mut self, hash: KeyHash, key: &[u8], expires: Option<Instant>, now: Instant) -> bool {
+        self.count_request();
+        let Some((at, slot)) = self.find(hash, key, now) else { return false };
+        self.touch_slot(at, slot);
+        let item = Item::read(&self.memory, slot.location());
+        let touched = Item { expires, ..item };
+        if touched.kind() == item.kind() {
+            // Same layout: the expiry is overwritten where it stands.
+            if let Some(expires) = expires {
+                Item::write_expiry(&mut self.memory, slot.location(), expires);
+                self.segments.raise_expiry(self.segments.of(slot.location()), expires);
+            }
+            return true;
+        }
+        let value = item.value.to_vec();
+        let put = Put {
+            value: &value,
+            expires,
+            client_flags: item.client_flags,
+            versioned: item.version.is_some(),
+            charge: item.charge,
+            condition: Condition::Always,
+        };
+        // An item that filled a segment to the last byte may not have room for an expiry.
+        self.write(hash, key, put, Some((at, slot)), now).is_ok()
+    }
+
+    /// Removes `key`. Answers whether it was stored.
+    pub fn delete(&mut self, hash: KeyHash, key: &[u8], now: Instant) -> bool {
+        match self.find(hash, key, now) {
+            Some((at, slot)) => {
+                self.kill(at, slot);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Removes everything. What was learned stays.
+    pub fn flush(&mut self) {
+        self.index.clear(&mut self.memory);
+        for log in [Log::Small, Log::Main] {
+            while let Some(id) = self.segments.oldest(log) {
+                self.segments.unlink(id);
+                self.segments.release(id);
+            }
+        }
+        self.counts.payload_bytes = 0;
+    }
+
+    /// What the store holds and what has happened in it.
+    pub fn stats(&self) -> Stats {
+        let segment_bytes = self.segments.segment_bytes() as u64;
+        let used = (self.segments.count() - self.segments.free_count()) as u64;
+        let tables = (self.segments.count() * size_of::<crate::cache::segments::Segment>()) as u64;
+        let pages = (self.index.page_count() + self.ghosts.page_count()) as u64;
+        Stats {
+            entries: self.index.entries(),
+            payload_bytes: self.counts.payload_bytes,
+            arena_bytes: self.memory.len() as u64,
+            used_bytes: used * segment_bytes,
+            index_bytes: pages * segment_bytes + tables,
+            evicted: self.counts.evicted,
+            expired: self.counts.expired,
+            ghost_hits: self.counts.ghost_hits,
+            copied_bytes: self.counts.copied_bytes,
+        }
+    }
+
+    /// Most bytes an item may occupy: key, value and [`limits`]-bounded header.
+    pub fn item_bytes_max(&self) -> usize {
+        self.segments.segment_bytes()
+    }
+
+    /// Longest value that surely fits beside a key of `key_len` bytes, whatever its other fields.
+    pub fn value_bytes_max(segment_bytes: usize, key_len: usize) -> usize {
+        segment_bytes.saturating_sub(HEADER_FIELDS_BYTES_MAX + key_len)
+    }
+
+    // --- private ---
+
+    /// Appends an item and points the index at it; whatever was stored under the key is gone.
+    /// `existing` is what a look-up of the key found just now.
+    fn write(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        put: Put<'_>,
+        existing: Option<(SlotAt, Slot)>,
+        now: Instant,
+    ) -> Result<Option<u64>, Refused> {
+        let version = put.versioned.then_some(self.version_next);
+        let item = Item {
+            key,
+            value: put.value,
+            expires: put.expires,
+            version,
+            client_flags: put.client_flags,
+            charge: put.charge,
+        };
+        let bytes = item.bytes();
+        if bytes > self.item_bytes_max() {
+            return Err(Refused::TooLarge { bytes, bytes_max: self.item_bytes_max() });
+        }
+        let charge = self.charge_of(&item);
+        if let Accounting::Payload { capacity, .. } = self.accounting
+            && charge > capacity
+        {
+            return Err(Refused::TooLarge { bytes: charge as usize, bytes_max: capacity as usize });
+        }
+        self.version_next += u64::from(put.versioned);
+
+        if let Some((_, slot)) = existing
+            && self.overwrite_in_place(slot, &item)
+        {
+            return Ok(version);
+        }
+        // Where it goes: what it was, what its ghost remembers, or the small log.
+        let (log, touch) = match existing {
+            Some((_, slot)) => match self.segments.get(self.segments.of(slot.location())).usage {
+                Use::Log(log) => (log, slot.touch()),
+                usage => panic!("a slot points into a {usage:?} segment"),
+            },
+            None => self.place_new(hash, charge),
+        };
+        let class = self.segments.class_of(put.expires, now);
+        let epoch = self.layout_epoch;
+        self.make_room(log, class, bytes, charge, now);
+        let segment = self.segments.opened(log, class).expect("make_room opened a segment");
+        let location = self.segments.start(segment) + self.segments.get(segment).written as usize;
+        item.write(&mut self.memory, location);
+        self.segments.appended(segment, bytes, charge, put.expires);
+        self.counts.payload_bytes += (key.len() + put.value.len()) as u64;
+        // Making room may have moved or evicted what was found before.
+        let existing = if epoch == self.layout_epoch { existing } else { self.find_any(hash, key) };
+        match existing {
+            Some((at, slot)) => {
+                self.index.replace(&mut self.memory, at, slot.with_location(location));
+                self.forget_item(slot.location());
+            }
+            None => self.index.insert(&mut self.memory, hash, Slot::new(hash.tag(), touch, location)),
+        }
+        Ok(version)
+    }
+
+    /// Overwrites an item of the same layout and length where it stands: no garbage, no move.
+    fn overwrite_in_place(&mut self, slot: Slot, item: &Item<'_>) -> bool {
+        let old = Item::read(&self.memory, slot.location());
+        if old.kind() != item.kind() || old.value.len() != item.value.len() || old.charge != item.charge {
+            return false;
+        }
+        item.write(&mut self.memory, slot.location());
+        if let Some(expires) = item.expires {
+            self.segments.raise_expiry(self.segments.of(slot.location()), expires);
+        }
+        true
+    }
+
+    /// Log and first touch of a key that is not stored.
+    fn place_new(&mut self, hash: KeyHash, charge: u64) -> (Log, Touch) {
+        if let Some(ghost) = self.ghosts.recall(&mut self.memory, hash) {
+            self.counts.ghost_hits += 1;
+            self.ranks.came_back(ghost, &self.clock);
+            let touch = ghost.again(&self.clock);
+            let rank = self.ranks.rank(touch, &self.clock, charge as u32);
+            return (if self.cut.admits(rank) { Log::Main } else { Log::Small }, touch);
+        }
+        // Before anything had to leave there is nothing to protect the main log from.
+        let log = if self.counts.evicted == 0 && self.small_is_over() { Log::Main } else { Log::Small };
+        (log, Touch::first(&self.clock))
+    }
+
+    /// Finds a live item; an expired one is removed on the way.
+    #[inline]
+    fn find(&mut self, hash: KeyHash, key: &[u8], now: Instant) -> Option<(SlotAt, Slot)> {
+        let (at, slot) = self.find_any(hash, key)?;
+        if Item::read(&self.memory, slot.location()).is_expired(now) {
+            self.counts.expired += 1;
+            self.kill(at, slot);
+            return None;
+        }
+        Some((at, slot))
+    }
+
+    #[inline]
+    pub(super) fn find_any(&self, hash: KeyHash, key: &[u8]) -> Option<(SlotAt, Slot)> {
+        let memory: &[u8] = &self.memory;
+        self.index.find(memory, hash, |slot| Item::read(memory, slot.location()).key == key)
+    }
+
+    /// Removes an item from the index and its segment's count.
+    pub(super) fn kill(&mut self, at: SlotAt, slot: Slot) {
+        self.index.remove(&mut self.memory, at);
+        self.forget_item(slot.location());
+    }
+
+    /// Counts the item at `location` out, and its segment too if it was the last.
+    fn forget_item(&mut self, location: usize) {
+        let item = Item::read(&self.memory, location);
+        let (bytes, payload, charge) = (item.bytes(), item.key.len() + item.value.len(), self.charge_of(&item));
+        let segment = self.segments.of(location);
+        self.counts.payload_bytes -= payload as u64;
+        self.segments.died(segment, bytes, charge);
+        if self.segments.get(segment).live_items == 0 && !self.segments.is_open(segment) {
+            self.segments.unlink(segment);
+            self.segments.release(segment);
+        }
+    }
+
+    #[inline]
+    fn touch_slot(&mut self, at: SlotAt, slot: Slot) {
+        let touch = slot.touch();
+        self.ranks.came_back(touch, &self.clock);
+        self.index.replace(&mut self.memory, at, slot.with_touch(touch.again(&self.clock)));
+    }
+
+    #[inline]
+    fn count_request(&mut self) {
+        self.clock.advance();
+        let entries = self.index.entries();
+        self.ranks.advance(entries);
+        self.clock.pace(entries);
+    }
+
+    /// Counts a write as a request, unless it fills a miss that was counted already: a look-aside
+    /// client's GET and SET are one request for the policy, as they are in a trace.
+    fn count_write(&mut self, overwrites: bool) {
+        if !overwrites && self.misses_owed > 0 {
+            self.misses_owed -= 1;
+        } else {
+            self.count_request();
+        }
+    }
+
+    /// What an item counts for.
+    pub(super) fn charge_of(&self, item: &Item<'_>) -> u64 {
+        match self.accounting {
+            Accounting::Memory => item.bytes() as u64,
+            Accounting::Payload { .. } => {
+                item.charge.map_or((item.key.len() + item.value.len()) as u64, u64::from)
+            }
+        }
+    }
+
+    /// Zeroes a segment that becomes a page.
+    pub(super) fn zero_segment(&mut self, id: u32) {
+        let start = self.segments.start(id);
+        let end = start + self.segments.segment_bytes();
+        self.memory[start..end].fill(0);
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::Exists => write!(f, "the key is already stored"),
+            Refused::NotFound => write!(f, "the key is not stored"),
+            Refused::VersionDiffers => write!(f, "the key is stored with another version"),
+            Refused::TooLarge { bytes, bytes_max } => {
+                write!(f, "the item needs {bytes} bytes, this server stores at most {bytes_max}")
+            }
+            Refused::NotANumber => write!(f, "the value is not a decimal 64-bit integer"),
+            Refused::Overflow => write!(f, "the result does not fit a 64-bit integer"),
+        }
+    }
+}
+
+fn parse_number(value: &[u8]) -> Option<i64> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// Misses remembered as awaiting their insertion. More than a pipeline is deep, fewer than would
+/// hide a change from reading to writing.
+const MISSES_OWED_MAX: u32 = 1024;
+/// Header and every optional field that a client can ask for.
+const HEADER_FIELDS_BYTES_MAX: usize = HEADER_BYTES + 6 + 8 + 4;

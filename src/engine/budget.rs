@@ -1,0 +1,66 @@
+//! How a server's memory is divided, so that `--memory` means all of it.
+//!
+//!   memory = process + shards × (fixed + connections + arena)
+//!
+//! The same division is used by `replay --charge all`, which is why a server and a replay of the
+//! same size see the same arena.
+
+use crate::base::limits;
+use crate::base::units::format_bytes;
+use crate::cache::Store;
+
+/// The parts of one server's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Bytes of each shard's arena, a whole number of segments.
+    pub arena_bytes: u64,
+    /// Bytes of a segment.
+    pub segment_bytes: usize,
+    /// Bytes that each shard's connections may buffer.
+    pub connection_bytes: u64,
+}
+
+impl Budget {
+    /// Divides `memory_bytes` among `shards` shards.
+    pub fn new(memory_bytes: u64, shards: u16) -> Result<Budget, String> {
+        let shards = u64::from(shards.max(1));
+        let least = limits::PROCESS_BYTES + shards * limits::SHARD_MEMORY_BYTES_MIN;
+        if memory_bytes < least {
+            return Err(format!(
+                "--memory {} is too little for {shards} shard(s): give at least {}",
+                format_bytes(memory_bytes),
+                format_bytes(least),
+            ));
+        }
+        let share = (memory_bytes - limits::PROCESS_BYTES) / shards;
+        let connection_bytes = (share / limits::CONNECTION_MEMORY_SHARE)
+            .clamp(limits::CONNECTION_MEMORY_BYTES_MIN, limits::CONNECTION_MEMORY_BYTES_MAX);
+        let arena = share - limits::SHARD_FIXED_BYTES - connection_bytes;
+        let segment_bytes = Store::<Vec<u8>>::segment_bytes_for(arena);
+        let arena_bytes = (arena / segment_bytes as u64 * segment_bytes as u64).min(limits::ARENA_BYTES_MAX);
+        Ok(Budget { arena_bytes, segment_bytes, connection_bytes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_never_exceed_the_whole() {
+        for memory in [14u64 << 20, 16 << 20, 100 << 20, 1 << 30, 64 << 30] {
+            for shards in [1u16, 2, 16, 200] {
+                let Ok(budget) = Budget::new(memory, shards) else { continue };
+                let shard = budget.arena_bytes + budget.connection_bytes + limits::SHARD_FIXED_BYTES;
+                assert!(limits::PROCESS_BYTES + u64::from(shards) * shard <= memory);
+                assert!(budget.arena_bytes / budget.segment_bytes as u64 >= limits::SEGMENT_COUNT_MIN as u64);
+            }
+        }
+    }
+
+    #[test]
+    fn too_little_memory_is_refused_with_the_least_that_works() {
+        let refusal = Budget::new(4 << 20, 1).unwrap_err();
+        assert!(refusal.contains("14.0 MiB"), "{refusal}");
+    }
+}

@@ -1,0 +1,184 @@
+//! An item's history in twenty bits, and the clock that its age is measured with.
+//!
+//!   19      7 6    4 3       0
+//!   | stamp  | gap  | frequency |
+//!
+//! `frequency` counts accesses up to 15, `gap` is the class of the time between the last two,
+//! `stamp` is the tick of the last one. Ticks are requests divided by the number of resident
+//! items: a shard of a thousand entries and one of a billion age alike, so a table learned by one
+//! means something to the other.
+
+/// Twenty bits that an index slot (or a ghost) keeps of an item's past.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Touch(u32);
+
+impl Touch {
+    /// How many bits a touch occupies.
+    pub const BITS: u32 = 20;
+
+    /// The touch of an item seen for the first time.
+    pub fn first(clock: &Clock) -> Touch {
+        Touch((clock.tick & STAMP_MASK) << 7)
+    }
+
+    /// Rebuilds a touch from the bits [`Touch::bits`] gave.
+    #[inline]
+    pub fn from_bits(bits: u32) -> Touch {
+        Touch(bits & ((1 << Touch::BITS) - 1))
+    }
+
+    /// The bits to store.
+    #[inline]
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The touch after one more access.
+    #[inline]
+    #[must_use]
+    pub fn again(self, clock: &Clock) -> Touch {
+        let frequency = (self.frequency() + 1).min(FREQUENCY_MAX);
+        let gap = gap_class(self.age(clock));
+        Touch((clock.tick & STAMP_MASK) << 7 | gap << 4 | frequency)
+    }
+
+    /// Ticks since the last access.
+    #[inline]
+    pub fn age(self, clock: &Clock) -> u32 {
+        clock.tick.wrapping_sub(self.0 >> 7) & STAMP_MASK
+    }
+
+    /// The row of the rank table: frequency bucket × gap class.
+    #[inline]
+    pub fn class(self) -> usize {
+        FREQUENCY_BUCKET[self.frequency() as usize] as usize * GAP_CLASSES + (self.0 >> 4 & 7) as usize
+    }
+
+    fn frequency(self) -> u32 {
+        self.0 & 0xf
+    }
+}
+
+/// A clock that ticks in proportion to the number of resident items.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    tick: u32,
+    requests_into_tick: u32,
+    requests_per_tick: u32,
+}
+
+impl Clock {
+    /// A clock for an empty store: every request is a tick.
+    pub fn new() -> Clock {
+        Clock { tick: 0, requests_into_tick: 0, requests_per_tick: 1 }
+    }
+
+    /// Counts one request.
+    #[inline]
+    pub fn advance(&mut self) {
+        self.requests_into_tick += 1;
+        if self.requests_into_tick >= self.requests_per_tick {
+            self.requests_into_tick = 0;
+            self.tick = self.tick.wrapping_add(1);
+        }
+    }
+
+    /// Sets the pace for `resident` items. Stamps already given keep their tick: while a shard
+    /// fills they read a little old, which is forgotten by the next access.
+    pub fn pace(&mut self, resident: u64) {
+        self.requests_per_tick = (resident / TICKS_PER_RESIDENT_TURN).clamp(1, u64::from(u32::MAX)) as u32;
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Clock {
+        Clock::new()
+    }
+}
+
+/// The half-octave of `age`: 0, 1, 2, 3, 4-5, 6-7, 8-11, …
+#[inline]
+pub fn age_bucket(age: u32) -> usize {
+    if age < 2 {
+        return age as usize;
+    }
+    let log = 31 - age.leading_zeros();
+    ((2 * log + (age >> (log - 1) & 1)) as usize).min(AGE_BUCKETS - 1)
+}
+
+/// First age and width, in ticks, of an age bucket.
+pub fn age_bucket_span(bucket: usize) -> (f32, f32) {
+    if bucket < 2 {
+        return (bucket as f32, 1.0);
+    }
+    let octave = (1u32 << (bucket / 2)) as f32;
+    (octave + (bucket % 2) as f32 * octave / 2.0, octave / 2.0)
+}
+
+#[inline]
+fn gap_class(age: u32) -> u32 {
+    (1 + age_bucket(age) as u32 / GAP_CLASS_BUCKETS).min(GAP_CLASSES as u32 - 1)
+}
+
+/// Rows of the rank table.
+pub const CLASSES: usize = FREQUENCY_BUCKETS * GAP_CLASSES;
+/// Gap classes: 0 is "accessed once", the others are widening spans of ticks.
+pub const GAP_CLASSES: usize = 8;
+/// Frequency buckets: 0, 1, 2, 3-4, 5-8, 9 and more.
+pub const FREQUENCY_BUCKETS: usize = 6;
+/// Columns of the rank table.
+pub const AGE_BUCKETS: usize = 2 * STAMP_BITS as usize;
+
+const STAMP_BITS: u32 = 13;
+const STAMP_MASK: u32 = (1 << STAMP_BITS) - 1;
+const FREQUENCY_MAX: u32 = 15;
+const FREQUENCY_BUCKET: [u8; 16] = [0, 1, 2, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 5, 5, 5];
+/// Ticks in which a full store sees as many requests as it holds items.
+const TICKS_PER_RESIDENT_TURN: u64 = 64;
+/// Age buckets (half-octaves) in one gap class.
+const GAP_CLASS_BUCKETS: u32 = 4;
+
+const _: () = assert!(STAMP_BITS + 3 + 4 == Touch::BITS);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn age_buckets_are_contiguous_and_rise() {
+        let mut last = 0;
+        for age in 0..1 << STAMP_BITS {
+            let bucket = age_bucket(age);
+            let (low, width) = age_bucket_span(bucket);
+            assert!(bucket == last || bucket == last + 1 || age == 0, "age {age}");
+            assert!((low..low + width).contains(&(age as f32)), "age {age} bucket {bucket}");
+            last = bucket;
+        }
+        assert_eq!(last, AGE_BUCKETS - 1);
+    }
+
+    #[test]
+    fn a_touch_remembers_age_and_counts() {
+        let mut clock = Clock::new();
+        let first = Touch::first(&clock);
+        for _ in 0..100 {
+            clock.advance();
+        }
+        assert_eq!(first.age(&clock), 100);
+        let second = first.again(&clock);
+        assert_eq!((second.age(&clock), second.frequency()), (0, 1));
+        assert_eq!(Touch::from_bits(second.bits()), second);
+        assert_ne!(second.class(), first.class());
+    }
+
+    #[test]
+    fn a_larger_store_ages_slower() {
+        let mut clock = Clock::new();
+        clock.pace(64_000);
+        let touch = Touch::first(&clock);
+        for _ in 0..64_000 {
+            clock.advance();
+        }
+        assert_eq!(touch.age(&clock), 64);
+    }
+}

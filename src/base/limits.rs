@@ -87,10 +87,30 @@ pub const OUTPUT_BYTES_HIGH: usize = 256 << 10;
 pub const SEND_STALL_MS: u64 = 10_000;
 
 /// Requests of one connection that may be under way at other shards; beyond it we stop decoding.
-pub const FORWARDED_MAX: usize = 512;
+pub const FORWARDED_MAX: usize = 256;
 
-/// Slots of the ring from one shard to another. At 64 B a slot: 64 KiB a pair.
-pub const MAILBOX_SLOTS: usize = 1024;
+/// Slots of each ring from one shard to another, and most requests one shard may have under way at
+/// another. At 64 B a slot and two rings each way: 32 KiB for each ordered pair of shards.
+pub const MAILBOX_SLOTS: usize = 256;
+
+/// Forwarded requests a shard answers in one turn for each of the others, so that its own
+/// connections get their turn.
+pub const FORWARDED_PER_TURN: usize = 64;
+
+/// Control messages that may wait for a shard. They are rare: adopted connections, stop.
+pub const CONTROL_MESSAGES_MAX: usize = 1024;
+
+/// Once a shard is told to stop: how long it stays for what is under way, at most, and how long it
+/// must have been idle to leave.
+pub const STOP_GRACE_MS: u64 = 5_000;
+/// See [`STOP_GRACE_MS`].
+pub const STOP_IDLE_MS: u64 = 50;
+
+/// A frame not larger than this is taken in even when buffer memory is short.
+pub const SMALL_FRAME_BYTES: usize = 2048;
+
+/// Segment states a shard looks at each millisecond for expired ones: a gibibyte in a second.
+pub const EXPIRE_SEGMENTS_PER_MS: usize = 1;
 
 // --- Turns of the shard loop ---------------------------------------------------------------
 

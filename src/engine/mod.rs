@@ -1,2 +1,27 @@
-//! engine
+//! One shard a core: the loop that takes bytes from `net`, asks `cache`, and answers.
+//!
+//! Not for: sockets (`net`), memory (`cache`), bytes on the wire (`wire`), configuration (`serve`).
+//!
+//!   received -> session -> decode -> owner? -> apply -> reply -> out
+//!                                      | another shard's
+//!                                      v
+//!                                   post ->  mailbox  -> its apply -> mailbox -> session, in order
+//!
+//! - `budget`: how a server's memory is divided
+//! - `session`: one connection's place in its stream of requests, and the replies it waits for
+//! - `apply`: one request against the store
+//! - `shard`: the turn of a shard: network, mail, control, housekeeping
+//! - `post`: what one shard has under way at the others
+//! - `mailbox`: the ring between two shards
+//! - `executor`: who calls the turns: a glommio executor, or a plain thread where io_uring is refused
+
+mod apply;
 pub mod budget;
+mod executor;
+pub mod mailbox;
+mod post;
+mod session;
+mod shard;
+
+pub use executor::{Io, Plan, PollMode, Running, start};
+pub use shard::Shared;

@@ -1,0 +1,14 @@
+//! The subcommands: each file reads its flags, calls the library, prints.
+//!
+//! Not for: anything worth a test of its own; that belongs into a room of the library.
+
+pub mod demo;
+pub mod host;
+pub mod keys;
+pub mod load;
+pub mod replay;
+pub mod serve;
+pub mod target;
+
+/// How a subcommand ends: nothing, or an exit status and the reason.
+pub type Outcome = Result<(), (u8, String)>;

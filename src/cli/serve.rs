@@ -1,0 +1,81 @@
+//! `spinetail serve`
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use spinetail::base::units::parse_bytes;
+use spinetail::engine::PollMode;
+use spinetail::host::profile;
+use spinetail::serve::{self, Options};
+
+use crate::cli::Outcome;
+use crate::cli::target::parse_cores;
+
+/// Serve as an appliance until SIGTERM
+#[derive(Args)]
+#[command(
+    after_help = "Prints one line when every listener accepts:\n  ready native=127.0.0.1:7700 resp=- memcached=- admin=- l0=-\n\nExample:\n  spinetail serve --memory 4GiB --cores 2-5 --poll spin"
+)]
+pub struct ServeArguments {
+    /// A hardware profile, or 'auto' to detect one
+    #[arg(long, value_name = "FILE|auto", default_value = "auto")]
+    profile: PathBuf,
+    /// Address of the native listener; port 0 takes any [default: 127.0.0.1:7700]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Number of shards, one a core [default: the profile's data cores]
+    #[arg(long, value_name = "N")]
+    shards: Option<u16>,
+    /// Cores to run shards on, like 0,2-5 [default: the profile's data cores]
+    #[arg(long, value_name = "LIST", value_parser = parse_cores)]
+    cores: Option<Cores>,
+    /// Memory of the whole process, everything included, like 16MiB or 4GiB [default: the profile's]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    memory: Option<u64>,
+    /// What an idle shard does: spin keeps its core busy, park sleeps and wakes in some 70 µs
+    #[arg(long, value_enum)]
+    poll: Option<Poll>,
+    /// What drives the sockets; auto falls back to epoll where io_uring is refused
+    #[arg(long, value_enum)]
+    io: Option<Io>,
+}
+
+type Cores = Vec<usize>;
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Poll {
+    Spin,
+    Park,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Io {
+    Auto,
+    IoUring,
+    Epoll,
+}
+
+/// Runs the command.
+pub fn run(arguments: ServeArguments) -> Outcome {
+    let options = Options {
+        profile: Some(arguments.profile).filter(|profile| profile.as_os_str() != "auto"),
+        listen: arguments.listen,
+        shards: arguments.shards,
+        cores: arguments.cores,
+        memory: arguments.memory,
+        poll: arguments.poll.map(|poll| match poll {
+            Poll::Spin => PollMode::Spin,
+            Poll::Park => PollMode::Park,
+        }),
+        io: arguments.io.map(|io| match io {
+            Io::Auto => profile::Io::Auto,
+            Io::IoUring => profile::Io::IoUring,
+            Io::Epoll => profile::Io::Epoll,
+        }),
+    };
+    let settled = serve::settle(&options).map_err(|failure| (failure.status, failure.reason))?;
+    serve::run(&settled).map_err(|failure| (failure.status, failure.reason))
+}

@@ -1,0 +1,35 @@
+//! `native://host:port`, as the flags `--target` of all subcommands take it.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+
+/// A server to talk to.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// As it was written.
+    pub text: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// Reads a target.
+pub fn parse_target(text: &str) -> Result<Target, String> {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("native", text));
+    match scheme {
+        "native" => {}
+        "resp" | "memcached" | "l0" | "shm" => {
+            return Err(format!("{scheme}:// is planned and not spoken by this version; use native://host:port"));
+        }
+        _ => return Err(format!("'{scheme}' is no protocol of ours; use native://host:port")),
+    }
+    let mut addresses = rest
+        .to_socket_addrs()
+        .map_err(|error| format!("'{rest}' is no address: {error}; write host:port, like 127.0.0.1:7700"))?;
+    let address = addresses.next().ok_or_else(|| format!("'{rest}' has no address"))?;
+    Ok(Target { text: format!("native://{rest}"), address })
+}
+
+/// Reads a list of cores: `0,2-5`.
+pub fn parse_cores(text: &str) -> Result<Vec<usize>, String> {
+    spinetail::host::topology::parse_cpu_list(text)
+        .map_err(|error| format!("'{text}' is no list of cores: {error}; write numbers and ranges, like 0,2-5"))
+}

@@ -1,0 +1,128 @@
+//! One request against the store: what each command does, and what it answers.
+
+use std::ops::DerefMut;
+
+use crate::base::hash::KeyHash;
+use crate::base::time::Instant;
+use crate::cache::{Condition, Put, Refused, Store};
+use crate::observe::{Operation, ShardCounters};
+use crate::wire::{Command, Mode, Reply, Request, Status, native};
+
+/// Applies a request about a key and appends its reply to `out`.
+#[inline]
+pub fn apply<M: DerefMut<Target = [u8]>>(
+    store: &mut Store<M>,
+    counters: &ShardCounters,
+    request: &Request<'_>,
+    hash: KeyHash,
+    now: Instant,
+    out: &mut Vec<u8>,
+) {
+    let opcode = native::opcode_of(&request.command);
+    let mut answer = |reply: Reply<'_>| native::encode_reply(request.id, opcode, &reply, out);
+    match request.command {
+        Command::Get { key } => {
+            let found = match request.want_version {
+                false => store.get(hash, key, now),
+                true => store.get_versioned(hash, key, now),
+            };
+            match found {
+                Some(item) => {
+                    let number = if request.want_version { item.version.unwrap_or(0) } else { 0 };
+                    answer(Reply { status: Status::Ok, value: item.value, number });
+                    counters.get_hits.add(1);
+                }
+                None => {
+                    answer(Reply::status(Status::NotFound));
+                    counters.get_misses.add(1);
+                }
+            }
+        }
+        Command::Set { key, value, ttl_ms, mode } => {
+            let put = Put {
+                value,
+                expires: expiry(ttl_ms, now),
+                condition: condition(mode),
+                versioned: request.want_version,
+                ..Put::default()
+            };
+            match store.set(hash, key, put, now) {
+                Ok(version) => {
+                    counters.sets.add(1);
+                    answer(Reply { number: version.unwrap_or(0), ..Reply::status(Status::Ok) });
+                }
+                Err(refused) => answer(Reply::status(refusal(refused, counters))),
+            }
+        }
+        Command::Delete { key } => {
+            let deleted = store.delete(hash, key, now);
+            counters.deletes.add(u64::from(deleted));
+            answer(Reply::status(if deleted { Status::Ok } else { Status::NotFound }));
+        }
+        Command::Increment { key, delta, initial, ttl_ms } => {
+            match store.increment(hash, key, delta, initial, expiry(ttl_ms, now), false, now) {
+                Ok((count, _)) => {
+                    counters.increments.add(1);
+                    answer(Reply { number: count as u64, ..Reply::status(Status::Ok) });
+                }
+                Err(refused) => answer(Reply::status(refusal(refused, counters))),
+            }
+        }
+        Command::Touch { key, ttl_ms } => {
+            let touched = store.touch(hash, key, expiry(ttl_ms, now), now);
+            counters.touches.add(u64::from(touched));
+            answer(Reply::status(if touched { Status::Ok } else { Status::NotFound }));
+        }
+        Command::Ttl { key } => match store.peek(hash, key, now) {
+            Some(item) => {
+                let left = item.expires.map_or(u64::MAX, |expires| now.ms_until(expires));
+                answer(Reply { number: left, ..Reply::status(Status::Ok) });
+            }
+            None => answer(Reply::status(Status::NotFound)),
+        },
+        Command::Flush => {
+            store.flush();
+            answer(Reply::status(Status::Ok));
+        }
+        Command::Noop => answer(Reply::status(Status::Ok)),
+        Command::Hello { .. } | Command::Stats => unreachable!("the shard answers these itself"),
+    }
+}
+
+/// Which histogram a command is counted in.
+#[inline]
+pub fn operation_of(command: &Command<'_>) -> Operation {
+    match command {
+        Command::Get { .. } => Operation::Get,
+        Command::Set { .. } => Operation::Set,
+        _ => Operation::Other,
+    }
+}
+
+fn expiry(ttl_ms: u64, now: Instant) -> Option<Instant> {
+    (ttl_ms > 0).then(|| now.after_ms(ttl_ms))
+}
+
+fn condition(mode: Mode) -> Condition {
+    match mode {
+        Mode::Set => Condition::Always,
+        Mode::Add => Condition::Absent,
+        Mode::Replace => Condition::Present,
+        Mode::CompareAndSet(version) => Condition::Version(version),
+    }
+}
+
+fn refusal(refused: Refused, counters: &ShardCounters) -> Status {
+    match refused {
+        Refused::TooLarge { .. } => counters.refused.add(1),
+        _ => counters.sets_unmet.add(1),
+    }
+    match refused {
+        Refused::Exists => Status::Exists,
+        Refused::NotFound => Status::NotFound,
+        Refused::VersionDiffers => Status::VersionDiffers,
+        Refused::TooLarge { .. } => Status::ValueTooLarge,
+        Refused::NotANumber => Status::NotANumber,
+        Refused::Overflow => Status::Overflow,
+    }
+}

@@ -1,0 +1,369 @@
+//! Who calls a shard's turns: a glommio executor pinned to its core, or a plain pinned thread with
+//! the epoll network where io_uring is refused.
+//!
+//! **Why the hot task yields by itself, and why there is a heartbeat.** glommio 0.9.0 can park with
+//! runnable tasks: `run_task_queues` answers "nothing ran" when the preemption timer has fired before
+//! it looked at the first queue, and `run` takes that for "nothing to run" and sleeps until the next
+//! event, which may never come. Measured on a loaded machine with a 1 ms timer: 6 of 12 runs hung.
+//! Two remedies, each sufficient in those measurements, both kept: the timer is 200 ms, so that it
+//! hardly ever fires in that gap, and every executor has a standing 5 ms timer, whose completion ends
+//! any such sleep. `tests/glommio_parking.rs` shows the hang without them and none with them.
+//! The long timer also spares the tail: ring inside glommio p99 23.5 µs with 100 ms, 53 µs with 1 ms.
+//!
+//! **Parking** (poll mode `park`): after some idle microseconds the network's eventfd is armed, the
+//! queues are looked at once more, and the task awaits a read of the eventfd through glommio, whose
+//! own ring sleeps in the kernel. Waking costs some 70 µs; spinning costs a core.
+
+#![expect(unsafe_code, reason = "glommio takes a file only by its raw descriptor")]
+
+use std::net::TcpListener;
+use std::os::fd::{FromRawFd, IntoRawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use glommio::io::BufferedFile;
+use glommio::{LocalExecutorBuilder, Placement};
+
+use crate::base::hash::HashSeed;
+use crate::base::id::ShardId;
+use crate::base::limits;
+use crate::cache::{Accounting, Config, Store};
+use crate::engine::budget::Budget;
+use crate::engine::post::{self, Post};
+use crate::engine::shard::{Control, Neighbour, Shard, Shared};
+use crate::host::memory::{Arena, PageWish};
+use crate::net::{EpollNetwork, Network, RingNetwork, WakeTarget, Waker};
+use crate::observe::ShardCounters;
+use crate::observe::service::Published;
+
+/// What drives the sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Io {
+    /// A raw ring inside a glommio executor.
+    Ring,
+    /// epoll on a plain thread.
+    Epoll,
+}
+
+/// What an idle shard does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PollMode {
+    /// Spin: the core belongs to the shard.
+    Spin,
+    /// Spin a little, then sleep until something happens.
+    Park,
+}
+
+/// What to start.
+pub struct Plan {
+    /// What drives the sockets.
+    pub io: Io,
+    /// What an idle shard does.
+    pub poll: PollMode,
+    /// The core of each shard; their number is the number of shards.
+    pub cores: Vec<usize>,
+    /// The NUMA node of each shard's core, where memory is bound.
+    pub nodes: Vec<Option<usize>>,
+    /// One listener for each shard.
+    pub listeners: Vec<TcpListener>,
+    /// How memory is divided.
+    pub budget: Budget,
+    /// Which pages to ask for.
+    pub pages: PageWish,
+    /// Whether to touch every page at start.
+    pub populate: bool,
+    /// The seed of the key hash.
+    pub seed: HashSeed,
+}
+
+/// Shards that run.
+pub struct Running {
+    /// Counters and histograms.
+    pub shared: Arc<Shared>,
+    /// The pages each shard was granted.
+    pub pages: Vec<PageWish>,
+    /// Where memory is not as it was asked for, with the remedy.
+    pub shortfalls: Vec<String>,
+    /// Says how a shard ended, should one end: none does before [`Running::stop`] unless it failed.
+    pub ended: Receiver<Result<(), String>>,
+    neighbours: Vec<(Sender<Control>, Waker)>,
+    threads: Vec<Thread>,
+}
+
+enum Thread {
+    Glommio(glommio::ExecutorJoinHandle<Result<(), String>>),
+    Plain(std::thread::JoinHandle<Result<(), String>>),
+}
+
+/// What memory a shard got.
+struct Granted {
+    pages: PageWish,
+    shortfalls: Vec<String>,
+}
+
+/// The parts of a shard that cross into its thread.
+struct Parts {
+    id: ShardId,
+    node: Option<usize>,
+    listener: TcpListener,
+    post: Post,
+    neighbours: Vec<Neighbour>,
+    control: Receiver<Control>,
+    wake: WakeTarget,
+    shared: Arc<Shared>,
+    budget: Budget,
+    pages: PageWish,
+    populate: bool,
+    poll: PollMode,
+    ready: Sender<Result<Granted, String>>,
+    end: Sender<Result<(), String>>,
+}
+
+/// Starts the shards and waits until every one of them accepts.
+pub fn start(plan: Plan) -> Result<Running, String> {
+    let count = plan.cores.len();
+    let shared = Arc::new(Shared {
+        counters: (0..count).map(|_| ShardCounters::default()).collect(),
+        published: (0..count).map(|_| Published::new()).collect(),
+        seed: plan.seed,
+        started: Instant::now(),
+    });
+    let mut wakes = Vec::new();
+    let (mut senders, mut receivers) = (Vec::new(), Vec::new());
+    for _ in 0..count {
+        wakes.push(WakeTarget::new().map_err(|error| format!("no eventfd: {error}"))?);
+        let (sender, receiver) = bounded(limits::CONTROL_MESSAGES_MAX);
+        senders.push(sender);
+        receivers.push(receiver);
+    }
+    let neighbours: Vec<(Sender<Control>, Waker)> =
+        senders.into_iter().zip(&wakes).map(|(sender, wake)| (sender, wake.waker())).collect();
+    let (ready, are_ready) = bounded(count);
+    let (end, ended) = bounded(count);
+    let mut posts = post::connect(count as u16);
+    for post in &mut posts {
+        post.set_wakers(|shard| neighbours[shard.0 as usize].1.clone());
+    }
+    let mut threads = Vec::new();
+    let parts = wakes.into_iter().zip(receivers).zip(plan.listeners).zip(posts).zip(plan.nodes);
+    for (number, ((((wake, control), listener), post), node)) in parts.enumerate() {
+        let parts = Parts {
+            id: ShardId(number as u16),
+            node,
+            listener,
+            post,
+            neighbours: neighbours
+                .iter()
+                .map(|(control, waker)| Neighbour { control: control.clone(), waker: waker.clone() })
+                .collect(),
+            control,
+            wake,
+            shared: shared.clone(),
+            budget: plan.budget,
+            pages: plan.pages,
+            populate: plan.populate,
+            poll: plan.poll,
+            ready: ready.clone(),
+            end: end.clone(),
+        };
+        threads.push(match plan.io {
+            Io::Ring => spawn_glommio(plan.cores[number], parts)?,
+            Io::Epoll => spawn_plain(plan.cores[number], parts)?,
+        });
+    }
+    drop(ready);
+    let (mut pages, mut shortfalls) = (Vec::new(), Vec::new());
+    for _ in 0..count {
+        match are_ready.recv() {
+            Ok(Ok(granted)) => {
+                pages.push(granted.pages);
+                shortfalls.extend(granted.shortfalls);
+            }
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err("a shard ended before it was ready".to_string()),
+        }
+    }
+    shortfalls.dedup();
+    Ok(Running { shared, pages, shortfalls, ended, neighbours, threads })
+}
+
+impl Running {
+    /// Tells every shard to stop accepting, to answer what is under way and to leave.
+    pub fn stop(&self) {
+        for (control, waker) in &self.neighbours {
+            // A full queue means a shard that is busy adopting connections; it is asked again below
+            // by nobody, so wait for room: stopping is the one message that must not be lost.
+            if control.send_timeout(Control::Stop, Duration::from_secs(1)).is_ok() {
+                waker.wake_always();
+            }
+        }
+    }
+
+    /// Waits until every shard has left.
+    pub fn join(self) -> Result<(), String> {
+        let mut outcome = Ok(());
+        for thread in self.threads {
+            let result = match thread {
+                Thread::Glommio(handle) => handle.join().unwrap_or_else(|error| Err(error.to_string())),
+                Thread::Plain(handle) => handle.join().unwrap_or_else(|_| Err("a shard's thread panicked".into())),
+            };
+            outcome = outcome.and(result);
+        }
+        outcome
+    }
+}
+
+fn spawn_glommio(core: usize, parts: Parts) -> Result<Thread, String> {
+    let name = format!("shard-{}", parts.id);
+    let handle = LocalExecutorBuilder::new(Placement::Fixed(core))
+        .name(&name)
+        .preempt_timer(Duration::from_millis(limits::PREEMPT_TIMER_MS))
+        .io_memory(GLOMMIO_IO_BYTES)
+        .ring_depth(GLOMMIO_RING_DEPTH)
+        .spawn(move || async move {
+            let (wake, poll) = (parts.wake.clone(), parts.poll);
+            let (ready, end) = (parts.ready.clone(), parts.end.clone());
+            match build(parts, RingNetwork::new) {
+                Ok((shard, pages)) => {
+                    // Nobody listens any more only if the start has failed elsewhere.
+                    let _ = ready.send(Ok(pages));
+                    let result = drive(shard, wake, poll).await;
+                    let _ = end.send(result.clone());
+                    result
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error.clone()));
+                    Err(error)
+                }
+            }
+        })
+        .map_err(|error| format!("no executor on core {core}: {error}"))?;
+    Ok(Thread::Glommio(handle))
+}
+
+fn spawn_plain(core: usize, parts: Parts) -> Result<Thread, String> {
+    let run = move || {
+        if !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
+            let error = format!("core {core} cannot be pinned: it is not among those this process may use");
+            let _ = parts.ready.send(Err(error.clone()));
+            return Err(error);
+        }
+        let (poll, ready, end) = (parts.poll, parts.ready.clone(), parts.end.clone());
+        match build(parts, EpollNetwork::new) {
+            Ok((shard, pages)) => {
+                let _ = ready.send(Ok(pages));
+                let result = drive_plain(shard, poll);
+                let _ = end.send(result.clone());
+                result
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error.clone()));
+                Err(error)
+            }
+        }
+    };
+    let name = format!("shard-{core}");
+    let handle = std::thread::Builder::new().name(name).spawn(run).map_err(|error| format!("no thread: {error}"))?;
+    Ok(Thread::Plain(handle))
+}
+
+/// Builds a shard on its own thread: memory is touched and the ring is owned where they are used.
+fn build<N: Network>(
+    parts: Parts,
+    network: impl FnOnce(WakeTarget) -> std::io::Result<N>,
+) -> Result<(Shard<N, Arena>, Granted), String> {
+    let arena = Arena::reserve(parts.budget.arena_bytes as usize, parts.pages, parts.node, parts.populate)?;
+    let granted = Granted { pages: arena.granted(), shortfalls: arena.shortfalls().to_vec() };
+    let config =
+        Config { segment_bytes: parts.budget.segment_bytes, seed: parts.shared.seed, accounting: Accounting::Memory };
+    let store = Store::new(arena, config);
+    let mut net = network(parts.wake).map_err(|error| format!("shard {}: no network: {error}", parts.id))?;
+    net.listen(parts.listener).map_err(|error| format!("shard {}: cannot listen: {error}", parts.id))?;
+    let shard = Shard::new(
+        parts.id,
+        net,
+        store,
+        parts.post,
+        parts.neighbours,
+        parts.control,
+        parts.shared,
+        parts.budget.connection_bytes,
+    );
+    Ok((shard, granted))
+}
+
+/// The hot task of an executor.
+async fn drive(mut shard: Shard<RingNetwork, Arena>, wake: WakeTarget, poll: PollMode) -> Result<(), String> {
+    let heart = glommio::spawn_local(heartbeat(wake.waker())).detach();
+    let event = wake.event().try_clone_to_owned().map_err(|error| format!("no second eventfd: {error}"))?;
+    // SAFETY: the descriptor is a duplicate that BufferedFile alone owns from here on.
+    let event = unsafe { BufferedFile::from_raw_fd(event.into_raw_fd()) };
+    let mut yielded = Instant::now();
+    let mut idle_since: Option<Instant> = None;
+    while !shard.is_done() {
+        let worked = shard.turn()?;
+        let now = Instant::now();
+        if now.duration_since(yielded).as_micros() as u64 >= limits::YIELD_US {
+            glommio::executor().yield_task_queue_now().await;
+            yielded = Instant::now();
+        }
+        if worked || poll == PollMode::Spin {
+            idle_since = None;
+            std::hint::spin_loop();
+            continue;
+        }
+        let idle = now.duration_since(*idle_since.get_or_insert(now));
+        if idle.as_micros() as u64 >= limits::SPIN_BEFORE_PARK_US && shard.arm() {
+            let read = event.read_at(0, 8).await;
+            shard.disarm();
+            read.map_err(|error| format!("the wake event failed: {error}"))?;
+            idle_since = None;
+        }
+    }
+    heart.cancel();
+    // The event file is closed with the process; closing it here would race with its last read.
+    std::mem::forget(event);
+    Ok(())
+}
+
+/// The standing timer that bounds any park of the executor; now and then it also gives a sleeping
+/// shard a turn, so that expiry and stalled peers are looked after while nobody asks for anything.
+async fn heartbeat(waker: Waker) {
+    let mut beats = 0u64;
+    loop {
+        glommio::timer::sleep(Duration::from_millis(limits::HEARTBEAT_MS)).await;
+        beats += 1;
+        if beats.is_multiple_of(BEATS_PER_TURN) {
+            waker.wake();
+        }
+    }
+}
+
+/// The loop of a plain thread.
+fn drive_plain(mut shard: Shard<EpollNetwork, Arena>, poll: PollMode) -> Result<(), String> {
+    let mut idle_since: Option<Instant> = None;
+    while !shard.is_done() {
+        if shard.turn()? || poll == PollMode::Spin {
+            idle_since = None;
+            continue;
+        }
+        let now = Instant::now();
+        let idle = now.duration_since(*idle_since.get_or_insert(now));
+        if idle.as_micros() as u64 >= limits::SPIN_BEFORE_PARK_US && shard.arm() {
+            let wait = Duration::from_millis(limits::HEARTBEAT_MS * BEATS_PER_TURN);
+            let waited = shard.net_mut().wait(wait);
+            shard.disarm();
+            waited.map_err(|error| format!("epoll failed: {error}"))?;
+            idle_since = None;
+        }
+    }
+    Ok(())
+}
+
+/// A sleeping shard is given a turn every so many heartbeats: ten times a second.
+const BEATS_PER_TURN: u64 = 20;
+/// Memory for glommio's own direct I/O buffers. We do none yet; the least it accepts is 64 KiB.
+const GLOMMIO_IO_BYTES: usize = 64 << 10;
+/// Entries of glommio's own rings, which carry timers and the wake event.
+const GLOMMIO_RING_DEPTH: usize = 32;

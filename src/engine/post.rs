@@ -1,0 +1,195 @@
+//! What one shard has under way at the others.
+//!
+//! A forwarded request travels as its native frame in a box that comes back with the reply in it,
+//! and then serves the next. At most `MAILBOX_SLOTS` are under way to each shard; the ring that
+//! brings them back has as many slots, so an answer always finds one.
+
+use crate::base::hash::KeyHash;
+use crate::base::id::{ConnectionId, ShardId};
+use crate::base::limits;
+use crate::engine::mailbox::{Consumer, Producer, mailbox};
+use crate::net::Waker;
+
+/// A request on its way to the shard that owns its key, and back.
+pub struct Forward {
+    /// Who waits for it at home.
+    pub connection: ConnectionId,
+    /// And for which place in its queue of replies.
+    pub sequence: u32,
+    /// The key's hash, so that it is not computed twice.
+    pub hash: KeyHash,
+    /// The request as it arrived.
+    pub frame: Vec<u8>,
+    /// The reply, once there is one.
+    pub reply: Vec<u8>,
+}
+
+/// The rings between a shard and one other.
+pub struct Peer {
+    pub shard: ShardId,
+    requests_out: Producer<Box<Forward>>,
+    replies_in: Consumer<Box<Forward>>,
+    requests_in: Consumer<Box<Forward>>,
+    replies_out: Producer<Box<Forward>>,
+    under_way: usize,
+    /// Something was sent since it was last woken.
+    wake_due: bool,
+    waker: Option<Waker>,
+}
+
+/// All of a shard's rings.
+#[derive(Default)]
+pub struct Post {
+    peers: Vec<Peer>,
+    spare: Vec<Box<Forward>>,
+}
+
+/// Makes the rings between `count` shards.
+pub fn connect(count: u16) -> Vec<Post> {
+    let mut posts: Vec<Post> = (0..count).map(|_| Post::default()).collect();
+    for a in 0..count {
+        for b in a + 1..count {
+            let ring = || mailbox::<Box<Forward>>(limits::MAILBOX_SLOTS);
+            let (requests_ab, requests_at_b) = ring();
+            let (requests_ba, requests_at_a) = ring();
+            let (replies_ab, replies_at_b) = ring();
+            let (replies_ba, replies_at_a) = ring();
+            posts[a as usize].peers.push(Peer::new(ShardId(b), requests_ab, replies_at_a, requests_at_a, replies_ab));
+            posts[b as usize].peers.push(Peer::new(ShardId(a), requests_ba, replies_at_b, requests_at_b, replies_ba));
+        }
+    }
+    posts
+}
+
+impl Post {
+    /// Tells the post how to wake the others.
+    pub fn set_wakers(&mut self, waker_of: impl Fn(ShardId) -> Waker) {
+        for peer in &mut self.peers {
+            peer.waker = Some(waker_of(peer.shard));
+        }
+    }
+
+    /// Other shards.
+    pub fn peer_count(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Whether another request may be sent to every other shard.
+    pub fn all_have_room(&self) -> bool {
+        self.peers.iter().all(Peer::has_room)
+    }
+
+    /// Sends a request to `shard`. Answers `false` if too many are under way there.
+    pub fn send(&mut self, shard: ShardId, connection: ConnectionId, sequence: u32, hash: KeyHash, frame: &[u8]) -> bool {
+        let Some(peer) = self.peers.iter_mut().find(|peer| peer.shard == shard) else {
+            panic!("shard {shard} does not exist, yet a key hashed to it");
+        };
+        if !peer.has_room() {
+            return false;
+        }
+        let mut forward = self.spare.pop().unwrap_or_else(|| {
+            Box::new(Forward { connection, sequence, hash, frame: Vec::new(), reply: Vec::new() })
+        });
+        forward.connection = connection;
+        forward.sequence = sequence;
+        forward.hash = hash;
+        forward.frame.clear();
+        forward.frame.extend_from_slice(frame);
+        forward.reply.clear();
+        let sent = peer.requests_out.send(forward);
+        assert!(sent.is_ok(), "fewer were under way than the ring has slots");
+        peer.under_way += 1;
+        peer.wake_due = true;
+        true
+    }
+
+    /// Whether another request may be sent to `shard`.
+    pub fn has_room(&self, shard: ShardId) -> bool {
+        self.peers.iter().any(|peer| peer.shard == shard && peer.has_room())
+    }
+
+    /// Sends a request to every other shard; the caller has asked [`Post::all_have_room`].
+    pub fn send_to_all(&mut self, connection: ConnectionId, sequence: u32, frame: &[u8]) {
+        for index in 0..self.peers.len() {
+            let shard = self.peers[index].shard;
+            let sent = self.send(shard, connection, sequence, KeyHash(0), frame);
+            assert!(sent, "room was asked for before");
+        }
+    }
+
+    /// Answers requests of other shards, a bounded number of each. Answers how many.
+    pub fn serve(&mut self, mut answer: impl FnMut(&mut Forward)) -> usize {
+        let mut served = 0;
+        for peer in &mut self.peers {
+            for _ in 0..limits::FORWARDED_PER_TURN {
+                let Some(mut forward) = peer.requests_in.receive() else { break };
+                answer(&mut forward);
+                let sent = peer.replies_out.send(forward);
+                assert!(sent.is_ok(), "the asker keeps fewer under way than this ring has slots");
+                peer.wake_due = true;
+                served += 1;
+            }
+        }
+        served
+    }
+
+    /// The next answer that has come back. Give it to [`Post::recycle`] afterwards.
+    pub fn next_reply(&mut self) -> Option<Box<Forward>> {
+        for peer in &mut self.peers {
+            if let Some(forward) = peer.replies_in.receive() {
+                peer.under_way -= 1;
+                return Some(forward);
+            }
+        }
+        None
+    }
+
+    /// Keeps a box for the next request, unless it has grown large.
+    pub fn recycle(&mut self, forward: Box<Forward>) {
+        let small = forward.frame.capacity() + forward.reply.capacity() <= SPARE_BYTES_MAX;
+        if small && self.spare.len() < SPARE_MAX {
+            self.spare.push(forward);
+        }
+    }
+
+    /// Wakes those who got something in this turn, if they sleep.
+    pub fn wake(&mut self) {
+        for peer in &mut self.peers {
+            if std::mem::take(&mut peer.wake_due)
+                && let Some(waker) = &peer.waker
+            {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Whether something waits to be taken.
+    pub fn has_mail(&self) -> bool {
+        self.peers.iter().any(|peer| peer.requests_in.has_message() || peer.replies_in.has_message())
+    }
+
+    /// Requests under way at other shards.
+    pub fn under_way(&self) -> usize {
+        self.peers.iter().map(|peer| peer.under_way).sum()
+    }
+}
+
+impl Peer {
+    fn new(
+        shard: ShardId,
+        requests_out: Producer<Box<Forward>>,
+        replies_in: Consumer<Box<Forward>>,
+        requests_in: Consumer<Box<Forward>>,
+        replies_out: Producer<Box<Forward>>,
+    ) -> Peer {
+        Peer { shard, requests_out, replies_in, requests_in, replies_out, under_way: 0, wake_due: false, waker: None }
+    }
+
+    fn has_room(&self) -> bool {
+        self.under_way < limits::MAILBOX_SLOTS
+    }
+}
+
+/// Boxes kept for reuse, and the capacity above which one is not.
+const SPARE_MAX: usize = 64;
+const SPARE_BYTES_MAX: usize = 4096;

@@ -1,0 +1,84 @@
+//! What this process may do, apart from what the machine has: limits, allowed cores, io_uring.
+
+use std::fs;
+
+use serde::Serialize;
+
+use crate::host::{probe, topology};
+
+/// Limits of this process, soft ones where there are two.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// Memory it may lock, in bytes; `None` is unlimited.
+    pub memlock_bytes: Option<u64>,
+    /// Files it may have open.
+    pub nofile: u64,
+    /// Cores the calling thread may run on, ascending.
+    pub allowed_cores: Vec<usize>,
+    /// Whether a ring as the shards use it can be built; otherwise why not and what to do.
+    pub io_uring: Result<(), String>,
+}
+
+impl Limits {
+    /// Reads the limits of the running process. A limit that cannot be read counts as zero, so
+    /// that a check complains rather than approves what it has not seen.
+    pub fn read() -> Limits {
+        // procfs rather than getrlimit(2): the same numbers without unsafe code.
+        let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+        Limits {
+            memlock_bytes: soft_limit(&limits, "Max locked memory").unwrap_or(Some(0)),
+            nofile: soft_limit(&limits, "Max open files").unwrap_or(Some(0)).unwrap_or(u64::MAX),
+            allowed_cores: allowed_cores(),
+            io_uring: probe::io_uring_refusal().map_or(Ok(()), Err),
+        }
+    }
+}
+
+/// The soft limit in a line of `/proc/self/limits`; the inner `None` is unlimited.
+fn soft_limit(text: &str, name: &str) -> Option<Option<u64>> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    match line.split_whitespace().next()? {
+        "unlimited" => Some(None),
+        number => number.parse().ok().map(Some),
+    }
+}
+
+fn allowed_cores() -> Vec<usize> {
+    if let Some(cores) = core_affinity::get_core_ids() {
+        return cores.into_iter().map(|core| core.id).collect();
+    }
+    // The affinity call above holds 1,024 cores and fails on kernels built for more.
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or_default();
+    topology::parse_cpu_list(list).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORDED: &str = "\
+Limit                     Soft Limit           Hard Limit           Units
+Max open files            1024                 20000                files
+Max locked memory         unlimited            unlimited            bytes
+";
+
+    #[test]
+    fn soft_limits_are_read() {
+        assert_eq!(soft_limit(RECORDED, "Max open files"), Some(Some(1024)));
+        assert_eq!(soft_limit(RECORDED, "Max locked memory"), Some(None));
+    }
+
+    #[test]
+    fn missing_limit_is_not_taken_for_unlimited() {
+        assert_eq!(soft_limit(RECORDED, "Max stack size"), None);
+        assert_eq!(soft_limit("", "Max open files"), None);
+    }
+
+    #[test]
+    fn this_process_may_run_somewhere() {
+        let limits = Limits::read();
+        assert!(!limits.allowed_cores.is_empty());
+        assert!(limits.nofile > 0);
+    }
+}

@@ -1,0 +1,27 @@
+//! The load generator: what proves the appliance, and what its users point at what they have now.
+//!
+//! Open loop: every request has a moment at which it is due, fixed beforehand by the rate; its
+//! latency counts from that moment, not from when it could at last be sent. A stalled server stalls
+//! the sending, and the wait is charged to it.
+//!
+//! Not for: deciding what is good. It prints; people judge.
+//!
+//! - `keys`: distributions over keys
+//! - `plan`: what a run consists of
+//! - `work`: where a worker's next request comes from: a distribution, a trace, a fill
+//! - `worker`: one thread: issues what is due, reads what has come, records
+//! - `run`: workers together, fill, warm-up, the search for a rate that holds an objective
+//! - `outcome`, `report`: what is printed, and the picture of it
+
+pub mod keys;
+pub mod outcome;
+pub mod plan;
+pub mod report;
+pub mod run;
+mod work;
+mod worker;
+
+pub use keys::Distribution;
+pub use outcome::Outcome;
+pub use plan::{Arrivals, Objective, Plan, Route};
+pub use run::{run, search};

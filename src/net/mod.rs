@@ -1,0 +1,92 @@
+//! Sockets of one shard: bytes in, bytes out.
+//!
+//! Not for: protocols. Whoever drives a network implements [`Handler`] and is called with what
+//! arrived; replies are appended to the connection's output, and one coalesced send a batch takes
+//! them away.
+//!
+//!   listener -> accept -> | connection | -> received(bytes, &mut out) -> Flow
+//!                                ^ out -> one send in flight
+//!
+//! - `connections`: the table of connections and what each has still to send
+//! - `socket`: listening sockets
+//! - `buffers`: receive buffers lent to the kernel
+//! - `ring`: the network on a raw io_uring
+//! - `epoll`: its twin for kernels and containers that refuse io_uring
+//! - `wake`: how one thread wakes another's sleeping network
+
+mod buffers;
+mod connections;
+mod epoll;
+mod ring;
+pub mod socket;
+mod wake;
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+
+pub use epoll::EpollNetwork;
+pub use ring::RingNetwork;
+pub use wake::{WakeTarget, Waker};
+
+use crate::base::id::ConnectionId;
+use crate::base::time::Instant;
+
+/// What a driver of connections is told. Calls come from [`Network::poll`] only.
+pub trait Handler {
+    /// A peer has connected.
+    fn opened(&mut self, id: ConnectionId);
+    /// Bytes have arrived. What is to be answered is appended to `out`.
+    fn received(&mut self, id: ConnectionId, bytes: &[u8], out: &mut Vec<u8>) -> Flow;
+    /// The peer has sent its last byte. `Flow::Close` sends what is in the output and closes;
+    /// `Flow::Pause` keeps the connection until [`Network::close`].
+    fn ended(&mut self, id: ConnectionId) -> Flow;
+    /// So many bytes of output have left.
+    fn sent(&mut self, id: ConnectionId, bytes: usize);
+    /// The connection is gone; so many bytes of output were never sent.
+    fn closed(&mut self, id: ConnectionId, unsent: usize);
+    /// The connection's socket, after [`Flow::Detach`]. The id means nothing here any more.
+    fn detached(&mut self, id: ConnectionId, socket: OwnedFd);
+}
+
+/// How a connection goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Read on.
+    Continue,
+    /// Read nothing until [`Network::resume`].
+    Pause,
+    /// Send what is in the output, then close.
+    Close,
+    /// Stop reading and hand the socket out by [`Handler::detached`].
+    Detach,
+}
+
+/// The sockets of one shard, driven by one thread.
+pub trait Network {
+    /// Accepts connections from `listener` from now on.
+    fn listen(&mut self, listener: TcpListener) -> io::Result<()>;
+    /// Stops accepting and closes the listeners.
+    fn stop_listening(&mut self);
+    /// Takes over a connected socket. `None` if the table is full: the socket is closed.
+    fn adopt(&mut self, socket: OwnedFd, now: Instant) -> Option<ConnectionId>;
+    /// Handles what has happened, sends what is due. Answers whether there was anything.
+    fn poll(&mut self, handler: &mut impl Handler, now: Instant) -> io::Result<bool>;
+    /// The output of a connection, to append to; what is in it goes out with the next poll.
+    fn output(&mut self, id: ConnectionId) -> Option<&mut Vec<u8>>;
+    /// How much is in it.
+    fn output_len(&mut self, id: ConnectionId) -> Option<usize>;
+    /// Reads from a paused connection again.
+    fn resume(&mut self, id: ConnectionId);
+    /// Sends what is in the output, then closes.
+    fn close(&mut self, id: ConnectionId);
+    /// Closes connections whose peer has taken nothing of its output since `since`. Answers how many.
+    fn close_stalled(&mut self, since: Instant) -> usize;
+    /// Connections in the table.
+    fn connection_count(&self) -> usize;
+    /// Prepares to sleep: from now on the wake event fires when something happens. Answers `false`
+    /// if something already has, in which case there is nothing to prepare.
+    fn arm(&mut self) -> bool;
+    /// The opposite of [`Network::arm`].
+    fn disarm(&mut self);
+}

@@ -1,0 +1,144 @@
+//! Sockets and eventfds: the few system calls that std has no name for.
+
+#![expect(unsafe_code, reason = "setsockopt, eventfd, write: calls std does not offer, wrapped one by one")]
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// Opens one listening socket for each of `count` shards on the same address; the kernel spreads
+/// connections over them (SO_REUSEPORT). With port 0 the first picks, the others follow.
+pub fn listen(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    // SO_REUSEPORT would let a second server of the same user slip in unnoticed and take half of the
+    // connections. A plain bind beforehand finds out that the port is taken.
+    if address.port() != 0 {
+        drop(listen_one(address, false)?);
+    }
+    let first = listen_one(address, true)?;
+    let bound = first.local_addr()?;
+    let mut listeners = vec![first];
+    for _ in 1..count {
+        listeners.push(listen_one(bound, true)?);
+    }
+    Ok(listeners)
+}
+
+/// Disables Nagle's algorithm: replies are coalesced already.
+pub fn set_nodelay(socket: RawFd) {
+    // A socket that cannot be set (already reset) is found out by its next read.
+    let _ = set_option(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
+}
+
+/// Ends both directions: a read under way completes, the peer sees the end.
+pub fn shutdown(socket: RawFd) {
+    // SAFETY: 1. no memory is passed. 2. a stale descriptor is answered with an error we ignore.
+    unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+}
+
+/// A non-blocking eventfd.
+pub fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and ours alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Adds one to an eventfd.
+pub fn fire(event: RawFd) {
+    let one = 1u64.to_ne_bytes();
+    // SAFETY: eight readable bytes are passed. An eventfd's counter cannot overflow from ones.
+    unsafe { libc::write(event, one.as_ptr().cast(), one.len()) };
+}
+
+fn listen_one(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    // SAFETY: no memory is passed.
+    let fd = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and ours alone.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    if reuse_port {
+        set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    }
+    bind(fd, address)?;
+    if reuse_port {
+        // SAFETY: no memory is passed.
+        if unsafe { libc::listen(fd, LISTEN_BACKLOG) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(TcpListener::from(socket))
+}
+
+fn bind(fd: RawFd, address: SocketAddr) -> io::Result<()> {
+    let result = match address {
+        SocketAddr::V4(v4) => {
+            let raw = libc::sockaddr_in {
+                sin_family: libc::AF_INET as u16,
+                sin_port: v4.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: a whole sockaddr_in is passed with its size.
+            unsafe { libc::bind(fd, (&raw const raw).cast(), size_of_val(&raw) as u32) }
+        }
+        SocketAddr::V6(v6) => {
+            let raw = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as u16,
+                sin6_port: v6.port().to_be(),
+                sin6_flowinfo: v6.flowinfo(),
+                sin6_addr: libc::in6_addr { s6_addr: v6.ip().octets() },
+                sin6_scope_id: v6.scope_id(),
+            };
+            // SAFETY: a whole sockaddr_in6 is passed with its size.
+            unsafe { libc::bind(fd, (&raw const raw).cast(), size_of_val(&raw) as u32) }
+        }
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn set_option(fd: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    // SAFETY: one readable int is passed with its size.
+    let result = unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), size_of::<i32>() as u32) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Sends without blocking; how many bytes the kernel took.
+pub(super) fn send(socket: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: a live slice is passed with its length.
+    let sent = unsafe {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags)
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
+}
+
+/// Receives without blocking; how many bytes there were, 0 at the end.
+pub(super) fn receive(socket: &impl AsRawFd, bytes: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: a live mutable slice is passed with its length.
+    let received =
+        unsafe { libc::recv(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) };
+    if received < 0 { Err(io::Error::last_os_error()) } else { Ok(received as usize) }
+}
+
+/// Connections that may wait to be accepted.
+const LISTEN_BACKLOG: i32 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_share_one_port_and_a_taken_port_is_refused() {
+        let listeners = listen("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let address = listeners[0].local_addr().unwrap();
+        assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
+        assert_eq!(listen(address, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+}

@@ -1,0 +1,139 @@
+//! One shard's counters and gauges: one writer, any reader.
+//!
+//! A counter is an atomic that only its shard writes, so adding is a load and a store without a
+//! locked instruction; a reader sees every value whole and never more than a moment old.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number with one writer.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `count`. Only the owning shard calls this.
+    #[inline]
+    pub fn add(&self, count: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+
+    /// Sets a gauge. Only the owning shard calls this.
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Reads it.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
+        /// One shard's counters and gauges, on cache lines of their own.
+        #[derive(Debug, Default)]
+        #[repr(align(128))]
+        pub struct ShardCounters {
+            $($(#[doc = $doc])* pub $name: Counter,)*
+        }
+
+        impl ShardCounters {
+            /// Names and values, in the order they are declared.
+            pub fn values(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name.get()),)*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// GETs that found their key.
+    get_hits,
+    /// GETs that did not.
+    get_misses,
+    /// Values stored.
+    sets,
+    /// Conditional writes whose condition did not hold.
+    sets_unmet,
+    /// Keys deleted.
+    deletes,
+    /// Counters incremented.
+    increments,
+    /// Expiries changed.
+    touches,
+    /// Requests refused: bad lengths, unknown opcodes, items too large.
+    refused,
+    /// Requests refused for lack of buffer memory.
+    refused_busy,
+    /// Connections closed for frames that made no sense.
+    malformed,
+    /// Requests sent on to the shard that owns their key.
+    forwarded_out,
+    /// Requests answered for other shards.
+    forwarded_in,
+    /// Connections accepted.
+    connections_opened,
+    /// Connections gone.
+    connections_closed,
+    /// Connections closed because their peer took nothing for too long.
+    connections_stalled,
+    /// Bytes received.
+    received_bytes,
+    /// Bytes sent.
+    sent_bytes,
+    /// Live entries.
+    entries,
+    /// Bytes of their keys and values.
+    payload_bytes,
+    /// Bytes of the arena.
+    arena_bytes,
+    /// Bytes of segments in use.
+    used_bytes,
+    /// Bytes of index, ghosts and tables.
+    index_bytes,
+    /// Entries dropped to make room.
+    evicted,
+    /// Entries dropped because their time had come.
+    expired,
+    /// Dropped keys that came back while remembered.
+    ghost_hits,
+    /// Bytes that eviction copied.
+    copied_bytes,
+}
+
+/// The sum over all shards as lines of `name value`.
+pub fn stats_text<'a>(shards: impl Iterator<Item = &'a ShardCounters>) -> String {
+    let mut sums: Vec<(&'static str, u64)> = Vec::new();
+    let mut shard_count = 0;
+    for shard in shards {
+        shard_count += 1;
+        let values = shard.values();
+        if sums.is_empty() {
+            sums = values;
+        } else {
+            sums.iter_mut().zip(values).for_each(|(sum, (_, value))| sum.1 += value);
+        }
+    }
+    let mut text = format!("shards {shard_count}\n");
+    for (name, value) in sums {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name} {value}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stats_sum_over_shards() {
+        let shards = [ShardCounters::default(), ShardCounters::default()];
+        shards[0].get_hits.add(3);
+        shards[1].get_hits.add(4);
+        shards[1].entries.set(9);
+        let text = stats_text(shards.iter());
+        assert!(text.starts_with("shards 2\nget_hits 7\n") && text.contains("\nentries 9\n"), "{text}");
+    }
+}

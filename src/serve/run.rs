@@ -1,0 +1,117 @@
+//! Starts, prints the ready line, waits for a signal, stops.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::io::{self, Write};
+
+use crossbeam::channel::{Receiver, bounded, select};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::base::hash::HashSeed;
+use crate::base::units::format_bytes;
+use crate::engine::{self, Io, Plan, PollMode};
+use crate::net::socket;
+use crate::serve::settle::{Failure, Settled};
+
+/// Serves until a signal says otherwise.
+pub fn run(settled: &Settled) -> Result<(), Failure> {
+    // Before anything runs: a signal that comes early must not kill half a start.
+    let signals = signals().map_err(|error| Failure::failed(format!("no signal handler: {error}")))?;
+    let listeners = socket::listen(settled.listen, settled.cores.len()).map_err(|error| occupied(settled, &error))?;
+    let address = listeners[0].local_addr().map_err(|error| Failure::failed(error.to_string()))?;
+    let running = engine::start(Plan {
+        io: settled.io,
+        poll: settled.poll,
+        cores: settled.cores.clone(),
+        nodes: settled.nodes.clone(),
+        listeners,
+        budget: settled.budget,
+        pages: settled.pages,
+        populate: settled.populate,
+        seed: random_seed(),
+    })
+    .map_err(Failure::failed)?;
+
+    for remark in &settled.remarks {
+        log(&format!("remark=\"{remark}\""));
+    }
+    for shortfall in &running.shortfalls {
+        log(&format!("remark=\"{shortfall}\""));
+    }
+    log(&format!(
+        "msg=serving profile={} shards={} cores={:?} io={} poll={} memory=\"{}\" arena=\"{}\" segment=\"{}\" pages={}",
+        settled.profile,
+        settled.cores.len(),
+        settled.cores,
+        if settled.io == Io::Ring { "io_uring" } else { "epoll" },
+        if settled.poll == PollMode::Spin { "spin" } else { "park" },
+        format_bytes(settled.memory_bytes),
+        format_bytes(settled.budget.arena_bytes),
+        format_bytes(settled.budget.segment_bytes as u64),
+        running.pages.first().map_or("-", |pages| pages.name()),
+    ));
+    let mut stdout = io::stdout();
+    // Whoever waits for this line has gone if it cannot be written; serving goes on.
+    let _ = writeln!(stdout, "ready native={address} resp=- memcached=- admin=- l0=-").and_then(|()| stdout.flush());
+
+    loop {
+        select! {
+            recv(signals) -> signal => match signal {
+                Ok(SIGHUP) => log("msg=\"SIGHUP: nothing to reload without --config\""),
+                _ => break,
+            },
+            recv(running.ended) -> end => {
+                let reason = match end {
+                    Ok(Err(reason)) => reason,
+                    _ => "a shard left without being asked to".to_string(),
+                };
+                return Err(Failure::failed(reason));
+            }
+        }
+    }
+    log("msg=stopping");
+    running.stop();
+    // A second signal does not wait for what is under way.
+    std::thread::spawn(move || {
+        let _ = signals.recv();
+        std::process::exit(0);
+    });
+    running.join().map_err(Failure::failed)?;
+    log("msg=stopped");
+    Ok(())
+}
+
+fn signals() -> io::Result<Receiver<i32>> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let (sender, receiver) = bounded(8);
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            // Eight signals nobody has looked at: one more says nothing new.
+            let _ = sender.try_send(signal);
+        }
+    })?;
+    Ok(receiver)
+}
+
+fn occupied(settled: &Settled, error: &io::Error) -> Failure {
+    let address = settled.listen;
+    let remedy = match error.kind() {
+        io::ErrorKind::AddrInUse => format!("another program listens there (see 'ss -ltnp sport = :{}'); stop it or give another --listen", address.port()),
+        io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE; give another --listen".to_string(),
+        io::ErrorKind::AddrNotAvailable => "no interface has that address; give another --listen".to_string(),
+        _ => "give another --listen".to_string(),
+    };
+    let status = if error.kind() == io::ErrorKind::PermissionDenied { 77 } else { 1 };
+    Failure { status, reason: format!("cannot listen on {address}: {error}: {remedy}") }
+}
+
+/// A seed that others cannot guess: std's own hash keys come from the system's generator.
+fn random_seed() -> HashSeed {
+    HashSeed(RandomState::new().build_hasher().finish())
+}
+
+/// One logfmt line on stderr.
+fn log(line: &str) {
+    let _ = writeln!(io::stderr(), "level=info {line}");
+}

@@ -1,0 +1,299 @@
+//! Flags over profile over detection: one settled configuration, or a refusal that says what to do.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::base::limits;
+use crate::base::units::format_bytes;
+use crate::engine::budget::Budget;
+use crate::engine::{Io, PollMode};
+use crate::host::memory::PageWish;
+use crate::host::probe::io_uring_refusal;
+use crate::host::process::Limits;
+use crate::host::profile::{self, Profile};
+use crate::host::topology::Topology;
+
+/// What was asked for. `None` leaves it to the profile.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// A profile file; none detects one.
+    pub profile: Option<PathBuf>,
+    /// Address of the native listener.
+    pub listen: Option<SocketAddr>,
+    /// Shards.
+    pub shards: Option<u16>,
+    /// Cores of the shards.
+    pub cores: Option<Vec<usize>>,
+    /// Bytes of the whole process.
+    pub memory: Option<u64>,
+    /// What an idle shard does.
+    pub poll: Option<PollMode>,
+    /// What drives the sockets.
+    pub io: Option<profile::Io>,
+}
+
+/// What will be started.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    /// Name of the profile.
+    pub profile: String,
+    /// Address of the native listener.
+    pub listen: SocketAddr,
+    /// One core for each shard.
+    pub cores: Vec<usize>,
+    /// The NUMA node of each, where memory is to be bound.
+    pub nodes: Vec<Option<usize>>,
+    /// Bytes of the whole process.
+    pub memory_bytes: u64,
+    /// How they are divided.
+    pub budget: Budget,
+    /// What an idle shard does.
+    pub poll: PollMode,
+    /// What drives the sockets.
+    pub io: Io,
+    /// Which pages to ask for.
+    pub pages: PageWish,
+    /// Whether to touch every page at start.
+    pub populate: bool,
+    /// What is not as one would wish, and what that costs.
+    pub remarks: Vec<String>,
+}
+
+/// Why nothing was started: an exit status and a reason with a remedy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Exit status, as sysexits.h has them.
+    pub status: u8,
+    /// For people.
+    pub reason: String,
+}
+
+/// Settles what to start on this machine.
+pub fn settle(options: &Options) -> Result<Settled, Failure> {
+    let machine = Topology::detect(Path::new("/")).map_err(Failure::failed)?;
+    settle_on(options, &machine, &Limits::read(), io_uring_refusal())
+}
+
+/// Settles what to start on a given machine. `ring_refusal` says why there is no io_uring.
+pub fn settle_on(
+    options: &Options,
+    machine: &Topology,
+    process: &Limits,
+    ring_refusal: Option<String>,
+) -> Result<Settled, Failure> {
+    let profile = match &options.profile {
+        None => Profile::auto(machine, &process.allowed_cores),
+        Some(path) => {
+            let profile = Profile::read(path).map_err(|error| Failure::configuration(error.to_string()))?;
+            profile.validate(machine).map_err(|error| Failure::configuration(error.to_string()))?;
+            profile
+        }
+    };
+    let mut remarks = Vec::new();
+    let cores = choose_cores(options, &profile, process, &mut remarks)?;
+    let memory_bytes = options.memory.unwrap_or(profile.memory.total_bytes);
+    if let Some(total) = machine.memory_total_bytes
+        && memory_bytes > total
+    {
+        return Err(Failure::configuration(format!(
+            "--memory {} is more than this machine has ({}): give less",
+            format_bytes(memory_bytes),
+            format_bytes(total),
+        )));
+    }
+    let budget = Budget::new(memory_bytes, cores.len() as u16).map_err(Failure::configuration)?;
+    let io = choose_io(options.io.unwrap_or(profile.network.io), process, ring_refusal, &mut remarks)?;
+    let poll = options.poll.unwrap_or(match profile.network.poll {
+        profile::Poll::Spin => PollMode::Spin,
+        profile::Poll::Park => PollMode::Park,
+    });
+    let bind = profile.memory.bind && machine.nodes.len() > 1;
+    let nodes = cores.iter().map(|&core| machine.core(core).map(|core| core.node).filter(|_| bind)).collect();
+    Ok(Settled {
+        profile: profile.machine.name.clone(),
+        listen: options.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT))),
+        cores,
+        nodes,
+        memory_bytes,
+        budget,
+        poll,
+        io,
+        pages: profile.memory.pages,
+        populate: profile.memory.populate,
+        remarks,
+    })
+}
+
+fn choose_cores(
+    options: &Options,
+    profile: &Profile,
+    process: &Limits,
+    remarks: &mut Vec<String>,
+) -> Result<Vec<usize>, Failure> {
+    let allowed = &process.allowed_cores;
+    let mut cores = match &options.cores {
+        Some(cores) => cores.clone(),
+        None => profile.data_cores(),
+    };
+    for (position, core) in cores.iter().enumerate() {
+        if !allowed.contains(core) {
+            return Err(Failure::configuration(format!(
+                "core {core} is not among those this process may use ({allowed:?}): name others with --cores"
+            )));
+        }
+        if cores[..position].contains(core) {
+            return Err(Failure::configuration(format!("core {core} is named twice: one shard a core")));
+        }
+    }
+    let wanted = options.shards.map_or(cores.len(), usize::from);
+    if wanted == 0 || wanted > limits::SHARD_COUNT_MAX {
+        return Err(Failure::configuration(format!("--shards {wanted}: give 1 to {}", limits::SHARD_COUNT_MAX)));
+    }
+    if wanted > cores.len() && options.cores.is_none() {
+        // More shards than the profile set aside: take what else this process may use.
+        let further: Vec<usize> = allowed.iter().copied().filter(|core| !cores.contains(core)).collect();
+        let taken = (wanted - cores.len()).min(further.len());
+        cores.extend(&further[..taken]);
+        if taken > 0 {
+            remarks.push(format!("cores {:?} are outside the profile's data cores: others run there too", &further[..taken]));
+        }
+    }
+    if wanted > cores.len() {
+        return Err(Failure::configuration(format!(
+            "{wanted} shards need as many cores, {} can be used: give fewer --shards or more --cores",
+            cores.len()
+        )));
+    }
+    cores.truncate(wanted);
+    Ok(cores)
+}
+
+fn choose_io(
+    wish: profile::Io,
+    process: &Limits,
+    ring_refusal: Option<String>,
+    remarks: &mut Vec<String>,
+) -> Result<Io, Failure> {
+    let memlock = process.memlock_bytes.unwrap_or(u64::MAX);
+    let short_of_memlock = memlock < EXECUTOR_MEMLOCK_BYTES;
+    match wish {
+        profile::Io::Epoll => Ok(Io::Epoll),
+        profile::Io::IoUring => match ring_refusal {
+            Some(reason) => Err(Failure { status: 69, reason: format!("io_uring was demanded: {reason}") }),
+            None if short_of_memlock => Err(Failure {
+                status: 77,
+                reason: format!(
+                    "the executor needs {} of locked memory, the limit is {}: raise it with 'ulimit -l', or LimitMEMLOCK in the unit",
+                    format_bytes(EXECUTOR_MEMLOCK_BYTES),
+                    format_bytes(memlock),
+                ),
+            }),
+            None => Ok(Io::Ring),
+        },
+        profile::Io::Auto => {
+            let reason = ring_refusal.or_else(|| {
+                short_of_memlock.then(|| format!("the locked-memory limit is {}: 'ulimit -l 512' is enough", format_bytes(memlock)))
+            });
+            Ok(match reason {
+                None => Io::Ring,
+                Some(reason) => {
+                    remarks.push(format!("epoll in place of io_uring, up to 10 % more core time a request: {reason}"));
+                    Io::Epoll
+                }
+            })
+        }
+    }
+}
+
+impl Failure {
+    /// Status 1.
+    pub fn failed(reason: String) -> Failure {
+        Failure { status: 1, reason }
+    }
+
+    /// Status 78: bad configuration.
+    pub fn configuration(reason: String) -> Failure {
+        Failure { status: 78, reason }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+/// The native protocol's port.
+pub const DEFAULT_PORT: u16 = 7700;
+/// What glommio checks before it builds an executor.
+const EXECUTOR_MEMLOCK_BYTES: u64 = 512 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> Topology {
+        let tree = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/host/vm-2core");
+        Topology::detect(Path::new(tree)).unwrap()
+    }
+
+    fn process() -> Limits {
+        Limits { memlock_bytes: Some(8 << 20), nofile: 1024, allowed_cores: vec![0, 1], io_uring: Ok(()) }
+    }
+
+    fn settled(options: Options) -> Result<Settled, Failure> {
+        settle_on(&options, &machine(), &process(), None)
+    }
+
+    #[test]
+    fn without_options_the_machine_decides() {
+        let settled = settled(Options::default()).unwrap();
+        assert_eq!((settled.io, settled.listen.port(), settled.cores.len()), (Io::Ring, DEFAULT_PORT, 1));
+    }
+
+    #[test]
+    fn options_win_over_the_profile() {
+        let options = Options {
+            shards: Some(2),
+            memory: Some(64 << 20),
+            poll: Some(PollMode::Spin),
+            io: Some(profile::Io::Epoll),
+            ..Options::default()
+        };
+        let settled = settled(options).unwrap();
+        assert_eq!((settled.cores.as_slice(), settled.memory_bytes), ([0, 1].as_slice(), 64 << 20));
+        assert_eq!((settled.poll, settled.io), (PollMode::Spin, Io::Epoll));
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_refused_with_its_status_and_a_remedy() {
+        let refusal = |options: Options| settled(options).unwrap_err();
+        let cores = |cores: &[usize]| Options { cores: Some(cores.to_vec()), ..Options::default() };
+        for (failure, says) in [
+            (refusal(cores(&[7])), "name others with --cores"),
+            (refusal(cores(&[1, 1])), "one shard a core"),
+            (refusal(Options { shards: Some(3), ..Options::default() }), "fewer --shards"),
+            (refusal(Options { shards: Some(0), ..Options::default() }), "--shards 0"),
+            (refusal(Options { memory: Some(1 << 20), ..Options::default() }), "give at least"),
+            (refusal(Options { memory: Some(1 << 60), ..Options::default() }), "give less"),
+            (refusal(Options { profile: Some("/no/such.toml".into()), ..Options::default() }), "no/such.toml"),
+        ] {
+            assert_eq!(failure.status, 78, "{failure}");
+            assert!(failure.reason.contains(says), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_refused_ring_falls_back_unless_it_was_demanded() {
+        let refused = || Some("kernel.io_uring_disabled is 2".to_string());
+        let auto = settle_on(&Options::default(), &machine(), &process(), refused()).unwrap();
+        assert_eq!(auto.io, Io::Epoll);
+        assert!(auto.remarks.iter().any(|remark| remark.contains("io_uring_disabled")), "{:?}", auto.remarks);
+        let demanded = Options { io: Some(profile::Io::IoUring), ..Options::default() };
+        assert_eq!(settle_on(&demanded, &machine(), &process(), refused()).unwrap_err().status, 69);
+        let poor = Limits { memlock_bytes: Some(64 << 10), ..process() };
+        assert_eq!(settle_on(&demanded, &machine(), &poor, None).unwrap_err().status, 77);
+        assert_eq!(settle_on(&Options::default(), &machine(), &poor, None).unwrap().io, Io::Epoll);
+    }
+}

@@ -43,7 +43,7 @@ pub const ARENA_BYTES_MAX: u64 = (1 << 36) - 2;
 pub const PROCESS_BYTES: u64 = 6 << 20;
 
 /// What each shard's executor, ring and receive buffers may hold, connections aside.
-pub const SHARD_FIXED_BYTES: u64 = 1 << 20;
+pub const SHARD_FIXED_BYTES: u64 = 2 << 20;
 
 /// Share of a server's memory set aside for what connections buffer (partial requests and
 /// replies not yet sent): one part in this many, within the two bounds below.

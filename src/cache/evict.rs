@@ -277,7 +277,6 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         self.ghosts = Ghosts::new(pages, lines as u64, self.segments.segment_bytes());
         self.ghosts_sized_for = entries;
     }
-
 }
 
 /// The small log's share of the arena: one part in this many.

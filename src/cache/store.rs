@@ -513,9 +513,7 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
     pub(super) fn charge_of(&self, item: &Item<'_>) -> u64 {
         match self.accounting {
             Accounting::Memory => item.bytes() as u64,
-            Accounting::Payload { .. } => {
-                item.charge.map_or((item.key.len() + item.value.len()) as u64, u64::from)
-            }
+            Accounting::Payload { .. } => item.charge.map_or((item.key.len() + item.value.len()) as u64, u64::from),
         }
     }
 

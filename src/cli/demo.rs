@@ -154,7 +154,12 @@ fn draw_bar(filled: &AtomicU64, done: &AtomicBool) {
         let count = if finished { KEYS } else { filled.load(Ordering::Relaxed) };
         if terminal || finished {
             let width = (count * 40 / KEYS) as usize;
-            print!("{}fill    [{}{}] {count} keys", if terminal { "\r" } else { "" }, "#".repeat(width), ".".repeat(40 - width));
+            print!(
+                "{}fill    [{}{}] {count} keys",
+                if terminal { "\r" } else { "" },
+                "#".repeat(width),
+                ".".repeat(40 - width)
+            );
             let _ = std::io::stdout().flush();
         }
         if finished {

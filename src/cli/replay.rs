@@ -64,7 +64,10 @@ pub fn run(arguments: ReplayArguments) -> Outcome {
         let report = replay::replay(&name, &trace, capacity, policy, charge).map_err(|error| (2, error))?;
         if arguments.json.as_ref().is_none_or(|file| file.as_os_str() != "-") {
             if reports.is_empty() {
-                println!("{:<20} {:<8} {:>14} {:>10} {:>10} {:>8} {:>10}", "trace", "policy", "capacity", "miss", "byte miss", "ns/req", "B/entry");
+                println!(
+                    "{:<20} {:<8} {:>14} {:>10} {:>10} {:>8} {:>10}",
+                    "trace", "policy", "capacity", "miss", "byte miss", "ns/req", "B/entry"
+                );
             }
             println!(
                 "{:<20} {:<8} {:>14} {:>10.6} {:>10.6} {:>8.0} {:>10.1}",
@@ -103,7 +106,11 @@ fn parse_capacity(text: &str) -> Result<Capacity, String> {
     }
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         let objects = text.parse().map_err(|_| format!("'{text}' is no number of objects"))?;
-        return if objects == 0 { Err("a cache of 0 objects holds nothing".into()) } else { Ok(Capacity::Objects(objects)) };
+        return if objects == 0 {
+            Err("a cache of 0 objects holds nothing".into())
+        } else {
+            Ok(Capacity::Objects(objects))
+        };
     }
     match parse_bytes(text)? {
         0 => Err("a cache of 0 bytes holds nothing".into()),

@@ -51,10 +51,10 @@ enum Poll {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-#[value(rename_all = "snake_case")]
 enum Io {
     Auto,
-    IoUring,
+    #[value(name = "io_uring")]
+    Ring,
     Epoll,
 }
 
@@ -72,7 +72,7 @@ pub fn run(arguments: ServeArguments) -> Outcome {
         }),
         io: arguments.io.map(|io| match io {
             Io::Auto => profile::Io::Auto,
-            Io::IoUring => profile::Io::IoUring,
+            Io::Ring => profile::Io::IoUring,
             Io::Epoll => profile::Io::Epoll,
         }),
     };

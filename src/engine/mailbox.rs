@@ -29,7 +29,8 @@ pub struct Consumer<T> {
 /// A ring of `slots` messages, a power of two.
 pub fn mailbox<T: Send>(slots: usize) -> (Producer<T>, Consumer<T>) {
     assert!(slots.is_power_of_two());
-    let slots = (0..slots).map(|_| Slot { sequence: AtomicU64::new(0), message: UnsafeCell::new(MaybeUninit::uninit()) });
+    let slots =
+        (0..slots).map(|_| Slot { sequence: AtomicU64::new(0), message: UnsafeCell::new(MaybeUninit::uninit()) });
     let ring = Arc::new(Ring { slots: slots.collect() });
     (Producer { ring: ring.clone(), position: 0 }, Consumer { ring, position: 0 })
 }

@@ -41,6 +41,7 @@ pub struct Peer {
 #[derive(Default)]
 pub struct Post {
     peers: Vec<Peer>,
+    #[expect(clippy::vec_box, reason = "the boxes themselves travel; the vector only keeps them between trips")]
     spare: Vec<Box<Forward>>,
 }
 
@@ -80,16 +81,24 @@ impl Post {
     }
 
     /// Sends a request to `shard`. Answers `false` if too many are under way there.
-    pub fn send(&mut self, shard: ShardId, connection: ConnectionId, sequence: u32, hash: KeyHash, frame: &[u8]) -> bool {
+    pub fn send(
+        &mut self,
+        shard: ShardId,
+        connection: ConnectionId,
+        sequence: u32,
+        hash: KeyHash,
+        frame: &[u8],
+    ) -> bool {
         let Some(peer) = self.peers.iter_mut().find(|peer| peer.shard == shard) else {
             panic!("shard {shard} does not exist, yet a key hashed to it");
         };
         if !peer.has_room() {
             return false;
         }
-        let mut forward = self.spare.pop().unwrap_or_else(|| {
-            Box::new(Forward { connection, sequence, hash, frame: Vec::new(), reply: Vec::new() })
-        });
+        let mut forward = self
+            .spare
+            .pop()
+            .unwrap_or_else(|| Box::new(Forward { connection, sequence, hash, frame: Vec::new(), reply: Vec::new() }));
         forward.connection = connection;
         forward.sequence = sequence;
         forward.hash = hash;

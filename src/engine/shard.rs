@@ -348,7 +348,11 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                     self.counters().refused_busy.add(1);
                     let header = &bytes[at..];
                     let id = u32::from_le_bytes([header[12], header[13], header[14], header[15]]);
-                    self.refuse(session, Refusal { id, opcode: header[2], status: Status::Busy, frame_bytes: needed as u64 }, out);
+                    self.refuse(
+                        session,
+                        Refusal { id, opcode: header[2], status: Status::Busy, frame_bytes: needed as u64 },
+                        out,
+                    );
                 }
                 Decoded::Refused(refusal) => {
                     self.counters().refused.add(1);

@@ -52,7 +52,8 @@ impl Cut {
         if self.total <= 0.0 {
             return;
         }
-        let share = (1.0 / WINDOW_SEGMENTS + self.debt / bytes.max(1.0) / WINDOW_SEGMENTS).clamp(0.5 / WINDOW_SEGMENTS, 1.0);
+        let share =
+            (1.0 / WINDOW_SEGMENTS + self.debt / bytes.max(1.0) / WINDOW_SEGMENTS).clamp(0.5 / WINDOW_SEGMENTS, 1.0);
         let mut wanted = share * self.total;
         let mut index = 0;
         while index < BINS - 1 && wanted > self.bins[index] {

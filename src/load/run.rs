@@ -122,8 +122,7 @@ fn work(plan: &Plan, number: usize, workers: usize, barrier: &Barrier) -> Result
 fn merge(plan: &Plan, tallies: Vec<Tally>) -> Run {
     let elapsed = tallies.iter().map(|tally| tally.elapsed).max().unwrap_or(Duration::ZERO);
     let sum = |field: fn(&Tally) -> u64| tallies.iter().map(field).sum::<u64>();
-    let (requests, hits, misses) =
-        (sum(|tally| tally.requests), sum(|tally| tally.hits), sum(|tally| tally.misses));
+    let (requests, hits, misses) = (sum(|tally| tally.requests), sum(|tally| tally.hits), sum(|tally| tally.misses));
     let mut operations = BTreeMap::new();
     for (index, name) in ["get", "set"].into_iter().enumerate() {
         let latency = merged(tallies.iter().map(|tally| &tally.latency[index]));

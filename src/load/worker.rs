@@ -5,7 +5,7 @@
 //! over the same connection, whose answers come in order; so the version a GET must find is known
 //! when it is sent: the last one written before it.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +22,7 @@ use crate::client::Connection;
 use crate::load::plan::{Arrivals, Plan, Route};
 use crate::load::work::{Task, Work};
 use crate::net::{EpollNetwork, Flow, Handler, Network, WakeTarget};
+use crate::trace::BuildMix;
 use crate::wire::{Command, Mode, Request, Status, native};
 
 /// What one worker has measured.
@@ -89,6 +90,8 @@ struct Core {
     lost: usize,
     work: Work,
     filled: Arc<AtomicU64>,
+    /// Keys with a request under way, where a miss is to be filled (see `Worker::pick`).
+    busy: Option<HashSet<u64, BuildMix>>,
 }
 
 #[derive(Default)]
@@ -173,6 +176,7 @@ impl Worker {
                 lost: 0,
                 work: Work::fill(plan, worker, workers),
                 filled: plan.filled.clone(),
+                busy: (plan.set_on_miss && plan.trace.is_some()).then(HashSet::default),
             },
             arrivals: plan.arrivals,
             route,
@@ -184,7 +188,13 @@ impl Worker {
     }
 
     /// Runs one phase: `work` at `rate` requests a second until `duration` or the work ends.
-    pub fn run(&mut self, phase: Phase, work: Work, rate: Option<f64>, duration: Option<Duration>) -> Result<(), String> {
+    pub fn run(
+        &mut self,
+        phase: Phase,
+        work: Work,
+        rate: Option<f64>,
+        duration: Option<Duration>,
+    ) -> Result<(), String> {
         self.core.phase = phase;
         self.core.work = work;
         self.core.started = WallInstant::now();
@@ -193,6 +203,7 @@ impl Worker {
         let mut due_ns = 0.0f64;
         let mut next: Option<Task> = None;
         let mut exhausted = false;
+        let mut idle_polls = 0u32;
         loop {
             let mut now_ns = self.core.now_ns();
             // Issue what is due, as far as the pipelines have room.
@@ -221,7 +232,13 @@ impl Worker {
                 budget -= 1;
             }
             let polled = self.net.poll(&mut self.core, Instant::from_ms(now_ns / 1_000_000));
-            polled.map_err(|error| format!("the load generator's network failed: {error}"))?;
+            let worked = polled.map_err(|error| format!("the load generator's network failed: {error}"))?;
+            idle_polls = if worked { 0 } else { idle_polls + 1 };
+            if idle_polls > SPINS_BEFORE_YIELD {
+                // On a core of its own this returns at once. On one shared with the server, which
+                // waits for that very core, spinning on would only make both slow.
+                std::thread::yield_now();
+            }
             now_ns = self.core.now_ns();
             if self.core.lost == self.core.peers.len() {
                 self.core.tally.complaint.get_or_insert("every connection was lost".to_string());
@@ -231,10 +248,13 @@ impl Worker {
             if over && self.core.under_way == 0 {
                 break;
             }
-            if over && now_ns > end_ns.min(now_ns).saturating_add(0) && self.is_overdue(end_ns, now_ns) {
+            if over && self.is_overdue(end_ns, now_ns) {
                 let under_way = self.core.under_way as u64;
                 self.core.tally.errors += under_way;
-                self.core.tally.complaint.get_or_insert(format!("{under_way} requests had no answer after {DRAIN_S} s"));
+                self.core
+                    .tally
+                    .complaint
+                    .get_or_insert(format!("{under_way} requests had no answer after {DRAIN_S} s"));
                 break;
             }
         }
@@ -254,7 +274,15 @@ impl Worker {
     }
 
     /// A connection with room for the task; `None` if the ones it may take are full.
+    ///
+    /// A trace whose misses are filled is replayed as its order of requests demands: a key with a
+    /// request under way is not asked for again before the answer, and the fill, are there. Without
+    /// this a second GET would overtake the SET that follows the first one's miss, and deep pipelines
+    /// would report misses that the trace does not have.
     fn pick(&mut self, task: &Task) -> Option<ConnectionId> {
+        if self.core.busy.as_ref().is_some_and(|busy| busy.contains(&task.key)) {
+            return None;
+        }
         let group = if self.route == Route::Owner && self.groups.len() > 1 {
             let length = self.core.work.key(task.key, &mut self.core.key_scratch);
             let hash = self.seed.hash(&self.core.key_scratch[..length]);
@@ -316,6 +344,9 @@ impl Core {
         };
         native::encode_request(&Request { id, want_version: false, command }, out);
         self.under_way += 1;
+        if let Some(busy) = &mut self.busy {
+            busy.insert(task.key);
+        }
         self.peers[connection.slot as usize].outstanding.push_back(Outstanding { due_ns, id, task, version });
     }
 
@@ -344,7 +375,9 @@ impl Core {
             } else if !is_as_written(frame.reply.value, sent.task.key, sent.version, verify.nonce) {
                 self.tally.wrong += 1;
                 let key = sent.task.key;
-                self.tally.complaint.get_or_insert_with(|| format!("key {key} came back with another value than version {}", sent.version));
+                self.tally.complaint.get_or_insert_with(|| {
+                    format!("key {key} came back with another value than version {}", sent.version)
+                });
             }
         }
         if self.phase == Phase::Measure {
@@ -355,7 +388,13 @@ impl Core {
                 self.filled.fetch_add(1, Ordering::Relaxed);
             }
         }
-        Ok((is_miss && self.set_on_miss).then_some(Task { writes: true, ..sent.task }))
+        let fills = is_miss && self.set_on_miss;
+        if let Some(busy) = &mut self.busy
+            && !fills
+        {
+            busy.remove(&sent.task.key);
+        }
+        Ok(fills.then_some(Task { writes: true, ..sent.task }))
     }
 
     fn serve(&mut self, id: ConnectionId, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, String> {
@@ -402,7 +441,11 @@ impl Handler for Core {
         let peer = &mut self.peers[id.slot as usize];
         if std::mem::replace(&mut peer.alive, false) {
             let lost = peer.outstanding.len();
-            peer.outstanding.clear();
+            for sent in peer.outstanding.drain(..) {
+                if let Some(busy) = &mut self.busy {
+                    busy.remove(&sent.task.key);
+                }
+            }
             self.under_way -= lost;
             self.lost += 1;
             self.tally.errors += lost as u64 + 1;
@@ -449,7 +492,12 @@ impl Tally {
     }
 }
 
-fn adopt(net: &mut EpollNetwork, connection: Connection, peers: &mut Vec<Peer>, group: &mut Group) -> Result<(), String> {
+fn adopt(
+    net: &mut EpollNetwork,
+    connection: Connection,
+    peers: &mut Vec<Peer>,
+    group: &mut Group,
+) -> Result<(), String> {
     let socket = OwnedFd::from(connection.into_stream());
     let id = net.adopt(socket, Instant::default()).ok_or("too many connections for one load thread")?;
     assert_eq!(id.slot as usize, peers.len(), "slots of a fresh table are given in order");
@@ -487,6 +535,8 @@ fn now_nanos() -> u64 {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests issued between two looks at the network.
 const ISSUE_MAX: usize = 256;
+/// Polls without result before the core is offered to others: some 20 µs.
+const SPINS_BEFORE_YIELD: u32 = 64;
 /// How long to wait for answers after the end.
 const DRAIN_S: u64 = 5;
 /// A minute: what takes longer is recorded as that.

@@ -100,7 +100,8 @@ impl RingNetwork {
     /// Submits what was pushed and lets the kernel deliver completions.
     fn enter(&mut self) -> io::Result<()> {
         // SAFETY: no argument structure is passed.
-        let entered = unsafe { self.ring.submitter().enter::<libc::sigset_t>(self.unsubmitted, 0, ENTER_GETEVENTS, None) };
+        let entered =
+            unsafe { self.ring.submitter().enter::<libc::sigset_t>(self.unsubmitted, 0, ENTER_GETEVENTS, None) };
         match entered {
             Ok(submitted) => {
                 self.unsubmitted = self.unsubmitted.saturating_sub(submitted as u32);
@@ -208,7 +209,8 @@ impl RingNetwork {
         if !connection.dead && !connection.sending && (!connection.unsent().is_empty() || connection.load(now)) {
             connection.sending = true;
             let bytes = connection.unsent();
-            let entry = opcode::Send::new(fd, bytes.as_ptr(), bytes.len() as u32).flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL);
+            let entry =
+                opcode::Send::new(fd, bytes.as_ptr(), bytes.len() as u32).flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL);
             return self.push(entry.build().user_data(KIND_SEND << 56 | id.pack()));
         }
         if connection.closing && !connection.sending && connection.pending_bytes() == 0 && !connection.dead {
@@ -233,10 +235,12 @@ impl RingNetwork {
             let entry = opcode::AsyncCancel::new(KIND_RECEIVE << 56 | id.pack()).build();
             return self.push(entry.user_data(KIND_CANCEL << 56 | id.pack()));
         }
-        if connection.detaching && !connection.receiving && !connection.sending && connection.pending_bytes() == 0 {
-            if let Some(connection) = self.connections.remove(id) {
-                handler.detached(id, connection.socket);
-            }
+        let idle = !connection.receiving && !connection.sending && connection.pending_bytes() == 0;
+        if connection.detaching
+            && idle
+            && let Some(connection) = self.connections.remove(id)
+        {
+            handler.detached(id, connection.socket);
         }
         Ok(())
     }

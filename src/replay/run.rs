@@ -70,13 +70,17 @@ pub fn replay(name: &str, trace: &Trace, capacity: Capacity, policy: Policy, cha
     let units = match (capacity, charge) {
         (Capacity::Share(share), _) => ((footprint as f64 * share).round() as u64).max(1),
         (Capacity::Objects(_), Charge::Payload) if !trace.is_unsized => {
-            return Err("this trace has object sizes: give the capacity in bytes (16MiB, 4096B) or as a share (1%)".into());
+            return Err(
+                "this trace has object sizes: give the capacity in bytes (16MiB, 4096B) or as a share (1%)".into()
+            );
         }
         (Capacity::Bytes(_), Charge::Payload) if trace.is_unsized => {
             return Err("this trace has no object sizes: give the capacity in objects (5000) or as a share (1%)".into());
         }
         (Capacity::Objects(_), Charge::All) => {
-            return Err("charging everything counts bytes: give the capacity in bytes (16MiB, 4096B) or as a share (1%)".into());
+            return Err(
+                "charging everything counts bytes: give the capacity in bytes (16MiB, 4096B) or as a share (1%)".into(),
+            );
         }
         (Capacity::Objects(units) | Capacity::Bytes(units), _) => units,
     };

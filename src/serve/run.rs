@@ -97,8 +97,13 @@ fn signals() -> io::Result<Receiver<i32>> {
 fn occupied(settled: &Settled, error: &io::Error) -> Failure {
     let address = settled.listen;
     let remedy = match error.kind() {
-        io::ErrorKind::AddrInUse => format!("another program listens there (see 'ss -ltnp sport = :{}'); stop it or give another --listen", address.port()),
-        io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE; give another --listen".to_string(),
+        io::ErrorKind::AddrInUse => format!(
+            "another program listens there (see 'ss -ltnp sport = :{}'); stop it or give another --listen",
+            address.port()
+        ),
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE; give another --listen".to_string()
+        }
         io::ErrorKind::AddrNotAvailable => "no interface has that address; give another --listen".to_string(),
         _ => "give another --listen".to_string(),
     };

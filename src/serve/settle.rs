@@ -156,7 +156,10 @@ fn choose_cores(
         let taken = (wanted - cores.len()).min(further.len());
         cores.extend(&further[..taken]);
         if taken > 0 {
-            remarks.push(format!("cores {:?} are outside the profile's data cores: others run there too", &further[..taken]));
+            remarks.push(format!(
+                "cores {:?} are outside the profile's data cores: others run there too",
+                &further[..taken]
+            ));
         }
     }
     if wanted > cores.len() {
@@ -193,7 +196,8 @@ fn choose_io(
         },
         profile::Io::Auto => {
             let reason = ring_refusal.or_else(|| {
-                short_of_memlock.then(|| format!("the locked-memory limit is {}: 'ulimit -l 512' is enough", format_bytes(memlock)))
+                short_of_memlock
+                    .then(|| format!("the locked-memory limit is {}: 'ulimit -l 512' is enough", format_bytes(memlock)))
             });
             Ok(match reason {
                 None => Io::Ring,

@@ -108,7 +108,9 @@ fn parse_row(line: &[u8], line_number: u64, on_row: &mut impl FnMut(TraceRequest
             .next()
             .map(|field| field.split(|&byte| byte == b'.').next().unwrap_or(field))
             .and_then(|field| std::str::from_utf8(field).ok()?.parse::<u64>().ok())
-            .ok_or_else(|| io::Error::other(format!("line {line_number}: '{name}' is no whole number; rows are time,key,size")))
+            .ok_or_else(|| {
+                io::Error::other(format!("line {line_number}: '{name}' is no whole number; rows are time,key,size"))
+            })
     };
     let (second, key, size) = (number("time")?, number("key")?, number("size")?);
     on_row(TraceRequest {
@@ -162,10 +164,8 @@ mod tests {
 
     #[test]
     fn rows_are_read_with_and_without_header_and_last_newline() {
-        let expected = vec![
-            TraceRequest { second: 0, key: 7, size: 100 },
-            TraceRequest { second: 3, key: u64::MAX, size: 1 },
-        ];
+        let expected =
+            vec![TraceRequest { second: 0, key: 7, size: 100 }, TraceRequest { second: 3, key: u64::MAX, size: 1 }];
         assert_eq!(rows("time,key,size\n0,7,100\n3.5,18446744073709551615,0\n").unwrap(), expected);
         assert_eq!(rows("0,7,100\r\n3,18446744073709551615,1").unwrap(), expected);
     }

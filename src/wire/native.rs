@@ -203,10 +203,13 @@ pub fn decode_reply(bytes: &[u8]) -> Result<Option<(ReplyFrame<'_>, usize)>, Str
     let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
     let [magic, version, opcode, ..] = *header;
     if magic != REPLY_MAGIC || version != VERSION {
-        return Err(format!("the peer does not speak the native protocol (its reply begins {magic:#04x} {version:#04x})"));
+        return Err(format!(
+            "the peer does not speak the native protocol (its reply begins {magic:#04x} {version:#04x})"
+        ));
     }
     let status = u16_at(header, 6);
-    let status = Status::from_number(status).ok_or_else(|| format!("the server answered with unknown status {status}"))?;
+    let status =
+        Status::from_number(status).ok_or_else(|| format!("the server answered with unknown status {status}"))?;
     let end = HEADER_BYTES + u32_at(header, 8) as usize;
     if bytes.len() < end {
         return Ok(None);

@@ -4,10 +4,12 @@
 //! **Why the hot task yields by itself, and why there is a heartbeat.** glommio 0.9.0 can park with
 //! runnable tasks: `run_task_queues` answers "nothing ran" when the preemption timer has fired before
 //! it looked at the first queue, and `run` takes that for "nothing to run" and sleeps until the next
-//! event, which may never come. Measured on a loaded machine with a 1 ms timer: 6 of 12 runs hung.
-//! Two remedies, each sufficient in those measurements, both kept: the timer is 200 ms, so that it
-//! hardly ever fires in that gap, and every executor has a standing 5 ms timer, whose completion ends
-//! any such sleep. `tests/glommio_parking.rs` shows the hang without them and none with them.
+//! event, which may never come. Measured with a 1 ms timer on a loaded machine: 6 of 12 runs hung;
+//! with a timer of 20 µs or less every run hangs at once on any machine. Two remedies, both kept: the
+//! timer is 200 ms, so that it hardly ever fires in that gap, and every executor has a standing 5 ms
+//! timer, whose completion ends such a sleep should it come all the same. (Alone the heartbeat does not
+//! help against a timer that always fires first.) `tests/glommio_parking.rs` shows the hang without
+//! them and none with them.
 //! The long timer also spares the tail: ring inside glommio p99 23.5 µs with 100 ms, 53 µs with 1 ms.
 //!
 //! **Parking** (poll mode `park`): after some idle microseconds the network's eventfd is armed, the

@@ -5,7 +5,7 @@
 //! over the same connection, whose answers come in order; so the version a GET must find is known
 //! when it is sent: the last one written before it.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -90,8 +90,20 @@ struct Core {
     lost: usize,
     work: Work,
     filled: Arc<AtomicU64>,
-    /// Keys with a request under way, where a miss is to be filled (see `Worker::pick`).
-    busy: Option<HashSet<u64, BuildMix>>,
+    order: Option<KeyOrder>,
+}
+
+/// Keeps each key's requests in order where misses are filled. A key with a request under way is
+/// not asked for again before the answer, and the fill, are there: otherwise a second GET would
+/// overtake the SET that follows the first one's miss, and deep pipelines would report misses that
+/// the trace does not have. Other keys go on meanwhile.
+#[derive(Default)]
+struct KeyOrder {
+    /// Keys under way, each with the tasks that wait for it.
+    busy: HashMap<u64, VecDeque<(Task, u64)>, BuildMix>,
+    waiting: usize,
+    /// Tasks whose turn has come.
+    released: VecDeque<(Task, u64)>,
 }
 
 #[derive(Default)]
@@ -176,7 +188,7 @@ impl Worker {
                 lost: 0,
                 work: Work::fill(plan, worker, workers),
                 filled: plan.filled.clone(),
-                busy: (plan.set_on_miss && plan.trace.is_some()).then(HashSet::default),
+                order: (plan.set_on_miss && plan.trace.is_some()).then(KeyOrder::default),
             },
             arrivals: plan.arrivals,
             route,
@@ -207,6 +219,7 @@ impl Worker {
         loop {
             let mut now_ns = self.core.now_ns();
             // Issue what is due, as far as the pipelines have room.
+            self.issue_released();
             let mut budget = ISSUE_MAX;
             while budget > 0 && !exhausted && now_ns < end_ns {
                 let due = match gap_ns {
@@ -218,11 +231,24 @@ impl Worker {
                     exhausted = true;
                     break;
                 };
-                let Some(id) = self.pick(&task) else {
-                    next = Some(task);
-                    break;
+                let must_wait = match &mut self.core.order {
+                    Some(order) if !order.may_wait() => {
+                        next = Some(task);
+                        break;
+                    }
+                    Some(order) => order.waits(task, due),
+                    None => false,
                 };
-                self.issue(id, task, due);
+                if !must_wait {
+                    let Some(id) = self.pick(&task) else {
+                        next = Some(task);
+                        break;
+                    };
+                    self.issue(id, task, due);
+                    if let Some(order) = &mut self.core.order {
+                        order.began(task.key);
+                    }
+                }
                 if let Some(gap) = gap_ns {
                     due_ns += match self.arrivals {
                         Arrivals::Uniform => gap,
@@ -245,7 +271,8 @@ impl Worker {
                 break;
             }
             let over = exhausted || now_ns >= end_ns;
-            if over && self.core.under_way == 0 {
+            let waiting = self.core.order.as_ref().is_some_and(|order| order.waiting + order.released.len() > 0);
+            if over && self.core.under_way == 0 && !waiting {
                 break;
             }
             if over && self.is_overdue(end_ns, now_ns) {
@@ -274,15 +301,7 @@ impl Worker {
     }
 
     /// A connection with room for the task; `None` if the ones it may take are full.
-    ///
-    /// A trace whose misses are filled is replayed as its order of requests demands: a key with a
-    /// request under way is not asked for again before the answer, and the fill, are there. Without
-    /// this a second GET would overtake the SET that follows the first one's miss, and deep pipelines
-    /// would report misses that the trace does not have.
     fn pick(&mut self, task: &Task) -> Option<ConnectionId> {
-        if self.core.busy.as_ref().is_some_and(|busy| busy.contains(&task.key)) {
-            return None;
-        }
         let group = if self.route == Route::Owner && self.groups.len() > 1 {
             let length = self.core.work.key(task.key, &mut self.core.key_scratch);
             let hash = self.seed.hash(&self.core.key_scratch[..length]);
@@ -307,6 +326,17 @@ impl Worker {
             }
         }
         None
+    }
+
+    /// Issues tasks that had waited for their key.
+    fn issue_released(&mut self) {
+        while let Some((task, due)) = self.core.order.as_ref().and_then(|order| order.released.front().copied()) {
+            let Some(id) = self.pick(&task) else { return };
+            if let Some(order) = &mut self.core.order {
+                order.released.pop_front();
+            }
+            self.issue(id, task, due);
+        }
     }
 
     fn issue(&mut self, id: ConnectionId, task: Task, due_ns: u64) {
@@ -344,9 +374,6 @@ impl Core {
         };
         native::encode_request(&Request { id, want_version: false, command }, out);
         self.under_way += 1;
-        if let Some(busy) = &mut self.busy {
-            busy.insert(task.key);
-        }
         self.peers[connection.slot as usize].outstanding.push_back(Outstanding { due_ns, id, task, version });
     }
 
@@ -389,10 +416,10 @@ impl Core {
             }
         }
         let fills = is_miss && self.set_on_miss;
-        if let Some(busy) = &mut self.busy
+        if let Some(order) = &mut self.order
             && !fills
         {
-            busy.remove(&sent.task.key);
+            order.finished(sent.task.key);
         }
         Ok(fills.then_some(Task { writes: true, ..sent.task }))
     }
@@ -442,8 +469,8 @@ impl Handler for Core {
         if std::mem::replace(&mut peer.alive, false) {
             let lost = peer.outstanding.len();
             for sent in peer.outstanding.drain(..) {
-                if let Some(busy) = &mut self.busy {
-                    busy.remove(&sent.task.key);
+                if let Some(order) = &mut self.order {
+                    order.finished(sent.task.key);
                 }
             }
             self.under_way -= lost;
@@ -454,6 +481,38 @@ impl Handler for Core {
     }
 
     fn detached(&mut self, _id: ConnectionId, _socket: OwnedFd) {}
+}
+
+impl KeyOrder {
+    /// Whether there is room for one more task to wait.
+    fn may_wait(&self) -> bool {
+        self.waiting + self.released.len() < WAITING_MAX
+    }
+
+    /// Lets a task wait if its key is under way.
+    fn waits(&mut self, task: Task, due_ns: u64) -> bool {
+        let Some(queue) = self.busy.get_mut(&task.key) else { return false };
+        queue.push_back((task, due_ns));
+        self.waiting += 1;
+        true
+    }
+
+    /// A request for `key` has been sent.
+    fn began(&mut self, key: u64) {
+        self.busy.entry(key).or_default();
+    }
+
+    /// A request for `key` has been answered, its fill too: the next one's turn.
+    fn finished(&mut self, key: u64) {
+        let Some(queue) = self.busy.get_mut(&key) else { return };
+        match queue.pop_front() {
+            Some(task) => {
+                self.waiting -= 1;
+                self.released.push_back(task);
+            }
+            None => drop(self.busy.remove(&key)),
+        }
+    }
 }
 
 impl Tally {
@@ -535,6 +594,8 @@ fn now_nanos() -> u64 {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests issued between two looks at the network.
 const ISSUE_MAX: usize = 256;
+/// Tasks that may wait for their keys.
+const WAITING_MAX: usize = 4096;
 /// Polls without result before the core is offered to others: some 20 µs.
 const SPINS_BEFORE_YIELD: u32 = 64;
 /// How long to wait for answers after the end.

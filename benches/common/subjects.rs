@@ -311,7 +311,7 @@ impl Subject for PointerChase {
 
     fn notes(&self) -> String {
         let huge = self.memory.huge_bytes().unwrap_or(0);
-        format!("{} lines of {LINE_BYTES} B, {} MiB of them in huge pages", self.lines, huge >> 20)
+        format!("{} lines of {LINE_BYTES} B in an arena with {} MiB of huge pages", self.lines, huge >> 20)
     }
 }
 

@@ -398,7 +398,10 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
                 Use::Log(log) => (log, slot.touch()),
                 usage => panic!("a slot points into a {usage:?} segment"),
             },
-            None => self.place_new(hash, charge),
+            None => {
+                self.ranks.advance(self.index.entries());
+                self.place_new(hash, charge)
+            }
         };
         let class = self.segments.class_of(put.expires, now);
         let epoch = self.layout_epoch;
@@ -495,7 +498,6 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
     fn count_request(&mut self) {
         self.clock.advance();
         let entries = self.index.entries();
-        self.ranks.advance(entries);
         self.clock.pace(entries);
     }
 

@@ -50,6 +50,8 @@ pub struct Keys {
     next: u64,
     prng: Prng,
     zipf: Option<Zipf>,
+    /// Coprime to `count`: multiplying by it permutes the keys.
+    factor: u64,
 }
 
 impl Keys {
@@ -59,7 +61,7 @@ impl Keys {
             Distribution::Zipf(skew) => Some(Zipf::new(count, skew)),
             _ => None,
         };
-        Keys { distribution, count, next: start % count, prng: Prng::new(seed), zipf }
+        Keys { distribution, count, next: start % count, prng: Prng::new(seed), zipf, factor: scatter_factor(count) }
     }
 
     /// The next key number.
@@ -81,7 +83,7 @@ impl Keys {
             }
             Distribution::Zipf(_) => {
                 let rank = self.zipf.as_ref().map_or(1, |zipf| zipf.draw(&mut self.prng));
-                scatter(rank - 1, self.count)
+                scatter(rank - 1, self.factor, self.count)
             }
         }
     }
@@ -135,13 +137,17 @@ impl Zipf {
 }
 
 /// Moves rank `rank` somewhere else below `count`, each rank somewhere of its own.
-fn scatter(rank: u64, count: u64) -> u64 {
-    // Multiplying by a number coprime to `count` permutes 0..count.
+fn scatter(rank: u64, factor: u64, count: u64) -> u64 {
+    ((u128::from(rank) * u128::from(factor)) % u128::from(count)) as u64
+}
+
+/// A number near the golden section of `count` that shares no divisor with it.
+fn scatter_factor(count: u64) -> u64 {
     let mut factor = (count as f64 * 0.618_033_988_75) as u64 | 1;
     while gcd(factor, count) != 1 {
         factor += 2;
     }
-    ((u128::from(rank) * u128::from(factor)) % u128::from(count)) as u64
+    factor
 }
 
 fn gcd(a: u64, b: u64) -> u64 {
@@ -185,7 +191,8 @@ mod tests {
     fn scattering_loses_and_doubles_no_key() {
         for count in [1u64, 2, 10, 997, 1000, 4096] {
             let mut seen = vec![false; count as usize];
-            (0..count).for_each(|rank| seen[scatter(rank, count) as usize] = true);
+            let factor = scatter_factor(count);
+            (0..count).for_each(|rank| seen[scatter(rank, factor, count) as usize] = true);
             assert!(seen.iter().all(|&seen| seen), "{count}");
         }
     }

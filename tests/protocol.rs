@@ -366,7 +366,6 @@ fn those_who_stop_halfway_do_not_disturb_others() {
 }
 
 #[test]
-#[ignore = "known fault: lengths of incomplete frames reserve buffer memory, without a time limit"]
 fn promised_bodies_that_never_come_do_not_keep_others_from_writing() {
     let server = Server::start(&[]);
     let mut wire = server.connect();
@@ -440,7 +439,6 @@ fn a_client_that_reads_nothing_costs_neither_memory_nor_others() {
 }
 
 #[test]
-#[ignore = "known fault: replies on their way from another shard count against no bound"]
 fn clients_that_do_not_read_forwarded_replies_cost_no_memory() {
     if !two_shards_fit() {
         return;
@@ -480,7 +478,6 @@ fn a_client_that_reads_late_gets_every_reply() {
 }
 
 #[test]
-#[ignore = "known fault: a connection starved of buffer memory is not taken up again when its own output has left"]
 fn a_client_that_reads_is_not_held_up_by_many_that_do_not() {
     for driver in drivers() {
         for shards in shard_counts() {
@@ -545,13 +542,11 @@ fn a_client_that_closes_its_sending_side_gets_every_reply() {
 }
 
 #[test]
-#[ignore = "known fault: on io_uring the end of a stream drops requests that a bound holds back"]
 fn a_client_that_closes_its_sending_side_gets_every_reply_of_a_deep_pipeline() {
     half_close(5_000, 10);
 }
 
 #[test]
-#[ignore = "known fault: on io_uring the end of a stream drops requests that a bound holds back"]
 fn a_client_that_closes_its_sending_side_gets_every_reply_of_many_large_ones() {
     half_close(300, 20_000);
 }

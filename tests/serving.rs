@@ -207,7 +207,6 @@ fn expired_entries_are_swept_without_being_asked_for() {
 }
 
 #[test]
-#[ignore = "known fault: a parked shard looks at ten segments a second, whatever time has passed"]
 fn a_parked_shard_sweeps_too() {
     // A hundred and some segments at one a millisecond: a second would do.
     sweeps(&Server::start(&["--poll", "park", "--memory", "16MiB"]), Duration::from_secs(4));
@@ -391,7 +390,6 @@ fn a_server_told_to_stop_answers_everything_and_gives_the_port_back() {
 }
 
 #[test]
-#[ignore = "known fault: a shard told to stop leaves after 50 ms without work, replies not yet taken are lost"]
 fn a_server_told_to_stop_waits_for_a_client_that_still_reads() {
     for driver in drivers() {
         let mut server = Server::start(&["--io", driver]);

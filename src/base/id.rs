@@ -8,7 +8,7 @@ pub struct ShardId(pub u16);
 
 /// A connection of one shard. The generation tells a reused slot from the one before it, so a
 /// completion or a forwarded reply that arrives late finds nobody instead of a stranger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ConnectionId {
     /// Position in the shard's connection table.
     pub slot: u32,

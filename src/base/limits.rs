@@ -86,6 +86,9 @@ pub const OUTPUT_BYTES_HIGH: usize = 256 << 10;
 /// A connection whose peer accepts none of its reply for this long is closed.
 pub const SEND_STALL_MS: u64 = 10_000;
 
+/// A connection that has begun a request and sends nothing of the rest for this long is closed.
+pub const RECEIVE_STALL_MS: u64 = 10_000;
+
 /// Requests of one connection that may be under way at other shards; beyond it we stop decoding.
 pub const FORWARDED_MAX: usize = 256;
 

@@ -2,7 +2,12 @@
 //!
 //! A forwarded request travels as its native frame in a box that comes back with the reply in it,
 //! and then serves the next. At most `MAILBOX_SLOTS` are under way to each shard; the ring that
-//! brings them back has as many slots, so an answer always finds one.
+//! brings them back has as many slots, so an answer always finds one. Bytes are bounded too: requests
+//! by the asker, who keeps count; replies by the shard that makes them, which stops serving an asker
+//! that has not taken what is there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::base::hash::KeyHash;
 use crate::base::id::{ConnectionId, ShardId};
@@ -32,6 +37,11 @@ pub struct Peer {
     requests_in: Consumer<Box<Forward>>,
     replies_out: Producer<Box<Forward>>,
     under_way: usize,
+    /// Bytes of requests under way there.
+    request_bytes: usize,
+    /// Bytes of replies that we have made and they have not taken, and the other way round.
+    reply_bytes_out: Arc<AtomicUsize>,
+    reply_bytes_in: Arc<AtomicUsize>,
     /// Something was sent since it was last woken.
     wake_due: bool,
     waker: Option<Waker>,
@@ -43,6 +53,8 @@ pub struct Post {
     peers: Vec<Peer>,
     #[expect(clippy::vec_box, reason = "the boxes themselves travel; the vector only keeps them between trips")]
     spare: Vec<Box<Forward>>,
+    /// Most bytes under way to or from one shard, each way; one message may exceed it alone.
+    bytes_max: usize,
 }
 
 /// Makes the rings between `count` shards.
@@ -55,14 +67,44 @@ pub fn connect(count: u16) -> Vec<Post> {
             let (requests_ba, requests_at_a) = ring();
             let (replies_ab, replies_at_b) = ring();
             let (replies_ba, replies_at_a) = ring();
-            posts[a as usize].peers.push(Peer::new(ShardId(b), requests_ab, replies_at_a, requests_at_a, replies_ab));
-            posts[b as usize].peers.push(Peer::new(ShardId(a), requests_ba, replies_at_b, requests_at_b, replies_ba));
+            let (bytes_ab, bytes_ba) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+            posts[a as usize].peers.push(Peer {
+                shard: ShardId(b),
+                requests_out: requests_ab,
+                replies_in: replies_at_a,
+                requests_in: requests_at_a,
+                replies_out: replies_ab,
+                under_way: 0,
+                request_bytes: 0,
+                reply_bytes_out: bytes_ab.clone(),
+                reply_bytes_in: bytes_ba.clone(),
+                wake_due: false,
+                waker: None,
+            });
+            posts[b as usize].peers.push(Peer {
+                shard: ShardId(a),
+                requests_out: requests_ba,
+                replies_in: replies_at_b,
+                requests_in: requests_at_b,
+                replies_out: replies_ba,
+                under_way: 0,
+                request_bytes: 0,
+                reply_bytes_out: bytes_ba,
+                reply_bytes_in: bytes_ab,
+                wake_due: false,
+                waker: None,
+            });
         }
     }
     posts
 }
 
 impl Post {
+    /// Shares `bytes` among the other shards as the bound of what is under way.
+    pub fn set_bytes_max(&mut self, bytes: usize) {
+        self.bytes_max = bytes / self.peers.len().max(1);
+    }
+
     /// Tells the post how to wake the others.
     pub fn set_wakers(&mut self, waker_of: impl Fn(ShardId) -> Waker) {
         for peer in &mut self.peers {
@@ -77,7 +119,7 @@ impl Post {
 
     /// Whether another request may be sent to every other shard.
     pub fn all_have_room(&self) -> bool {
-        self.peers.iter().all(Peer::has_room)
+        self.peers.iter().all(|peer| peer.has_room(0, self.bytes_max))
     }
 
     /// Sends a request to `shard`. Answers `false` if too many are under way there.
@@ -92,9 +134,10 @@ impl Post {
         let Some(peer) = self.peers.iter_mut().find(|peer| peer.shard == shard) else {
             panic!("shard {shard} does not exist, yet a key hashed to it");
         };
-        if !peer.has_room() {
+        if !peer.has_room(frame.len(), self.bytes_max) {
             return false;
         }
+        peer.request_bytes += frame.len();
         let mut forward = self
             .spare
             .pop()
@@ -112,9 +155,9 @@ impl Post {
         true
     }
 
-    /// Whether another request may be sent to `shard`.
-    pub fn has_room(&self, shard: ShardId) -> bool {
-        self.peers.iter().any(|peer| peer.shard == shard && peer.has_room())
+    /// Whether another request of `bytes` bytes may be sent to `shard`.
+    pub fn has_room(&self, shard: ShardId, bytes: usize) -> bool {
+        self.peers.iter().any(|peer| peer.shard == shard && peer.has_room(bytes, self.bytes_max))
     }
 
     /// Sends a request to every other shard; the caller has asked [`Post::all_have_room`].
@@ -131,8 +174,12 @@ impl Post {
         let mut served = 0;
         for peer in &mut self.peers {
             for _ in 0..limits::FORWARDED_PER_TURN {
+                if peer.reply_bytes_out.load(Ordering::Relaxed) > self.bytes_max {
+                    break; // they have not taken what is there
+                }
                 let Some(mut forward) = peer.requests_in.receive() else { break };
                 answer(&mut forward);
+                peer.reply_bytes_out.fetch_add(forward.reply.len(), Ordering::Relaxed);
                 let sent = peer.replies_out.send(forward);
                 assert!(sent.is_ok(), "the asker keeps fewer under way than this ring has slots");
                 peer.wake_due = true;
@@ -147,6 +194,8 @@ impl Post {
         for peer in &mut self.peers {
             if let Some(forward) = peer.replies_in.receive() {
                 peer.under_way -= 1;
+                peer.request_bytes -= forward.frame.len();
+                peer.reply_bytes_in.fetch_sub(forward.reply.len(), Ordering::Relaxed);
                 return Some(forward);
             }
         }
@@ -184,18 +233,8 @@ impl Post {
 }
 
 impl Peer {
-    fn new(
-        shard: ShardId,
-        requests_out: Producer<Box<Forward>>,
-        replies_in: Consumer<Box<Forward>>,
-        requests_in: Consumer<Box<Forward>>,
-        replies_out: Producer<Box<Forward>>,
-    ) -> Peer {
-        Peer { shard, requests_out, replies_in, requests_in, replies_out, under_way: 0, wake_due: false, waker: None }
-    }
-
-    fn has_room(&self) -> bool {
-        self.under_way < limits::MAILBOX_SLOTS
+    fn has_room(&self, bytes: usize, bytes_max: usize) -> bool {
+        self.under_way < limits::MAILBOX_SLOTS && (self.under_way == 0 || self.request_bytes + bytes <= bytes_max)
     }
 }
 

@@ -5,27 +5,42 @@
 //!
 //!   awaited:  | at shard 1 | ready bytes | at shard 3 | ready bytes |
 //!               ^ first_sequence                                ^ local replies are appended here
+//!
+//! Each session counts what it holds of the shard's output memory, so that those who read can be told
+//! from those who do not.
 
 use std::collections::VecDeque;
+
+use crate::base::id::ConnectionId;
+use crate::base::time::Instant;
 
 /// A connection as the engine knows it.
 #[derive(Default)]
 pub struct Session {
+    /// Whose it is.
+    pub id: ConnectionId,
     /// Bytes of a frame that is incomplete or was held back.
     pub pending: Vec<u8>,
-    /// What `pending` may grow to, as counted against the shard's bound.
-    pub reserved: usize,
+    /// How much of `pending` is counted against the shard's bound.
+    pub counted: usize,
+    /// When bytes last arrived.
+    pub arrived: Instant,
     /// Bytes of a refused frame that are still to be passed over.
     pub skip: u64,
     /// The bound that holds it back, if one does.
     pub blocked: Option<Bound>,
-    /// On the list of those to try again.
+    /// On a list of those to try again.
     pub held: bool,
-    /// Close once the awaited replies have been given.
+    /// Serve nothing more, close once the awaited replies have been given.
     pub closing: bool,
+    /// The peer has sent its last byte: close once everything is served.
+    pub ended: bool,
     /// The shard that HELLO asked for, and the id of that request.
     pub moving: Option<(u16, u32)>,
+    /// Bytes given to the output and not yet sent.
+    pub unsent: usize,
     awaited: VecDeque<Awaited>,
+    ready_bytes: usize,
     first_sequence: u32,
 }
 
@@ -49,10 +64,51 @@ enum Awaited {
 }
 
 impl Session {
+    /// The session of a fresh connection.
+    pub fn new(id: ConnectionId) -> Session {
+        Session { id, ..Session::default() }
+    }
+
     /// Whether replies may go straight to the output.
     #[inline]
     pub fn is_in_order(&self) -> bool {
         self.awaited.is_empty()
+    }
+
+    /// Whether nothing is left to do but to send the output and close.
+    pub fn is_over(&self) -> bool {
+        self.is_in_order() && (self.closing || (self.ended && self.blocked.is_none()))
+    }
+
+    /// Bytes of replies that wait for earlier ones.
+    pub fn ready_bytes(&self) -> usize {
+        self.ready_bytes
+    }
+
+    /// Bytes that this connection holds of the shard's output memory.
+    pub fn output_bytes(&self) -> usize {
+        self.unsent + self.ready_bytes
+    }
+
+    /// Writes a reply where its order demands: to `out`, or behind those that are awaited.
+    #[inline]
+    pub fn reply<R>(&mut self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        if self.is_in_order() {
+            let before = out.len();
+            let result = write(out);
+            self.unsent += out.len() - before;
+            return result;
+        }
+        if !matches!(self.awaited.back(), Some(Awaited::Ready(_))) {
+            self.awaited.push_back(Awaited::Ready(Vec::new()));
+        }
+        let Some(Awaited::Ready(bytes)) = self.awaited.back_mut() else {
+            unreachable!("a ready entry was pushed just now");
+        };
+        let before = bytes.len();
+        let result = write(bytes);
+        self.ready_bytes += bytes.len() - before;
+        result
     }
 
     /// Replies in the queue.
@@ -66,17 +122,6 @@ impl Session {
         self.first_sequence.wrapping_add(self.awaited.len() as u32 - 1)
     }
 
-    /// Where a local reply goes while others are awaited.
-    pub fn staged(&mut self) -> &mut Vec<u8> {
-        if !matches!(self.awaited.back(), Some(Awaited::Ready(_))) {
-            self.awaited.push_back(Awaited::Ready(Vec::new()));
-        }
-        match self.awaited.back_mut() {
-            Some(Awaited::Ready(bytes)) => bytes,
-            _ => unreachable!("a ready entry was pushed just now"),
-        }
-    }
-
     /// Takes in an answer for `sequence`. With several shards asked, the last answer counts.
     /// The vector swapped in is returned for reuse.
     pub fn answer(&mut self, sequence: u32, reply: Vec<u8>) -> Vec<u8> {
@@ -87,6 +132,7 @@ impl Session {
                 reply
             }
             Some(entry @ Awaited::Remote(_)) => {
+                self.ready_bytes += reply.len();
                 *entry = Awaited::Ready(reply);
                 Vec::new()
             }
@@ -98,6 +144,8 @@ impl Session {
     pub fn release(&mut self, out: &mut Vec<u8>) {
         while let Some(Awaited::Ready(bytes)) = self.awaited.front() {
             out.extend_from_slice(bytes);
+            self.ready_bytes -= bytes.len();
+            self.unsent += bytes.len();
             self.awaited.pop_front();
             self.first_sequence = self.first_sequence.wrapping_add(1);
         }
@@ -112,11 +160,12 @@ mod tests {
     fn replies_leave_in_the_order_of_requests() {
         let mut session = Session::default();
         let first = session.await_remote(1);
-        session.staged().extend_from_slice(b"b");
-        session.staged().extend_from_slice(b"c");
-        let second = session.await_remote(2);
-        session.staged().extend_from_slice(b"e");
         let mut out = Vec::new();
+        session.reply(&mut out, |to| to.push(b'b'));
+        session.reply(&mut out, |to| to.push(b'c'));
+        let second = session.await_remote(2);
+        session.reply(&mut out, |to| to.push(b'e'));
+        assert_eq!((out.len(), session.ready_bytes()), (0, 3));
         session.answer(second, b"-".to_vec());
         session.release(&mut out);
         assert!(out.is_empty() && !session.is_in_order());
@@ -130,6 +179,8 @@ mod tests {
         let third = session.await_remote(1);
         session.answer(third, b"f".to_vec());
         session.release(&mut out);
-        assert_eq!(out, b"abcdef");
+        session.reply(&mut out, |to| to.push(b'g'));
+        assert_eq!(out, b"abcdefg");
+        assert_eq!((session.ready_bytes(), session.unsent), (0, 7));
     }
 }

@@ -78,8 +78,8 @@ pub struct Core<M> {
     output_bytes_high: usize,
     /// Bytes of output that have not left.
     output_bytes: usize,
-    /// Bytes reserved for incomplete requests.
-    reserved_bytes: usize,
+    /// Bytes of incomplete and held-back requests.
+    pending_bytes: usize,
     /// Connections that were held back by a bound, to be tried again in the next turn.
     held: Vec<ConnectionId>,
     /// Connections held back by [`Bound::Memory`], in order.
@@ -112,6 +112,8 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
     ) -> Shard<N, M> {
         let value_bytes_max = Store::<M>::value_bytes_max(store.item_bytes_max(), limits::KEY_BYTES_MAX);
         let buffer_bytes_max = connection_bytes as usize / 2;
+        let mut post = post;
+        post.set_bytes_max(buffer_bytes_max / 4);
         let core = Core {
             id,
             shared,
@@ -125,7 +127,7 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
             buffer_bytes_max,
             output_bytes_high: (buffer_bytes_max / 8).clamp(16 << 10, limits::OUTPUT_BYTES_HIGH),
             output_bytes: 0,
-            reserved_bytes: 0,
+            pending_bytes: 0,
             held: Vec::new(),
             starved: VecDeque::new(),
             times: ServiceTimes::new(),
@@ -155,8 +157,10 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         }
         self.core.post.wake();
         if now > self.core.swept_at {
+            // A shard that has slept makes up for it, within a bound.
+            let elapsed = self.core.swept_at.ms_until(now).min(EXPIRE_CATCH_UP_MS) as usize;
             self.core.swept_at = now;
-            self.core.store.expire(now, limits::EXPIRE_SEGMENTS_PER_MS);
+            self.core.store.expire(now, limits::EXPIRE_SEGMENTS_PER_MS * elapsed);
             if self.core.published_at.ms_until(now) >= PUBLISH_MS {
                 self.housekeeping();
             }
@@ -171,8 +175,9 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
     pub fn is_done(&self) -> bool {
         self.core.stopping.is_some_and(|since| {
             let now = self.core.now;
-            let idle = self.core.last_work.ms_until(now) >= limits::STOP_IDLE_MS && self.core.post.under_way() == 0;
-            idle || since.ms_until(now) >= limits::STOP_GRACE_MS
+            let quiet = self.core.last_work.ms_until(now) >= limits::STOP_IDLE_MS && self.core.post.under_way() == 0;
+            let answered = self.core.output_bytes == 0 && self.core.held.is_empty() && self.core.starved.is_empty();
+            (quiet && answered) || since.ms_until(now) >= limits::STOP_GRACE_MS
         })
     }
 
@@ -209,17 +214,22 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         });
         counters.forwarded_in.add(served as u64);
         let mut answered = 0;
-        while let Some(mut forward) = core.post.next_reply() {
+        // Replies that find the output memory full wait where they are; their maker waits with them.
+        while core.output_bytes < core.buffer_bytes_max
+            && let Some(mut forward) = core.post.next_reply()
+        {
             answered += 1;
             let id = forward.connection;
             if let Some(out) = self.net.output(id)
                 && let Some(session) = core.sessions.get_mut(id.slot as usize).and_then(Option::as_mut)
+                && session.id == id
             {
-                let before = out.len();
-                forward.reply = session.answer(forward.sequence, std::mem::take(&mut forward.reply));
+                let reply = std::mem::take(&mut forward.reply);
+                core.output_bytes += reply.len();
+                forward.reply = session.answer(forward.sequence, reply);
+                core.output_bytes -= forward.reply.len();
                 session.release(out);
-                core.output_bytes += out.len() - before;
-                if session.closing && session.is_in_order() {
+                if session.is_over() {
                     self.net.close(id);
                 } else if session.blocked == Some(Bound::Replies) {
                     core.hold(id);
@@ -237,9 +247,7 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
                     let Some(id) = self.net.adopt(socket, self.core.now) else { continue };
                     self.core.opened(id);
                     let Some(out) = self.net.output(id) else { continue };
-                    let before = out.len();
-                    self.core.answer_hello(hello_id, out);
-                    self.core.output_bytes += out.len() - before;
+                    self.core.greet(id, hello_id, out);
                     if !pending.is_empty() {
                         let flow = self.core.received(id, &pending, out);
                         if flow == Flow::Close {
@@ -263,8 +271,7 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
             if let Some(session) = self.core.session_mut(id) {
                 session.held = false;
             }
-            let Some(out_len) = self.net.output_len(id) else { continue };
-            if !self.core.may_go_on(id, out_len) {
+            if !self.core.may_go_on(id) {
                 self.core.wait(id);
                 continue;
             }
@@ -294,6 +301,10 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         counters.ghost_hits.set(stats.ghost_hits);
         counters.copied_bytes.set(stats.copied_bytes);
         core.times.publish(&core.shared.published[core.id.0 as usize]);
+        for id in core.half_sent() {
+            counters.connections_stalled.add(1);
+            self.net.close(id);
+        }
         if core.now.ms > limits::SEND_STALL_MS {
             let stalled = self.net.close_stalled(Instant::from_ms(core.now.ms - limits::SEND_STALL_MS));
             counters.connections_stalled.add(stalled as u64);
@@ -308,6 +319,20 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 
     /// Serves the requests in `bytes`. Answers how many bytes were used, and how to go on.
     fn serve(&mut self, id: ConnectionId, session: &mut Session, bytes: &[u8], out: &mut Vec<u8>) -> (usize, Flow) {
+        let before = session.output_bytes();
+        let (used, flow) = self.serve_counted(id, session, bytes, out, before);
+        self.output_bytes += session.output_bytes() - before;
+        (used, flow)
+    }
+
+    fn serve_counted(
+        &mut self,
+        id: ConnectionId,
+        session: &mut Session,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+        counted: usize,
+    ) -> (usize, Flow) {
         let started = std::time::Instant::now();
         let mut counts = BatchCounts::default();
         let (mut at, mut flow) = (0, Flow::Continue);
@@ -319,7 +344,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             if at == bytes.len() || session.closing {
                 break;
             }
-            if let Some(bound) = self.bound_reached(session, out.len()) {
+            if let Some(bound) = self.bound_reached(session, session.output_bytes() - counted) {
                 session.blocked = Some(bound);
                 flow = Flow::Pause;
                 break;
@@ -342,7 +367,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                     }
                 }
                 Decoded::Incomplete(needed) => {
-                    if self.reserve(session, needed) {
+                    if self.may_keep(session, bytes.len() - at, needed) {
                         break;
                     }
                     self.counters().refused_busy.add(1);
@@ -381,8 +406,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             _ => String::new(),
         };
         let reply = Reply { status: refusal.status, value: text.as_bytes(), number: 0 };
-        let to = if session.is_in_order() { out } else { session.staged() };
-        native::encode_reply(refusal.id, refusal.opcode, &reply, to);
+        session.reply(out, |to| native::encode_reply(refusal.id, refusal.opcode, &reply, to));
         session.skip = refusal.frame_bytes;
     }
 
@@ -399,7 +423,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             let hash = self.shared.seed.hash(key);
             let owner = hash.shard(self.shared.counters.len() as u16);
             if owner != self.id {
-                if !self.post.has_room(owner) {
+                if !self.post.has_room(owner, frame.len()) {
                     return Served::Blocked;
                 }
                 let sequence = session.await_remote(1);
@@ -407,8 +431,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 self.counters().forwarded_out.add(1);
                 return Served::Done;
             }
-            let to = if session.is_in_order() { out } else { session.staged() };
-            apply(&mut self.store, &self.shared.counters[self.id.0 as usize], request, hash, self.now, to);
+            let (store, counters, now) = (&mut self.store, &self.shared.counters[self.id.0 as usize], self.now);
+            session.reply(out, |to| apply(store, counters, request, hash, now, to));
             return Served::Done;
         }
         self.dispatch_keyless(id, session, request, frame, out)
@@ -430,14 +454,12 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 return Served::Detach;
             }
             Command::Hello { .. } => {
-                let to = if session.is_in_order() { out } else { session.staged() };
-                self.answer_hello(request.id, to);
+                session.reply(out, |to| self.answer_hello(request.id, to));
             }
             Command::Stats => {
                 let text = stats_text(self.shared.counters.iter());
-                let to = if session.is_in_order() { out } else { session.staged() };
                 let reply = Reply { status: Status::Ok, value: text.as_bytes(), number: 0 };
-                native::encode_reply(request.id, frame[2], &reply, to);
+                session.reply(out, |to| native::encode_reply(request.id, frame[2], &reply, to));
             }
             Command::Flush if self.post.peer_count() > 0 => {
                 if !self.post.all_have_room() {
@@ -448,12 +470,23 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 self.post.send_to_all(id, sequence, frame);
             }
             _ => {
-                let to = if session.is_in_order() { out } else { session.staged() };
                 let hash = self.shared.seed.hash(&[]);
-                apply(&mut self.store, &self.shared.counters[self.id.0 as usize], request, hash, self.now, to);
+                let (store, counters, now) = (&mut self.store, &self.shared.counters[self.id.0 as usize], self.now);
+                session.reply(out, |to| apply(store, counters, request, hash, now, to));
             }
         }
         Served::Done
+    }
+
+    /// Answers the HELLO that brought a connection here.
+    fn greet(&mut self, id: ConnectionId, hello_id: u32, out: &mut Vec<u8>) {
+        let before = out.len();
+        self.answer_hello(hello_id, out);
+        let written = out.len() - before;
+        self.output_bytes += written;
+        if let Some(session) = self.session_mut(id) {
+            session.unsent += written;
+        }
     }
 
     fn answer_hello(&self, id: u32, out: &mut Vec<u8>) {
@@ -470,51 +503,44 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         native::encode_reply(id, opcode, &Reply { status: Status::Ok, value: &value, number: 0 }, out);
     }
 
-    /// The bound that keeps a connection with so much output from being answered more. Below half
-    /// of the shard's buffer memory everybody may go on; above it only those who have nothing
-    /// waiting, up to the whole.
-    fn bound_reached(&self, session: &Session, out_len: usize) -> Option<Bound> {
-        let total = self.output_bytes + out_len;
-        if out_len >= self.output_bytes_high {
+    /// The bound that keeps a connection from being answered more; `fresh` is output of its own not
+    /// counted yet. Below half of the shard's output memory everybody may go on; above it
+    /// only those who have nothing waiting, up to the whole.
+    fn bound_reached(&self, session: &Session, fresh: usize) -> Option<Bound> {
+        let total = self.output_bytes + fresh;
+        let has_waiting = session.output_bytes() > 0 || !session.is_in_order();
+        if session.output_bytes() >= self.output_bytes_high {
             Some(Bound::Output)
         } else if session.awaited_count() >= limits::FORWARDED_MAX {
             Some(Bound::Replies)
-        } else if total >= self.buffer_bytes_max || (total >= self.buffer_bytes_max / 2 && out_len > 0) {
+        } else if total >= self.buffer_bytes_max || (total >= self.buffer_bytes_max / 2 && has_waiting) {
             Some(Bound::Memory)
         } else {
             None
         }
     }
 
-    /// Reserves memory for a frame of `needed` bytes.
-    fn reserve(&mut self, session: &mut Session, needed: usize) -> bool {
-        let extra = needed.saturating_sub(session.reserved);
-        if needed > limits::SMALL_FRAME_BYTES && self.reserved_bytes + extra > self.buffer_bytes_max {
-            return false;
-        }
-        self.reserved_bytes += extra;
-        session.reserved += extra;
-        true
+    /// Whether the `arrived` first bytes of a frame of `needed` may be kept until the rest comes.
+    /// Only what has arrived counts: a promise in a header takes nothing from others.
+    fn may_keep(&self, session: &Session, arrived: usize, needed: usize) -> bool {
+        let extra = arrived.saturating_sub(session.counted);
+        needed <= limits::SMALL_FRAME_BYTES || self.pending_bytes + extra <= self.buffer_bytes_max
     }
 
     /// Keeps what was not used for the next call, and the books right.
     fn keep(&mut self, session: &mut Session, mut bytes: Vec<u8>, used: usize) {
         bytes.drain(..used);
-        if bytes.is_empty() {
-            self.reserved_bytes -= std::mem::take(&mut session.reserved);
-            // A large buffer is given back, a small one kept for the next fragment.
-            session.pending = if bytes.capacity() > limits::SMALL_FRAME_BYTES { Vec::new() } else { bytes };
-        } else {
-            let extra = bytes.len().saturating_sub(session.reserved);
-            self.reserved_bytes += extra;
-            session.reserved += extra;
-            session.pending = bytes;
+        self.pending_bytes = self.pending_bytes + bytes.len() - session.counted;
+        session.counted = bytes.len();
+        if bytes.is_empty() && bytes.capacity() > limits::SMALL_FRAME_BYTES {
+            bytes = Vec::new(); // a large buffer is given back, a small one kept for the next fragment
         }
+        session.pending = bytes;
     }
 
-    fn may_go_on(&mut self, id: ConnectionId, out_len: usize) -> bool {
+    fn may_go_on(&mut self, id: ConnectionId) -> bool {
         let Some(session) = self.sessions.get(id.slot as usize).and_then(Option::as_ref) else { return false };
-        let bound = self.bound_reached(session, out_len);
+        let bound = self.bound_reached(session, 0);
         if let Some(session) = self.session_mut(id)
             && bound.is_some()
         {
@@ -537,7 +563,14 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     fn wait(&mut self, id: ConnectionId) {
         match self.session_mut(id).and_then(|session| session.blocked) {
             Some(Bound::Mailbox) => self.hold(id),
-            Some(Bound::Memory) => self.starved.push_back(id),
+            Some(Bound::Memory) => {
+                if let Some(session) = self.session_mut(id)
+                    && !session.held
+                {
+                    session.held = true;
+                    self.starved.push_back(id);
+                }
+            }
             Some(Bound::Output | Bound::Replies) | None => {}
         }
     }
@@ -547,16 +580,29 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         self.output_bytes -= bytes;
         for _ in 0..STARVED_PER_SEND {
             let Some(id) = self.starved.pop_front() else { return };
-            self.hold(id);
+            if let Some(session) = self.session_mut(id) {
+                session.held = false;
+                self.hold(id);
+            }
         }
     }
 
+    /// Connections that began a request and have sent nothing of the rest for too long.
+    fn half_sent(&self) -> Vec<ConnectionId> {
+        let late = |session: &Session| {
+            let waits = !session.pending.is_empty() && session.blocked.is_none() && session.moving.is_none();
+            waits && session.arrived.ms_until(self.now) >= limits::RECEIVE_STALL_MS
+        };
+        let sessions = self.sessions.iter().flatten();
+        sessions.filter(|session| late(session)).map(|session| session.id).collect()
+    }
+
     fn session_mut(&mut self, id: ConnectionId) -> Option<&mut Session> {
-        self.sessions.get_mut(id.slot as usize)?.as_deref_mut()
+        self.sessions.get_mut(id.slot as usize)?.as_deref_mut().filter(|session| session.id == id)
     }
 
     fn session(&mut self, id: ConnectionId) -> Option<Box<Session>> {
-        self.sessions.get_mut(id.slot as usize)?.take()
+        self.sessions.get_mut(id.slot as usize)?.take_if(|session| session.id == id)
     }
 }
 
@@ -566,15 +612,17 @@ impl<M: DerefMut<Target = [u8]>> Handler for Core<M> {
         if self.sessions.len() <= slot {
             self.sessions.resize_with(slot + 1, || None);
         }
-        self.sessions[slot] = Some(Box::default());
+        self.sessions[slot] = Some(Box::new(Session::new(id)));
         self.counters().connections_opened.add(1);
     }
 
     fn received(&mut self, id: ConnectionId, bytes: &[u8], out: &mut Vec<u8>) -> Flow {
         self.counters().received_bytes.add(bytes.len() as u64);
         let Some(mut session) = self.session(id) else { return Flow::Close };
-        let before = out.len();
-        let flow = if session.moving.is_some() {
+        if !bytes.is_empty() {
+            session.arrived = self.now;
+        }
+        let mut flow = if session.moving.is_some() {
             session.pending.extend_from_slice(bytes);
             Flow::Detach
         } else if session.pending.is_empty() {
@@ -592,7 +640,9 @@ impl<M: DerefMut<Target = [u8]>> Handler for Core<M> {
             self.keep(&mut session, pending, used);
             flow
         };
-        self.output_bytes += out.len() - before;
+        if session.is_over() && flow != Flow::Detach {
+            flow = Flow::Close;
+        }
         let blocked = session.blocked.is_some();
         self.sessions[id.slot as usize] = Some(session);
         if blocked {
@@ -602,9 +652,10 @@ impl<M: DerefMut<Target = [u8]>> Handler for Core<M> {
     }
 
     fn ended(&mut self, id: ConnectionId) -> Flow {
-        match self.sessions.get_mut(id.slot as usize).and_then(Option::as_mut) {
-            Some(session) if !session.is_in_order() => {
-                session.closing = true;
+        match self.session_mut(id) {
+            // What it has asked is still answered: a client may close its sending side and wait.
+            Some(session) if !session.is_in_order() || session.blocked.is_some() => {
+                session.ended = true;
                 Flow::Pause
             }
             _ => Flow::Close,
@@ -613,23 +664,30 @@ impl<M: DerefMut<Target = [u8]>> Handler for Core<M> {
 
     fn sent(&mut self, id: ConnectionId, bytes: usize) {
         self.counters().sent_bytes.add(bytes as u64);
-        if self.session_mut(id).is_some_and(|session| session.blocked == Some(Bound::Output)) {
+        // Freed before asked: the connection's own turn comes first.
+        self.output_freed(bytes);
+        let Some(session) = self.session_mut(id) else { return };
+        session.unsent -= bytes;
+        if matches!(session.blocked, Some(Bound::Output | Bound::Memory)) {
+            // It may stand among the starved already; whoever reads goes first, trying twice is harmless.
+            session.held = false;
             self.hold(id);
         }
-        self.output_freed(bytes);
     }
 
     fn closed(&mut self, id: ConnectionId, unsent: usize) {
         self.counters().connections_closed.add(1);
+        let mut freed = unsent;
         if let Some(session) = self.session(id) {
-            self.reserved_bytes -= session.reserved;
+            self.pending_bytes -= session.counted;
+            freed += session.ready_bytes();
         }
-        self.output_freed(unsent);
+        self.output_freed(freed);
     }
 
     fn detached(&mut self, id: ConnectionId, socket: OwnedFd) {
         let Some(mut session) = self.session(id) else { return };
-        self.reserved_bytes -= session.reserved;
+        self.pending_bytes -= session.counted;
         self.counters().connections_closed.add(1);
         let Some((shard, hello_id)) = session.moving else { return };
         let neighbour = &self.neighbours[shard as usize];
@@ -641,6 +699,8 @@ impl<M: DerefMut<Target = [u8]>> Handler for Core<M> {
     }
 }
 
+/// Milliseconds of expiry sweeps that one turn makes up for.
+const EXPIRE_CATCH_UP_MS: u64 = 256;
 /// Starved connections that one send lets try again.
 const STARVED_PER_SEND: usize = 4;
 /// How often gauges and histograms are left for readers, and stalled peers looked for.

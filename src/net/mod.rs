@@ -74,8 +74,6 @@ pub trait Network {
     fn poll(&mut self, handler: &mut impl Handler, now: Instant) -> io::Result<bool>;
     /// The output of a connection, to append to; what is in it goes out with the next poll.
     fn output(&mut self, id: ConnectionId) -> Option<&mut Vec<u8>>;
-    /// How much is in it.
-    fn output_len(&mut self, id: ConnectionId) -> Option<usize>;
     /// Reads from a paused connection again.
     fn resume(&mut self, id: ConnectionId);
     /// Sends what is in the output, then closes.

@@ -320,10 +320,6 @@ impl Network for RingNetwork {
         self.connections.get(id).filter(|connection| !connection.dead).map(|connection| &mut connection.out)
     }
 
-    fn output_len(&mut self, id: ConnectionId) -> Option<usize> {
-        self.connections.get(id).filter(|connection| !connection.dead).map(|connection| connection.out.len())
-    }
-
     fn resume(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get(id) {
             connection.paused = false;

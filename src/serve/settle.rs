@@ -86,7 +86,9 @@ pub fn settle_on(
         None => Profile::auto(machine, &process.allowed_cores),
         Some(path) => {
             let profile = Profile::read(path).map_err(|error| Failure::configuration(error.to_string()))?;
-            profile.validate(machine).map_err(|error| Failure::configuration(error.to_string()))?;
+            profile
+                .validate(machine)
+                .map_err(|error| Failure::configuration(format!("{}: {error}", path.display())))?;
             profile
         }
     };

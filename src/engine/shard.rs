@@ -78,6 +78,9 @@ pub struct Core<M> {
     output_bytes_high: usize,
     /// Bytes of output that have not left.
     output_bytes: usize,
+    /// What a reply from another shard is expected to hold: the largest lately, slowly forgotten. It
+    /// begins high, so that the first deep pipeline of large values does not overrun the bound.
+    reply_estimate: usize,
     /// Bytes of incomplete and held-back requests.
     pending_bytes: usize,
     /// Connections that were held back by a bound, to be tried again in the next turn.
@@ -127,6 +130,7 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
             buffer_bytes_max,
             output_bytes_high: (buffer_bytes_max / 8).clamp(16 << 10, limits::OUTPUT_BYTES_HIGH),
             output_bytes: 0,
+            reply_estimate: value_bytes_max.min(REPLY_ESTIMATE_FIRST),
             pending_bytes: 0,
             held: Vec::new(),
             starved: VecDeque::new(),
@@ -226,12 +230,17 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
             {
                 let reply = std::mem::take(&mut forward.reply);
                 core.output_bytes += reply.len();
+                core.reply_estimate = match core.reply_estimate {
+                    estimate if reply.len() >= estimate => reply.len(),
+                    estimate => estimate - (estimate - reply.len()) / REPLY_ESTIMATE_MEMORY,
+                };
                 forward.reply = session.answer(forward.sequence, reply);
                 core.output_bytes -= forward.reply.len();
                 session.release(out);
                 if session.is_over() {
                     self.net.close(id);
-                } else if session.blocked == Some(Bound::Replies) {
+                } else if matches!(session.blocked, Some(Bound::Replies | Bound::Memory)) {
+                    session.held = false;
                     core.hold(id);
                 }
             }
@@ -507,7 +516,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     /// counted yet. Below half of the shard's output memory everybody may go on; above it
     /// only those who have nothing waiting, up to the whole.
     fn bound_reached(&self, session: &Session, fresh: usize) -> Option<Bound> {
-        let total = self.output_bytes + fresh;
+        let expected = self.post.under_way() * self.reply_estimate;
+        let total = self.output_bytes + fresh + expected;
         let has_waiting = session.output_bytes() > 0 || !session.is_in_order();
         if session.output_bytes() >= self.output_bytes_high {
             Some(Bound::Output)
@@ -699,6 +709,10 @@ impl<M: DerefMut<Target = [u8]>> Handler for Core<M> {
     }
 }
 
+/// The first estimate of a forwarded reply, unless values cannot be so large.
+const REPLY_ESTIMATE_FIRST: usize = 64 << 10;
+/// A smaller reply moves the estimate by one part in this many.
+const REPLY_ESTIMATE_MEMORY: usize = 16;
 /// Milliseconds of expiry sweeps that one turn makes up for.
 const EXPIRE_CATCH_UP_MS: u64 = 256;
 /// Starved connections that one send lets try again.

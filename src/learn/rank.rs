@@ -8,15 +8,15 @@
 //!   hits(a..b) / residency(a..b)        expected hits per expected tick of room occupied,
 //!
 //! and the rank is the best ratio over all horizons: Gittins' index for a job of unknown length
-//! [1], read as in [2] where the reward is a hit. Divided by the item's bytes it says what a byte
+//! (1), read as in (2) where the reward is a hit. Divided by the item's bytes it says what a byte
 //! of memory earns. The thin classes borrow: each row is mixed with its frequency bucket's total,
 //! weighing as much as `PRIOR_WEIGHT` observations.
 //!
 //! One class is refitted at a time (351 divisions, about a microsecond), so learning never shows
 //! in the tail; a full round is made every few ten thousand requests, and a round forgets a fifth.
 //!
-//! [1] Gittins, "Bandit processes and dynamic allocation indices", J. R. Stat. Soc. B 41(2), 1979
-//! [2] Beckmann, Chen & Cidon, "LHD: Improving cache hit rate by maximizing hit density", NSDI 2018
+//! (1) Gittins, "Bandit processes and dynamic allocation indices", J. R. Stat. Soc. B 41(2), 1979
+//! (2) Beckmann, Chen & Cidon, "LHD: Improving cache hit rate by maximizing hit density", NSDI 2018
 
 use crate::learn::touch::{
     AGE_BUCKETS, CLASSES, Clock, FREQUENCY_BUCKETS, GAP_CLASSES, Touch, age_bucket, age_bucket_span,

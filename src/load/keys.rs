@@ -1,9 +1,9 @@
 //! Which key comes next, and how it is written.
 //!
-//! Zipf ranks are drawn by rejection inversion [1], so a billion keys need no table and no start-up.
+//! Zipf ranks are drawn by rejection inversion (1), so a billion keys need no table and no start-up.
 //! Ranks are scattered over the key space by a multiplication, or neighbours would be hot together.
 //!
-//! [1] Hörmann & Derflinger, "Rejection-inversion to generate variates from monotone discrete
+//! (1) Hörmann & Derflinger, "Rejection-inversion to generate variates from monotone discrete
 //!     distributions", ACM TOMACS 6(3), 1996
 
 use crate::base::prng::Prng;

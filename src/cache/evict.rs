@@ -259,10 +259,10 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
     }
 
     /// Gives the ghosts room in proportion to the entries: first when something is about to leave,
-    /// again when the entries have doubled (which forgets the ghosts there were).
+    /// again when the entries have grown by a quarter (which forgets the ghosts there were).
     fn size_ghosts(&mut self) {
         let entries = self.index.entries();
-        if entries < 2 * self.ghosts_sized_for.max(1) || self.segments.free_count() <= COPY_RESERVE {
+        if entries * 4 < self.ghosts_sized_for * 5 || entries == 0 || self.segments.free_count() <= COPY_RESERVE {
             return;
         }
         let lines = (entries as f32 * GHOSTS_PER_ENTRY) as usize / GHOSTS_PER_LINE + 1;

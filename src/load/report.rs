@@ -414,7 +414,7 @@ fn escape(text: &str) -> String {
 }
 
 const EXPLANATION: &str = "Latency counts from the moment a request was due, so a stalled server cannot hide \
-     (open loop). A run without a rate sends as fast as answers come: read its throughput.";
+     (open loop). A run without a rate sends as fast as answers come: read its throughput";
 const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
 const KEPT_UP_SHARE: f64 = 0.99; // below it the schedule was not kept, and the reader must know

@@ -1,8 +1,8 @@
 //! The ring's twin on epoll, for kernels and containers that refuse io_uring.
 //!
 //! Level-triggered, polled with a timeout of zero while there is work. Receives go through one
-//! buffer, sends go straight to the socket and wait for room only when it is full. Measured within
-//! a tenth of the ring at depth 1 on loopback; the ring gains with many connections and on real NICs.
+//! buffer, sends go straight to the socket and wait for room only when it is full. A prototype of both
+//! loops differed by less than a tenth in core time a request on loopback.
 
 #![expect(unsafe_code, reason = "epoll_create1, epoll_ctl and epoll_wait have no name in std")]
 

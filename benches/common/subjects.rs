@@ -156,7 +156,7 @@ impl Spinetail {
     /// Bytes that requests for what is stored can reach: items, and the index lines of as many entries.
     pub fn reached_bytes(&self) -> usize {
         let stats = self.store.stats();
-        let items = stats.payload_bytes + 5 * stats.entries;
+        let items = stats.payload_bytes + 3 * stats.entries;
         (items + stats.index_bytes.min(stats.entries * LINE_BYTES as u64)) as usize
     }
 
@@ -190,17 +190,18 @@ impl Peer for Spinetail {
         let stats = self.store.stats();
         let entries = stats.entries.max(1) as f64;
         format!(
-            "{} entries, structure {:.1} B an entry (index, ghosts, tables {:.1} + header 5), all segments in use \
+            "{} entries, structure {:.1} B an entry (index, ghosts, tables {:.1} + header 3), all segments in use \
              {:.1} B an entry with {:.0} B of key and value; evicted {}, ghost hits {}, copied {:.2} B for each \
-             byte evicted",
+             byte evicted, rushes {}",
             stats.entries,
-            stats.index_bytes as f64 / entries + 5.0,
+            stats.index_bytes as f64 / entries + 3.0,
             stats.index_bytes as f64 / entries,
             stats.used_bytes as f64 / entries,
             stats.payload_bytes as f64 / entries,
             stats.evicted,
             stats.ghost_hits,
-            stats.copied_bytes as f64 / (stats.evicted.max(1) * (5 + KEY_BYTES + VALUE_BYTES) as u64) as f64,
+            stats.copied_bytes as f64 / (stats.evicted.max(1) * (3 + KEY_BYTES + VALUE_BYTES) as u64) as f64,
+            stats.rushes,
         )
     }
 }

@@ -41,11 +41,12 @@ impl KeyHash {
         self.0 as u32
     }
 
-    /// Eight bits kept in the index slot, so that most misses never read an item. Taken from the
-    /// low end of the upper half: the shard choice depends on the high end, the bucket on the other half.
+    /// Eight bits, never zero, kept in the index slot, so that most misses never read an item. Taken
+    /// from the low end of the upper half: the shard choice depends on the high end, the bucket on
+    /// the other half.
     #[inline]
     pub fn tag(self) -> u8 {
-        (self.0 >> 32) as u8
+        ((self.0 >> 32) as u8).max(1)
     }
 
     /// Twelve bits, never zero, that a ghost keeps of its key.

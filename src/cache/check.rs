@@ -26,14 +26,14 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         let mut keys: HashMap<&[u8], usize> = HashMap::new();
         let mut wrong: Option<String> = None;
         let (mut entries, mut payload) = (0u64, 0u64);
-        self.index.for_each(memory, |bucket, slot| {
+        self.index.for_each(memory, |home, slot| {
             let location = slot.location();
             let item = Item::read(memory, location);
             let hash: KeyHash = self.seed.hash(item.key);
             let segment = self.segments.of(location);
             let state = self.segments.get(segment);
             let end = location - self.segments.start(segment) + item.bytes();
-            let complaint = if self.index.bucket_of(hash) != bucket {
+            let complaint = if self.index.home(hash) != home {
                 Some("is in a bucket its key does not hash to")
             } else if slot.tag() != hash.tag() {
                 Some("has another key's tag")
@@ -78,7 +78,8 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
                     if recount.expires_max > Some(state.expires_max) {
                         return Err(format!("segment {id} would be swept before its last item expires"));
                     }
-                    if recount.items == 0 && !self.segments.is_open(id) {
+                    let is_walked = self.hand.iter().chain(&self.sweep).any(|walk| walk.segment == id);
+                    if recount.items == 0 && !self.segments.is_open(id) && !is_walked {
                         return Err(format!("segment {id} is empty, closed and not free"));
                     }
                     logs[log as usize] += 1;

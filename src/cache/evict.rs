@@ -1,38 +1,88 @@
-//! The hand: makes room by walking the oldest segment of a log, and sweeps away what has expired.
+//! The hand: makes room by walking the oldest segment of a log, a few items at a time, and clears
+//! away what has expired.
 //!
-//! A walk takes the oldest segment out of its log and looks at each item once. What the index no
-//! longer points to is passed over; what has expired goes; what ranks above the cut is copied to
-//! the main log's end; the rest is dropped and leaves a ghost. Then the segment is free. The small
-//! log is walked while it holds more than its share, otherwise the main log.
+//!   oldest segment   | done, done, done | item | item | … |
+//!                                       ^ the hand      each item: dead already -> passed over
+//!                                                                  above the cut -> copied to main's end
+//!                                                                  below         -> dropped, leaves a ghost
 //!
-//! One free segment is kept back for the copies. Survivors of a walk are never more than what the
-//! segment held, so they fit it; only when they belong to several TTL classes that all need a new
-//! segment at once may one find no place, and then it is dropped: the bound on memory comes first.
+//! Freeing memory a segment at a time is what makes an entry cheap: no lists, no heap, and the
+//! copying keeps the logs dense (1), (2). Done in one go it is also what makes the tail long: a
+//! segment of a mebibyte holds some nine thousand items at 60 to 100 ns each. So a walk can stop
+//! after any item. While it lasts its segment stays in its log and serves what is left in it.
+//!
+//! *Pacing.* The hand works while fewer than `free_aim` segments are free. Each write pays for its
+//! bytes: the hand goes on by as many times as many as it has lately had to walk to gain one, plus
+//! a quarter, so that the next segment is there before the open one is full (3). Work of one
+//! operation is bounded by `STEP_ITEMS` items and by its own size; what stays undone is done by the
+//! next. Only when a write finds no free segment at all the hand rushes: it drops the rest of its
+//! segment, whatever it is worth. `Stats::rushes` counts these; on real traces there are none.
+//!
+//! *Expiry* is a second walk of the same kind, over segments whose last item's time has come. It
+//! runs when the owner says so, and before the hand when memory is wanted: what is dead goes first.
+//!
+//! (1) Rosenblum & Ousterhout, "The design and implementation of a log-structured file system", 1991
+//! (2) Yang, Yue & Vinayak, "Segcache: a memory-efficient and scalable in-memory key-value cache for
+//!     small objects", NSDI 2021
+//! (3) Baker, "List processing in real time on a serial computer", CACM 1978: a collector that works
+//!     in proportion to allocation never has to stop it
 
 use std::ops::DerefMut;
 
-use crate::base::limits::BUCKET_BYTES;
 use crate::base::time::Instant;
-use crate::cache::ghosts::{GHOSTS_PER_LINE, Ghosts};
+use crate::cache::ghosts::{GHOST_BYTES, Ghosts};
 use crate::cache::item::Item;
 use crate::cache::segments::{Log, Use};
 use crate::cache::slot::Slot;
 use crate::cache::store::{Accounting, Store};
 
+/// A segment that is being emptied, and how far.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Walk {
+    pub segment: u32,
+    offset: u32,
+    from: Log,
+    /// What the segment counted for when the walk began, and what of it was kept.
+    passed: f32,
+    kept: f32,
+}
+
+/// How the hand's work follows the writes.
+#[derive(Clone, Debug)]
+pub(super) struct Pace {
+    /// Bytes the hand still has to pass for writes that were made.
+    owed: f32,
+    /// Bytes passed and bytes gained lately.
+    passed: f32,
+    gained: f32,
+    /// Free segments that index and ghosts are waiting for.
+    pages_wanted: usize,
+}
+
+/// What becomes of an item that has not expired.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    ByRank,
+    Drop,
+}
+
 impl<M: DerefMut<Target = [u8]>> Store<M> {
     /// Makes sure that an item of `bytes` bytes can be appended to the open segment of `log` and
-    /// `class`, and that the index has a place for it.
+    /// `class`, and does this write's share of the housekeeping.
     pub(super) fn make_room(&mut self, log: Log, class: usize, bytes: usize, charge: u64, now: Instant) {
         self.make_room_for_charge(charge, now);
-        self.grow_index(now);
+        self.grow_index();
+        self.size_ghosts();
+        self.pay(bytes, now);
         if self.fits(log, class, bytes, charge) {
             return;
         }
-        self.free_segments(1 + COPY_RESERVE, now);
-        // Walking may have opened a segment with room for it; otherwise a free one is taken. A
-        // segment that is open but too full just stays in its log, closed.
+        while self.segments.free_count() == 0 {
+            self.rush(now);
+        }
+        // A segment that is open but too full just stays in its log, closed.
         if !self.fits(log, class, bytes, charge) {
-            self.open_next(log, class).expect("free_segments() left one");
+            self.open_next(log, class).expect("the hand freed a segment");
         }
     }
 
@@ -42,42 +92,70 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
             && self.segments.get(full).live_items == 0
         {
             // Everything in it was overwritten or deleted: it is as good as free.
-            self.segments.unlink(full);
-            self.segments.release(full);
+            self.free_segment(full);
         }
         self.segments.open(log, class)
     }
 
     /// Whether the small log holds more than its share.
     pub(super) fn small_is_over(&self) -> bool {
-        let (small, main) = match self.accounting {
+        let (small, total) = match self.accounting {
             Accounting::Memory => {
-                (u64::from(self.segments.log_count(Log::Small)), u64::from(self.segments.log_count(Log::Main)))
+                let (small, main) = (self.segments.log_count(Log::Small), self.segments.log_count(Log::Main));
+                (u64::from(small), u64::from(small + main) + self.segments.free_count() as u64)
             }
-            Accounting::Payload { capacity, .. } => {
-                let small = self.segments.log_charge(Log::Small);
-                // While the cache fills, the share is one of the whole capacity.
-                (small, capacity.saturating_sub(small))
-            }
-        };
-        let total = match self.accounting {
-            Accounting::Memory => (small + main + self.segments.free_count() as u64).max(1),
-            Accounting::Payload { .. } => small + main,
+            // While the cache fills, the share is one of the whole capacity.
+            Accounting::Payload { capacity, .. } => (self.segments.log_charge(Log::Small), capacity),
         };
         small > 1.max(total / SMALL_SHARE)
     }
 
-    /// Sweeps up to `segments` segment states and frees those whose every item has expired.
-    /// The owner calls it regularly, so that memory of the dead does not wait for a SET.
-    pub fn expire(&mut self, now: Instant, segments: usize) {
-        for _ in 0..segments.min(self.segments.count()) {
-            let id = self.expire_cursor;
-            self.expire_cursor = (id + 1) % self.segments.count() as u32;
-            let state = self.segments.get(id);
-            if matches!(state.usage, Use::Log(_)) && state.live_items > 0 && state.expires_max <= now {
-                self.walk_with(id, now, |_, _, _| true);
-            }
+    /// Looks at up to `segments` segment states for one that has expired as a whole, and clears up to
+    /// `items` items of such segments away. The owner calls it regularly, so that memory of the dead
+    /// does not wait for a SET.
+    pub fn expire(&mut self, now: Instant, segments: usize, items: usize) {
+        let (mut looked, mut cleared) = (0, 0);
+        while cleared < items {
+            let Some(mut walk) = self.sweep.take() else {
+                if looked == segments.min(self.segments.count()) {
+                    return;
+                }
+                looked += 1;
+                self.find_expired(now);
+                continue;
+            };
+            let done = loop {
+                if cleared == items {
+                    break false;
+                }
+                if !self.step(&mut walk, Verdict::Drop, now) {
+                    break true;
+                }
+                cleared += 1;
+            };
+            if done { self.free_segment(walk.segment) } else { self.sweep = Some(walk) }
         }
+    }
+
+    /// Begins to sweep the segment under the expiry cursor if all of it has expired.
+    fn find_expired(&mut self, now: Instant) {
+        let id = self.expire_cursor;
+        self.expire_cursor = (id + 1) % self.segments.count() as u32;
+        let state = self.segments.get(id);
+        let Use::Log(from) = state.usage else { return };
+        if state.live_items > 0 && state.expires_max <= now && self.hand.is_none_or(|hand| hand.segment != id) {
+            self.segments.close(id);
+            self.sweep = Some(Walk { segment: id, offset: 0, from, passed: 0.0, kept: 0.0 });
+        }
+    }
+
+    /// Gives an emptied segment of a log back.
+    pub(super) fn free_segment(&mut self, id: u32) {
+        let is_other = |walk: &Walk| walk.segment != id;
+        self.hand = self.hand.filter(is_other);
+        self.sweep = self.sweep.filter(is_other);
+        self.segments.unlink(id);
+        self.segments.release(id);
     }
 
     fn fits(&self, log: Log, class: usize, bytes: usize, charge: u64) -> bool {
@@ -93,110 +171,119 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
     /// Under payload accounting, walks until `charge` more fits the capacity.
     fn make_room_for_charge(&mut self, charge: u64, now: Instant) {
         let Accounting::Payload { capacity, .. } = self.accounting else { return };
-        loop {
-            let held = self.segments.log_charge(Log::Small) + self.segments.log_charge(Log::Main);
-            if held + charge <= capacity {
-                return;
-            }
-            self.walk_next(now);
+        while self.segments.log_charge(Log::Small) + self.segments.log_charge(Log::Main) + charge > capacity {
+            self.advance(1, f32::INFINITY, Verdict::ByRank, now);
         }
     }
 
-    /// Walks until `wanted` segments are free.
-    fn free_segments(&mut self, wanted: usize, now: Instant) {
-        if self.segments.free_count() >= wanted {
+    /// Does what a write of `bytes` bytes owes: the hand goes on while too little is free.
+    fn pay(&mut self, bytes: usize, now: Instant) {
+        if self.segments.free_count() >= FREE_AIM + self.pace.pages_wanted {
+            self.pace.owed = 0.0;
             return;
         }
-        self.expire(now, EXPIRE_BEFORE_WALK);
-        let mut walks = 0;
-        while self.segments.free_count() < wanted {
-            // A log whose items all outrank the cut is passed without gain; after a full turn
-            // whatever comes next goes entirely.
-            walks += 1;
-            if walks > self.segments.count() {
-                self.drop_next(now);
-            } else {
-                self.walk_next(now);
+        self.pace.owed += bytes as f32 * self.pace.passed_per_gained() * PACE_MARGIN;
+        let items = STEP_ITEMS + bytes / STEP_BYTES_PER_ITEM;
+        if self.sweep.is_none() {
+            for _ in 0..EXPIRED_LOOKED_FOR {
+                if self.sweep.is_none() {
+                    self.find_expired(now);
+                }
             }
+        }
+        if self.sweep.is_some() {
+            self.expire(now, 0, items);
+            return;
+        }
+        let passed = self.advance(items, self.pace.owed, Verdict::ByRank, now);
+        self.pace.owed = (self.pace.owed - passed).clamp(0.0, self.segments.segment_bytes() as f32);
+    }
+
+    /// Frees a segment now: the rest of the one under the hand is dropped.
+    fn rush(&mut self, now: Instant) {
+        self.counts.rushes += 1;
+        let free = self.segments.free_count();
+        while self.segments.free_count() == free {
+            self.advance(usize::MAX, f32::INFINITY, Verdict::Drop, now);
         }
     }
 
-    fn walk_next(&mut self, now: Instant) {
-        let id = self.next_victim();
-        self.walk(id, now);
-    }
-
-    fn next_victim(&self) -> u32 {
-        let order = if self.small_is_over() { [Log::Small, Log::Main] } else { [Log::Main, Log::Small] };
-        order
-            .into_iter()
-            .find_map(|log| self.segments.oldest(log))
-            .expect("the arena is full, so a log holds a segment")
-    }
-
-    /// Frees the oldest segment with everything in it.
-    fn drop_next(&mut self, now: Instant) {
-        let id = self.next_victim();
-        self.walk_with(id, now, |_, _, _| false);
-    }
-
-    /// Walks one segment, deciding by rank.
-    fn walk(&mut self, id: u32, now: Instant) {
-        let from = match self.segments.get(id).usage {
-            Use::Log(log) => log,
-            usage => panic!("the hand was sent to a {usage:?} segment"),
+    /// Moves the hand on by up to `items` items or `bytes` bytes, or to the end of its segment. Answers
+    /// the bytes it passed.
+    fn advance(&mut self, items: usize, bytes: f32, verdict: Verdict, now: Instant) -> f32 {
+        let mut walk = match self.hand.take() {
+            Some(walk) => walk,
+            None => self.begin_walk(),
         };
-        self.size_ghosts();
+        let begin = walk.offset;
+        let mut live = 0;
+        while live < items && ((walk.offset - begin) as f32) < bytes {
+            if !self.step(&mut walk, verdict, now) {
+                self.end_walk(walk);
+                return (walk.offset - begin) as f32;
+            }
+            live += 1;
+        }
+        self.hand = Some(walk);
+        (walk.offset - begin) as f32
+    }
+
+    fn begin_walk(&mut self) -> Walk {
+        let order = if self.small_is_over() { [Log::Small, Log::Main] } else { [Log::Main, Log::Small] };
+        let (from, id) = order
+            .into_iter()
+            .find_map(|log| Some((log, self.segments.oldest(log)?)))
+            .expect("the arena is full, so a log holds a segment");
+        self.segments.close(id);
+        // The sweep and the hand never share a segment; the hand takes over.
+        self.sweep = self.sweep.filter(|sweep| sweep.segment != id);
         // Bytes that are dead already count as passed and dropped: they are what the walk gains.
+        let state = self.segments.get(id);
         let passed = match self.accounting {
-            Accounting::Memory => self.segments.get(id).written as f32,
-            Accounting::Payload { .. } => self.segments.get(id).charge as f32,
+            Accounting::Memory => state.written as f32,
+            Accounting::Payload { .. } => state.charge as f32,
         };
         if from == Log::Main {
             self.cut.aim(passed);
         }
-        let mut kept = 0.0f32;
-        self.walk_with(id, now, |store, slot, charge| {
-            let rank = store.ranks.rank(slot.touch(), &store.clock, charge as u32);
-            let keep = match from {
-                Log::Small => store.cut.admits(rank),
-                Log::Main => {
-                    store.cut.observe(rank, charge as u32);
-                    !store.cut.drops(rank)
-                }
-            };
-            kept += if keep { charge as f32 } else { 0.0 };
-            keep
-        });
-        if from == Log::Main {
-            self.cut.walked(passed, passed - kept);
-        } else {
-            self.cut.small_walked();
-        }
+        Walk { segment: id, offset: 0, from, passed, kept: 0.0 }
     }
 
-    /// Walks one segment and frees it; `keep` decides on each live item.
-    fn walk_with(&mut self, id: u32, now: Instant, mut keep: impl FnMut(&mut Self, Slot, u64) -> bool) {
-        self.layout_epoch += 1;
-        let written = self.segments.get(id).written as usize;
-        self.segments.unlink(id);
-        let start = self.segments.start(id);
-        let mut offset = 0;
-        while offset < written {
-            let location = start + offset;
+    fn end_walk(&mut self, walk: Walk) {
+        match walk.from {
+            Log::Main => self.cut.walked(walk.passed, walk.passed - walk.kept),
+            Log::Small => self.cut.small_walked(),
+        }
+        self.pace.walked(walk.passed, walk.passed - walk.kept);
+        self.free_segment(walk.segment);
+    }
+
+    /// Decides on the next live item of a walk. Answers "no more" when none is left.
+    fn step(&mut self, walk: &mut Walk, verdict: Verdict, now: Instant) -> bool {
+        let start = self.segments.start(walk.segment);
+        loop {
+            let state = self.segments.get(walk.segment);
+            if state.live_items == 0 || walk.offset == state.written {
+                walk.offset = state.written;
+                return false;
+            }
+            let location = start + walk.offset as usize;
             let item = Item::read(&self.memory, location);
             let (bytes, charge, expires) = (item.bytes(), self.charge_of(&item), item.expires);
             let payload = (item.key.len() + item.value.len()) as u64;
             let (hash, is_expired) = (self.seed.hash(item.key), item.is_expired(now));
-            offset += bytes;
+            walk.offset += bytes as u32;
             let Some((at, slot)) = self.index.find(&self.memory, hash, |slot| slot.location() == location) else {
                 continue; // overwritten or deleted since
             };
-            if !is_expired && keep(self, slot, charge) {
+            self.layout_epoch += 1;
+            self.segments.died(walk.segment, bytes, charge);
+            if !is_expired && verdict == Verdict::ByRank && self.keeps(walk.from, slot, charge) {
                 let class = self.segments.class_of(expires, now);
                 if let Some(copy) = self.copy_to_main(location, bytes, charge, class, expires) {
+                    walk.kept += if self.accounting == Accounting::Memory { bytes as f32 } else { charge as f32 };
                     self.index.replace(&mut self.memory, at, slot.with_location(copy));
-                    continue;
+                    return true;
                 }
             }
             self.index.remove(&mut self.memory, at);
@@ -204,13 +291,29 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
             if is_expired {
                 self.counts.expired += 1;
             } else {
-                self.counts.evicted += 1;
-                if let Some(given_up) = self.ghosts.remember(&mut self.memory, hash, slot.touch(), &self.clock) {
-                    self.ranks.given_up(given_up, &self.clock);
-                }
+                self.count_evicted(hash, slot);
+            }
+            return true;
+        }
+    }
+
+    fn keeps(&mut self, from: Log, slot: Slot, charge: u64) -> bool {
+        let rank = self.ranks.rank(slot.touch(), &self.clock, charge as u32);
+        match from {
+            Log::Small => self.cut.admits(rank),
+            Log::Main => {
+                self.cut.observe(rank, charge as u32);
+                !self.cut.drops(rank)
             }
         }
-        self.segments.release(id);
+    }
+
+    /// Counts an item that had to leave, and remembers it.
+    pub(super) fn count_evicted(&mut self, hash: crate::base::hash::KeyHash, slot: Slot) {
+        self.counts.evicted += 1;
+        if let Some(given_up) = self.ghosts.remember(&mut self.memory, hash, slot.touch(), &self.clock) {
+            self.ranks.given_up(given_up, &self.clock);
+        }
     }
 
     fn copy_to_main(
@@ -232,58 +335,125 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         Some(to)
     }
 
-    /// Gives the index what one more entry may need: an overflow bucket, and the split that is due.
-    fn grow_index(&mut self, now: Instant) {
-        while !self.index.has_room() {
-            self.free_segments(1 + COPY_RESERVE, now);
-            let page = self.segments.take(Use::Index).expect("free_segments() left one");
-            self.zero_segment(page);
-            self.index.add_overflow_page(&mut self.memory, page);
+    /// Goes on with the index's stretch, or begins one that is due.
+    fn grow_index(&mut self) {
+        if self.index.is_step_due() {
+            self.stretch_step();
+        } else if self.index.wants_stretch() {
+            self.begin_stretch();
         }
-        if !self.index.wants_split() {
-            return;
-        }
-        if self.index.split_needs_page() {
-            // With most of the arena in the index already, longer chains are the lesser evil.
-            if self.index.page_count() * 2 > self.segments.count() {
-                return;
-            }
-            self.free_segments(1 + COPY_RESERVE, now);
-            let page = self.segments.take(Use::Index).expect("free_segments() left one");
-            self.zero_segment(page);
-            self.index.add_page(page);
-        }
-        self.layout_epoch += 1;
-        let seed = self.seed;
-        self.index.split(&mut self.memory, |memory, location| seed.hash(Item::read(memory, location).key));
     }
 
-    /// Gives the ghosts room in proportion to the entries: first when something is about to leave,
+    pub(super) fn stretch_step(&mut self) {
+        self.layout_epoch += 1;
+        let seed = self.seed;
+        let mut lost = Vec::new(); // never allocates unless there is one
+        self.index.stretch_step(
+            &mut self.memory,
+            |memory, location| seed.hash(Item::read(memory, location).key),
+            |slot| lost.push(slot),
+        );
+        for slot in lost {
+            let hash = seed.hash(Item::read(&self.memory, slot.location()).key);
+            self.forget_item(slot.location());
+            self.count_evicted(hash, slot);
+        }
+    }
+
+    /// Takes pages for a larger index: while there is room, so many that the entries of a full arena
+    /// fit, at most doubling; when there is none, the fewest that are worth a stretch, which the hand
+    /// then frees beyond its usual aim. Meanwhile the table fills further, and an entry that finds no
+    /// place displaces the lowest rank there.
+    /// Answers whether it has begun.
+    pub(super) fn begin_stretch(&mut self) -> bool {
+        let (pages, count) = (self.index.page_count(), self.segments.count());
+        let used = (count - self.segments.free_count()).max(1) as u64;
+        let entries_when_full = self.index.entries() * count as u64 / used;
+        let fewest = (pages / STRETCH_SHARE_MIN).max(1);
+        let wanted = self.index.pages_for(entries_when_full).saturating_sub(pages).clamp(fewest, pages);
+        // With half of the arena in the index already, fewer entries are the lesser evil.
+        if (pages + fewest) * 2 > count {
+            return false;
+        }
+        let available = self.segments.free_count().saturating_sub(FREE_AIM);
+        if available < fewest {
+            self.pace.pages_wanted = fewest;
+            return false;
+        }
+        self.pace.pages_wanted = 0;
+        let taken: Vec<u32> = (0..wanted.min(available)).map_while(|_| self.segments.take(Use::Index)).collect();
+        self.index.stretch(taken);
+        true
+    }
+
+    /// Gives the ghosts room in proportion to the entries: first when the arena is about to be full,
     /// again when the entries have grown by a quarter (which forgets the ghosts there were).
     fn size_ghosts(&mut self) {
+        self.ghosts.clear_some(&mut self.memory);
         let entries = self.index.entries();
-        if entries * 4 < self.ghosts_sized_for * 5 || entries == 0 || self.segments.free_count() <= COPY_RESERVE {
+        if entries * 4 < self.ghosts_sized_for * 5 {
             return;
         }
-        let lines = (entries as f32 * GHOSTS_PER_ENTRY) as usize / GHOSTS_PER_LINE + 1;
-        let wanted = (lines * BUCKET_BYTES).div_ceil(self.segments.segment_bytes());
+        let bytes = (entries as f32 * GHOSTS_PER_ENTRY) as usize * GHOST_BYTES;
+        // Rounded down: the entries' share of a page more is not worth a page.
+        let wanted = (bytes / self.segments.segment_bytes()).max(1).min(self.segments.count() / GHOSTS_SHARE_MIN);
+        let more = wanted.saturating_sub(self.ghosts.page_count());
+        let free = self.segments.free_count();
+        let full = match self.accounting {
+            Accounting::Memory => free <= FREE_AIM + self.pace.pages_wanted + more + GHOSTS_AHEAD,
+            Accounting::Payload { .. } => self.counts.evicted > 0,
+        };
+        if !full {
+            return;
+        }
+        if free < FREE_AIM + more {
+            self.pace.pages_wanted = self.pace.pages_wanted.max(more);
+            return;
+        }
+        self.pace.pages_wanted = 0;
         let mut pages = std::mem::take(&mut self.ghosts).into_pages();
-        while pages.len() < wanted && self.segments.free_count() > COPY_RESERVE {
-            pages.extend(self.segments.take(Use::Ghosts));
-        }
-        for &page in &pages {
-            self.zero_segment(page);
-        }
-        self.ghosts = Ghosts::new(pages, lines as u64, self.segments.segment_bytes());
+        pages.extend((0..more).map_while(|_| self.segments.take(Use::Ghosts)));
+        self.ghosts = Ghosts::new(pages, self.segments.segment_bytes());
         self.ghosts_sized_for = entries;
+    }
+}
+
+impl Pace {
+    pub(super) fn new() -> Pace {
+        Pace { owed: 0.0, passed: 1.0, gained: 1.0, pages_wanted: 0 }
+    }
+
+    fn passed_per_gained(&self) -> f32 {
+        (self.passed / self.gained.max(1.0)).clamp(1.0, PASSED_PER_GAINED_MAX)
+    }
+
+    fn walked(&mut self, passed: f32, gained: f32) {
+        self.passed = self.passed * PACE_MEMORY + passed;
+        self.gained = self.gained * PACE_MEMORY + gained;
     }
 }
 
 /// The small log's share of the arena: one part in this many.
 const SMALL_SHARE: u64 = 10;
-/// Free segments kept back for the hand's copies.
-const COPY_RESERVE: usize = 1;
-/// Segment states looked at for expired ones before a walk.
-const EXPIRE_BEFORE_WALK: usize = 16;
+/// Free segments the hand aims for: one that the next write may open, one for its own copies.
+const FREE_AIM: usize = 2;
+/// Live items the hand passes in one operation, at most: 128 × 100 ns leave room in 50 µs for the rest.
+const STEP_ITEMS: usize = 128;
+/// A large write may pass one more item for each so many of its bytes.
+const STEP_BYTES_PER_ITEM: usize = 64;
+/// How much faster than needed the hand goes, so that it arrives before it must.
+const PACE_MARGIN: f32 = 1.25;
+/// What a walk leaves of the two sums of the pace.
+const PACE_MEMORY: f32 = 0.9;
+/// The cut drops a sixteenth; slower progress than half of that is not paced for.
+const PASSED_PER_GAINED_MAX: f32 = 32.0;
+/// Segment states looked at for expired ones before the hand goes on.
+const EXPIRED_LOOKED_FOR: usize = 4;
+/// The index grows by at least one part in this many: a stretch reads every item once.
+const STRETCH_SHARE_MIN: usize = 16;
 /// Ghosts for each entry.
 const GHOSTS_PER_ENTRY: f32 = 1.0;
+/// The ghosts' share of the arena, at most one part in this many.
+const GHOSTS_SHARE_MIN: usize = 12;
+/// Free segments beyond its needs at which an arena counts as about to be full.
+const GHOSTS_AHEAD: usize = 1;

@@ -17,14 +17,28 @@ use crate::learn::{Clock, Touch};
 pub struct Ghosts {
     pages: Vec<u32>,
     lines: u64,
+    /// Lines that have been zeroed; those after them hold nothing yet.
+    cleared: u64,
     segment_shift: u32,
 }
 
 impl Ghosts {
-    /// A memory of `lines` lines in `pages`, segments of zeroes; as many as fit if that is fewer.
-    pub fn new(pages: Vec<u32>, lines: u64, segment_bytes: usize) -> Ghosts {
-        let fit = (pages.len() * (segment_bytes / BUCKET_BYTES)) as u64;
-        Ghosts { pages, lines: lines.min(fit), segment_shift: segment_bytes.trailing_zeros() }
+    /// A memory that fills `pages`, segments of whatever content.
+    pub fn new(pages: Vec<u32>, segment_bytes: usize) -> Ghosts {
+        let lines = (pages.len() * (segment_bytes / BUCKET_BYTES)) as u64;
+        Ghosts { pages, lines, cleared: 0, segment_shift: segment_bytes.trailing_zeros() }
+    }
+
+    /// Zeroes the next few lines, so that a new memory becomes usable bit by bit.
+    #[inline]
+    pub fn clear_some(&mut self, memory: &mut [u8]) {
+        if self.cleared < self.lines {
+            for _ in 0..CLEARED_AT_ONCE.min(self.lines - self.cleared) {
+                let at = self.address(self.cleared);
+                memory[at..at + BUCKET_BYTES].fill(0);
+                self.cleared += 1;
+            }
+        }
     }
 
     pub fn page_count(&self) -> usize {
@@ -38,10 +52,7 @@ impl Ghosts {
 
     /// Remembers a dropped item. Returns the touch of the ghost that had to go for it.
     pub fn remember(&self, memory: &mut [u8], hash: KeyHash, touch: Touch, clock: &Clock) -> Option<Touch> {
-        if self.pages.is_empty() {
-            return Some(touch);
-        }
-        let line = self.line(hash);
+        let Some(line) = self.line(hash) else { return Some(touch) };
         let (mut oldest, mut oldest_age, mut replaced) = (line, 0, None);
         for at in (line..line + BUCKET_BYTES).step_by(4) {
             let ghost = read_u32(memory, at);
@@ -61,10 +72,7 @@ impl Ghosts {
 
     /// Takes back the memory of `hash`, if there is one.
     pub fn recall(&self, memory: &mut [u8], hash: KeyHash) -> Option<Touch> {
-        if self.pages.is_empty() {
-            return None;
-        }
-        let line = self.line(hash);
+        let line = self.line(hash)?;
         let at = (line..line + BUCKET_BYTES)
             .step_by(4)
             .find(|&at| read_u32(memory, at) & FINGERPRINT_MASK == hash.fingerprint())?;
@@ -73,9 +81,13 @@ impl Ghosts {
         Some(Touch::from_bits(ghost >> FINGERPRINT_BITS))
     }
 
-    fn line(&self, hash: KeyHash) -> usize {
-        let lines_shift = self.segment_shift - BUCKET_BYTES.trailing_zeros();
+    fn line(&self, hash: KeyHash) -> Option<usize> {
         let line = (u64::from(hash.bucket_bits()) * self.lines) >> 32;
+        (line < self.cleared).then(|| self.address(line))
+    }
+
+    fn address(&self, line: u64) -> usize {
+        let lines_shift = self.segment_shift - BUCKET_BYTES.trailing_zeros();
         let page = self.pages[(line >> lines_shift) as usize] as usize;
         (page << self.segment_shift) + (line as usize & ((1 << lines_shift) - 1)) * BUCKET_BYTES
     }
@@ -83,8 +95,10 @@ impl Ghosts {
 
 const FINGERPRINT_BITS: u32 = 12;
 const FINGERPRINT_MASK: u32 = (1 << FINGERPRINT_BITS) - 1;
-/// Ghosts in a bucket-sized line.
-pub const GHOSTS_PER_LINE: usize = BUCKET_BYTES / 4;
+/// Bytes of a ghost.
+pub const GHOST_BYTES: usize = 4;
+/// Lines zeroed at once: half a kibibyte, a few nanoseconds each.
+const CLEARED_AT_ONCE: u64 = 8;
 
 const _: () = assert!(Touch::BITS + FINGERPRINT_BITS == 32);
 
@@ -93,10 +107,16 @@ mod tests {
     use super::*;
     use crate::base::hash::HashSeed;
 
+    fn cleared(pages: Vec<u32>, segment_bytes: usize, memory: &mut [u8]) -> Ghosts {
+        let mut ghosts = Ghosts::new(pages, segment_bytes);
+        (0..ghosts.lines).for_each(|_| ghosts.clear_some(memory));
+        ghosts
+    }
+
     #[test]
     fn a_ghost_is_recalled_once() {
-        let (mut memory, clock) = (vec![0; 4096], Clock::new());
-        let ghosts = Ghosts::new(vec![1], 16, 1024);
+        let (mut memory, clock) = (vec![0xa5; 4096], Clock::new());
+        let ghosts = cleared(vec![1], 1024, &mut memory);
         let hash = HashSeed(0).hash(b"gone");
         let touch = Touch::first(&clock).again(&clock);
         assert_eq!(ghosts.remember(&mut memory, hash, touch, &clock), None);
@@ -105,14 +125,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_cleared_yet_remembers_nothing() {
+        let (mut memory, clock) = (vec![0xa5; 1024], Clock::new());
+        let ghosts = Ghosts::new(vec![0], 1024);
+        let (hash, touch) = (HashSeed(0).hash(b"gone"), Touch::first(&clock));
+        assert_eq!(ghosts.remember(&mut memory, hash, touch, &clock), Some(touch), "given up at once");
+        assert_eq!(ghosts.recall(&mut memory, hash), None);
+        assert!(memory.iter().all(|&byte| byte == 0xa5));
+    }
+
+    #[test]
     fn the_oldest_ghost_of_a_line_goes_first() {
         let (mut memory, mut clock) = (vec![0; 64], Clock::new());
-        let ghosts = Ghosts::new(vec![0], 1, 64);
+        let ghosts = cleared(vec![0], 64, &mut memory);
         let mut hashes = (0u32..).map(|i| HashSeed(0).hash(&i.to_le_bytes()));
         let first = hashes.next().unwrap();
         let first_touch = Touch::first(&clock);
         ghosts.remember(&mut memory, first, first_touch, &clock);
-        for hash in hashes.take(GHOSTS_PER_LINE) {
+        for hash in hashes.take(BUCKET_BYTES / GHOST_BYTES) {
             clock.advance();
             let replaced = ghosts.remember(&mut memory, hash, Touch::first(&clock), &clock);
             assert!(replaced.is_none() || replaced == Some(first_touch));

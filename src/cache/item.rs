@@ -1,11 +1,14 @@
 //! The bytes of an item.
 //!
-//!   | kind | lengths            | [expiry] | [version] | [client flags] | [charge] | key | value |
-//!     1 B    4 B: key-1 : 10      6 B        8 B         4 B              4 B
-//!            bits, value : 22
+//!   short  | kind 5, value 3 | key - 1 | value |                  3 B: key to 256 B, value to 2047 B
+//!            bits, its high    8 bits    8 bits, its low
+//!   long   | kind            | key - 1 : 10, value : 22 bits |    5 B: any
+//!
+//!   then   | [expiry] | [version] | [client flags] | [charge] | key | value |
+//!              6 B        8 B         4 B              4 B
 //!
 //! Fields in brackets are there when their bit in `kind` is set, so what a workload does not use
-//! it does not pay for: most entries carry five bytes. A version in particular is given to an item
+//! it does not pay for: most entries carry three bytes. A version in particular is given to an item
 //! only when a client asks for one; an item without it has by definition not the version that some
 //! client remembers.
 
@@ -34,14 +37,22 @@ impl<'a> Item<'a> {
     /// Reads the item at `offset`.
     #[inline]
     pub fn read(memory: &'a [u8], offset: usize) -> Item<'a> {
-        let kind = memory[offset];
-        let lengths = read_u32(memory, offset + 1);
-        let key_len = (lengths & KEY_MASK) as usize + 1;
-        let value_len = (lengths >> KEY_BITS) as usize;
+        // Three bytes of header and a byte of key: four are always there.
+        let first = read_u32(memory, offset);
+        let kind = first as u8;
+        let (key_len, value_len, mut at) = if kind & IS_LONG == 0 {
+            (
+                (first >> 8 & 0xff) as usize + 1,
+                (first >> 16 & 0xff | u32::from(kind >> 5) << 8) as usize,
+                offset + SHORT_BYTES,
+            )
+        } else {
+            let lengths = read_u32(memory, offset + 1);
+            ((lengths & KEY_MASK) as usize + 1, (lengths >> KEY_BITS) as usize, offset + LONG_BYTES)
+        };
         let mut item = Item::default();
-        let mut at = offset + HEADER_BYTES;
         // One test for the common item that has none of the four.
-        if kind != 0 {
+        if kind & HAS_ANY != 0 {
             if kind & HAS_EXPIRY != 0 {
                 let low = u64::from(read_u32(memory, at));
                 let high = u64::from(u16::from_le_bytes([memory[at + 4], memory[at + 5]]));
@@ -70,9 +81,15 @@ impl<'a> Item<'a> {
     pub fn write(&self, memory: &mut [u8], offset: usize) {
         assert!((1..=limits::KEY_BYTES_MAX).contains(&self.key.len()), "the codec refuses other keys");
         assert!(self.value.len() <= limits::VALUE_BYTES_MAX, "the store refuses larger values");
-        memory[offset] = self.kind();
-        write_u32(memory, offset + 1, (self.key.len() as u32 - 1) | (self.value.len() as u32) << KEY_BITS);
-        let mut at = offset + HEADER_BYTES;
+        let (key, value) = (self.key.len() as u32 - 1, self.value.len() as u32);
+        let mut at = offset + self.header_bytes();
+        if self.is_short() {
+            let bytes = [self.kind() | (value >> 8 << 5) as u8, key as u8, value as u8];
+            memory[offset..offset + SHORT_BYTES].copy_from_slice(&bytes);
+        } else {
+            memory[offset] = self.kind() | IS_LONG;
+            write_u32(memory, offset + 1, key | value << KEY_BITS);
+        }
         if let Some(expires) = self.expires {
             memory[at..at + EXPIRY_BYTES].copy_from_slice(&expires.ms.to_le_bytes()[..EXPIRY_BYTES]);
             at += EXPIRY_BYTES;
@@ -96,8 +113,9 @@ impl<'a> Item<'a> {
 
     /// Overwrites the expiry of the item at `offset`, which must carry one.
     pub fn write_expiry(memory: &mut [u8], offset: usize, expires: Instant) {
-        assert!(memory[offset] & HAS_EXPIRY != 0, "the item has no room for an expiry");
-        let at = offset + HEADER_BYTES;
+        let kind = memory[offset];
+        assert!(kind & HAS_EXPIRY != 0, "the item has no room for an expiry");
+        let at = offset + if kind & IS_LONG == 0 { SHORT_BYTES } else { LONG_BYTES };
         memory[at..at + EXPIRY_BYTES].copy_from_slice(&expires.ms.to_le_bytes()[..EXPIRY_BYTES]);
     }
 
@@ -105,7 +123,7 @@ impl<'a> Item<'a> {
     #[inline]
     pub fn bytes(&self) -> usize {
         let kind = self.kind();
-        let mut bytes = HEADER_BYTES + self.key.len() + self.value.len();
+        let mut bytes = self.header_bytes() + self.key.len() + self.value.len();
         if kind != 0 {
             bytes += (kind & HAS_EXPIRY != 0) as usize * EXPIRY_BYTES
                 + (kind & HAS_VERSION != 0) as usize * VERSION_BYTES
@@ -121,6 +139,15 @@ impl<'a> Item<'a> {
         self.expires.is_some_and(|expires| expires <= now)
     }
 
+    fn is_short(&self) -> bool {
+        self.key.len() <= SHORT_KEY_MAX && self.value.len() <= SHORT_VALUE_MAX
+    }
+
+    #[inline]
+    fn header_bytes(&self) -> usize {
+        if self.is_short() { SHORT_BYTES } else { LONG_BYTES }
+    }
+
     /// Which optional fields it carries; two items of one kind and equal lengths are laid out alike.
     pub fn kind(&self) -> u8 {
         (self.expires.is_some() as u8 * HAS_EXPIRY)
@@ -130,8 +157,13 @@ impl<'a> Item<'a> {
     }
 }
 
-/// Bytes of an item before its optional fields.
-pub const HEADER_BYTES: usize = 5;
+/// Bytes of an item before its optional fields, at most.
+pub const HEADER_BYTES_MAX: usize = LONG_BYTES;
+
+const SHORT_BYTES: usize = 3;
+const LONG_BYTES: usize = 5;
+const SHORT_KEY_MAX: usize = 1 << 8;
+const SHORT_VALUE_MAX: usize = (1 << 11) - 1;
 
 const KEY_BITS: u32 = 10;
 const KEY_MASK: u32 = (1 << KEY_BITS) - 1;
@@ -139,6 +171,8 @@ const HAS_EXPIRY: u8 = 1;
 const HAS_VERSION: u8 = 2;
 const HAS_CLIENT_FLAGS: u8 = 4;
 const HAS_CHARGE: u8 = 8;
+const HAS_ANY: u8 = 15;
+const IS_LONG: u8 = 16;
 const EXPIRY_BYTES: usize = 6;
 const VERSION_BYTES: usize = 8;
 const CLIENT_FLAGS_BYTES: usize = 4;
@@ -171,6 +205,22 @@ mod tests {
             assert_eq!((back.client_flags, back.charge), (item.client_flags, item.charge));
             assert_eq!(memory[7 + item.bytes()], 0xee, "fields {fields}: wrote past its end");
             assert_eq!(memory[6 + item.bytes()], b'e', "fields {fields}: counts more than it wrote");
+        }
+    }
+
+    #[test]
+    fn lengths_around_the_short_header_read_back() {
+        let bytes = vec![7; SHORT_VALUE_MAX + 2];
+        for (key, value) in [(1, 0), (256, 2047), (257, 2047), (256, 2048), (1, 255), (1, 256), (257, 0)] {
+            let item = Item { key: &bytes[..key], value: &bytes[..value], ..Item::default() };
+            let mut memory = vec![0xee; 3000];
+            item.write(&mut memory, 2);
+            let back = Item::read(&memory, 2);
+            assert_eq!((back.key.len(), back.value.len()), (key, value));
+            assert!(back.key.iter().chain(back.value).all(|&byte| byte == 7));
+            assert_eq!(back.bytes(), item.bytes());
+            let short = key <= 256 && value <= 2047;
+            assert_eq!(item.bytes(), if short { 3 } else { 5 } + key + value);
         }
     }
 

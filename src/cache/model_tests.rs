@@ -123,7 +123,7 @@ impl Run {
             }
             96..99 => self.now = now.after_ms(self.prng.below(20)),
             _ => {
-                self.store.expire(now, 4);
+                self.store.expire(now, 4, 10);
                 if self.prng.below(2000) == 0 {
                     self.store.flush();
                     self.model.clear();
@@ -277,7 +277,7 @@ fn an_expired_item_is_not_served_and_its_segment_is_swept() {
     }
     let used = run.store.stats().used_bytes;
     let later = run.now.after_ms(50);
-    run.store.expire(later, 80);
+    run.store.expire(later, 80, 1000);
     let stats = run.store.stats();
     assert_eq!((stats.entries, stats.expired), (0, 200));
     assert!(stats.used_bytes + 8 * 1024 < used, "the segments of the dead are still in use: {stats:?}");

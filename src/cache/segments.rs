@@ -112,11 +112,10 @@ impl Segments {
         Some(id)
     }
 
-    /// Takes a segment out of its log, so that nothing more is appended; its items stay until
-    /// [`Segments::release`].
+    /// Takes a segment out of its log, so that nothing more is appended, for [`Segments::release`].
     pub fn unlink(&mut self, id: u32) {
         let Use::Log(log) = self.states[id as usize].usage else { panic!("segment {id} is in no log") };
-        let Segment { older, newer, class, charge, .. } = self.states[id as usize];
+        let Segment { older, newer, charge, .. } = self.states[id as usize];
         let ends = &mut self.ends[log as usize];
         ends.count -= 1;
         ends.charge -= charge;
@@ -132,12 +131,18 @@ impl Segments {
         if newer != NONE {
             self.states[newer as usize].older = older;
         }
-        let open = &mut self.open[log as usize][class as usize];
+        self.close(id);
+        // From here on its charge is its own; the log no longer counts it.
+        self.states[id as usize].charge = 0;
+    }
+
+    /// Makes sure that nothing more is appended to a log's segment.
+    pub fn close(&mut self, id: u32) {
+        let Use::Log(log) = self.states[id as usize].usage else { panic!("segment {id} is in no log") };
+        let open = &mut self.open[log as usize][self.states[id as usize].class as usize];
         if *open == id {
             *open = NONE;
         }
-        // From here on its charge is its own; the log no longer counts it.
-        self.states[id as usize].charge = 0;
     }
 
     /// Gives a segment that is in no log back to the free list.

@@ -10,9 +10,10 @@ use std::ops::DerefMut;
 use crate::base::hash::{HashSeed, KeyHash};
 use crate::base::limits;
 use crate::base::time::Instant;
+use crate::cache::evict::{Pace, Walk};
 use crate::cache::ghosts::Ghosts;
 use crate::cache::index::{Index, SlotAt};
-use crate::cache::item::{HEADER_BYTES, Item};
+use crate::cache::item::{HEADER_BYTES_MAX, Item};
 use crate::cache::segments::{Log, Segments, Use};
 use crate::cache::slot::Slot;
 use crate::learn::{Clock, Cut, RankTable, Touch};
@@ -34,6 +35,10 @@ pub struct Store<M> {
     /// Misses whose insertion is still expected; see `count_write`.
     misses_owed: u32,
     version_next: u64,
+    /// The segments being emptied by the hand and by expiry.
+    pub(super) hand: Option<Walk>,
+    pub(super) sweep: Option<Walk>,
+    pub(super) pace: Pace,
     pub(super) expire_cursor: u32,
     /// Rises whenever slots may have moved: what was found before must be looked up again.
     pub(super) layout_epoch: u64,
@@ -139,6 +144,8 @@ pub struct Stats {
     pub ghost_hits: u64,
     /// Bytes the hand copied.
     pub copied_bytes: u64,
+    /// Times a write had to wait for a whole segment to be freed.
+    pub rushes: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -148,6 +155,7 @@ pub(super) struct Counts {
     pub expired: u64,
     pub ghost_hits: u64,
     pub copied_bytes: u64,
+    pub rushes: u64,
 }
 
 impl<M: DerefMut<Target = [u8]>> Store<M> {
@@ -176,6 +184,9 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
             ghosts_sized_for: 0,
             misses_owed: 0,
             version_next: 1,
+            hand: None,
+            sweep: None,
+            pace: Pace::new(),
             expire_cursor: 0,
             layout_epoch: 0,
         }
@@ -318,8 +329,7 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         self.index.clear(&mut self.memory);
         for log in [Log::Small, Log::Main] {
             while let Some(id) = self.segments.oldest(log) {
-                self.segments.unlink(id);
-                self.segments.release(id);
+                self.free_segment(id);
             }
         }
         self.counts.payload_bytes = 0;
@@ -341,6 +351,7 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
             expired: self.counts.expired,
             ghost_hits: self.counts.ghost_hits,
             copied_bytes: self.counts.copied_bytes,
+            rushes: self.counts.rushes,
         }
     }
 
@@ -418,9 +429,35 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
                 self.index.replace(&mut self.memory, at, slot.with_location(location));
                 self.forget_item(slot.location());
             }
-            None => self.index.insert(&mut self.memory, hash, Slot::new(hash.tag(), touch, location)),
+            None => self.insert(hash, Slot::new(hash.tag(), touch, location)),
         }
         Ok(version)
+    }
+
+    /// Points the index at a new item. Should both of its places be full and stay so, the entry
+    /// there with the lowest rank leaves.
+    fn insert(&mut self, hash: KeyHash, slot: Slot) {
+        let mut steps = 0;
+        while self.index.insert(&mut self.memory, hash, slot).is_err() {
+            // A table of a few lines may be refused before its turn: it is stretched in two steps.
+            if self.index.is_stretching() && steps < 2 {
+                steps += 1;
+                self.stretch_step();
+                continue;
+            }
+            if steps == 0 && self.begin_stretch() {
+                continue;
+            }
+            let rank = |slot: Slot| {
+                let item = Item::read(&self.memory, slot.location());
+                self.ranks.rank(slot.touch(), &self.clock, self.charge_of(&item) as u32)
+            };
+            let rivals = self.index.rivals(&self.memory, hash);
+            let (at, lowest) = rivals.min_by(|a, b| rank(a.1).total_cmp(&rank(b.1))).expect("both places are full");
+            let evicted = self.seed.hash(Item::read(&self.memory, lowest.location()).key);
+            self.kill(at, lowest);
+            self.count_evicted(evicted, lowest);
+        }
     }
 
     /// Overwrites an item of the same layout and length where it stands: no garbage, no move.
@@ -475,15 +512,14 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
     }
 
     /// Counts the item at `location` out, and its segment too if it was the last.
-    fn forget_item(&mut self, location: usize) {
+    pub(super) fn forget_item(&mut self, location: usize) {
         let item = Item::read(&self.memory, location);
         let (bytes, payload, charge) = (item.bytes(), item.key.len() + item.value.len(), self.charge_of(&item));
         let segment = self.segments.of(location);
         self.counts.payload_bytes -= payload as u64;
         self.segments.died(segment, bytes, charge);
         if self.segments.get(segment).live_items == 0 && !self.segments.is_open(segment) {
-            self.segments.unlink(segment);
-            self.segments.release(segment);
+            self.free_segment(segment);
         }
     }
 
@@ -518,13 +554,6 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
             Accounting::Payload { .. } => item.charge.map_or((item.key.len() + item.value.len()) as u64, u64::from),
         }
     }
-
-    /// Zeroes a segment that becomes a page.
-    pub(super) fn zero_segment(&mut self, id: u32) {
-        let start = self.segments.start(id);
-        let end = start + self.segments.segment_bytes();
-        self.memory[start..end].fill(0);
-    }
 }
 
 impl fmt::Display for Refused {
@@ -550,4 +579,4 @@ fn parse_number(value: &[u8]) -> Option<i64> {
 /// hide a change from reading to writing.
 const MISSES_OWED_MAX: u32 = 1024;
 /// Header and every optional field that a client can ask for.
-const HEADER_FIELDS_BYTES_MAX: usize = HEADER_BYTES + 6 + 8 + 4;
+const HEADER_FIELDS_BYTES_MAX: usize = HEADER_BYTES_MAX + 6 + 8 + 4;

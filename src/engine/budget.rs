@@ -35,9 +35,9 @@ impl Budget {
         let share = (memory_bytes - limits::PROCESS_BYTES) / shards;
         let connection_bytes = (share / limits::CONNECTION_MEMORY_SHARE)
             .clamp(limits::CONNECTION_MEMORY_BYTES_MIN, limits::CONNECTION_MEMORY_BYTES_MAX);
-        let arena = share - limits::SHARD_FIXED_BYTES - connection_bytes;
+        let arena = (share - limits::SHARD_FIXED_BYTES - connection_bytes).min(limits::ARENA_BYTES_MAX);
         let segment_bytes = Store::<Vec<u8>>::segment_bytes_for(arena);
-        let arena_bytes = (arena / segment_bytes as u64 * segment_bytes as u64).min(limits::ARENA_BYTES_MAX);
+        let arena_bytes = arena / segment_bytes as u64 * segment_bytes as u64;
         Ok(Budget { arena_bytes, segment_bytes, connection_bytes })
     }
 }

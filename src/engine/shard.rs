@@ -164,7 +164,7 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
             // A shard that has slept makes up for it, within a bound.
             let elapsed = self.core.swept_at.ms_until(now).min(EXPIRE_CATCH_UP_MS) as usize;
             self.core.swept_at = now;
-            self.core.store.expire(now, limits::EXPIRE_SEGMENTS_PER_MS * elapsed);
+            self.core.store.expire(now, limits::EXPIRE_SEGMENTS_PER_MS * elapsed, limits::EXPIRE_ITEMS_PER_MS);
             if self.core.published_at.ms_until(now) >= PUBLISH_MS {
                 self.housekeeping();
             }

@@ -19,7 +19,7 @@
 //! | `client` | the native client | base, wire |
 //! | `trace` | request traces, read from compressed CSV | base |
 //! | `load` | the load generator, its outcome and report | base, client, wire, net, trace |
-//! | `replay` | a trace against the cache alone | base, cache, engine, trace |
+//! | `replay` | a trace against the cache alone | base, cache, engine, learn, trace |
 //! | `serve` | flags and profile to a running appliance | base, engine, host, net |
 //!
 //! `load` drives its connections with `net`, the same event loop the server uses, and `replay` asks

@@ -57,6 +57,35 @@ impl KeyHash {
     }
 }
 
+/// For maps whose keys are numbers already: one multiply-mix is hash enough.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BuildMix;
+
+/// The hasher [`BuildMix`] builds.
+#[derive(Default)]
+pub struct MixHasher(u64);
+
+impl std::hash::BuildHasher for BuildMix {
+    type Hasher = MixHasher;
+    fn build_hasher(&self) -> MixHasher {
+        MixHasher::default()
+    }
+}
+
+impl std::hash::Hasher for MixHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+    fn write_u64(&mut self, number: u64) {
+        self.0 = crate::base::prng::mix(self.0 ^ number);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@
 use crate::base::hash::KeyHash;
 use crate::base::limits::BUCKET_BYTES;
 use crate::cache::bytes::{read_u32, write_u32};
-use crate::learn::{Clock, Touch};
+use crate::learn::{Clock, GhostKey, Touch};
 
 #[derive(Default)]
 pub struct Ghosts {
@@ -23,10 +23,16 @@ pub struct Ghosts {
 }
 
 impl Ghosts {
-    /// A memory that fills `pages`, segments of whatever content.
-    pub fn new(pages: Vec<u32>, segment_bytes: usize) -> Ghosts {
-        let lines = (pages.len() * (segment_bytes / BUCKET_BYTES)) as u64;
-        Ghosts { pages, lines, cleared: 0, segment_shift: segment_bytes.trailing_zeros() }
+    /// A memory of `lines` lines, or as many as `pages` have, which are segments of whatever content.
+    pub fn new(pages: Vec<u32>, lines: u64, segment_bytes: usize) -> Ghosts {
+        let fit = (pages.len() * (segment_bytes / BUCKET_BYTES)) as u64;
+        Ghosts { pages, lines: lines.min(fit), cleared: 0, segment_shift: segment_bytes.trailing_zeros() }
+    }
+
+    /// Lines for the ghosts of `entries` entries: one each, and a fifth more while that costs nothing.
+    /// Four times as many at fifty objects help most traces by a hundredth and ruin loops.
+    pub fn lines_for(entries: u64) -> u64 {
+        entries.max((entries * 6 / 5).min(FEW_GHOSTS)) / GHOSTS_PER_LINE + 1
     }
 
     /// Zeroes the next few lines, so that a new memory becomes usable bit by bit.
@@ -50,11 +56,18 @@ impl Ghosts {
         self.pages
     }
 
-    /// Remembers a dropped item. Returns the touch of the ghost that had to go for it.
-    pub fn remember(&self, memory: &mut [u8], hash: KeyHash, touch: Touch, clock: &Clock) -> Option<Touch> {
-        let Some(line) = self.line(hash) else { return Some(touch) };
+    /// Remembers a dropped item. Returns the ghost that had to go for it, or `touch` itself where there
+    /// is no room for any.
+    pub fn remember(
+        &self,
+        memory: &mut [u8],
+        hash: KeyHash,
+        touch: Touch,
+        clock: &Clock,
+    ) -> Option<(Option<GhostKey>, Touch)> {
+        let Some((number, line)) = self.line(hash) else { return Some((None, touch)) };
         let (mut oldest, mut oldest_age, mut replaced) = (line, 0, None);
-        for at in (line..line + BUCKET_BYTES).step_by(4) {
+        for at in (line..line + BUCKET_BYTES).step_by(GHOST_BYTES) {
             let ghost = read_u32(memory, at);
             if ghost == 0 {
                 (oldest, replaced) = (at, None);
@@ -63,7 +76,8 @@ impl Ghosts {
             let ghost_touch = Touch::from_bits(ghost >> FINGERPRINT_BITS);
             let age = ghost_touch.age(clock);
             if age >= oldest_age {
-                (oldest, oldest_age, replaced) = (at, age, Some(ghost_touch));
+                let key = ghost_key(number, ghost & FINGERPRINT_MASK);
+                (oldest, oldest_age, replaced) = (at, age, Some((Some(key), ghost_touch)));
             }
         }
         write_u32(memory, oldest, touch.bits() << FINGERPRINT_BITS | hash.fingerprint());
@@ -72,18 +86,24 @@ impl Ghosts {
 
     /// Takes back the memory of `hash`, if there is one.
     pub fn recall(&self, memory: &mut [u8], hash: KeyHash) -> Option<Touch> {
-        let line = self.line(hash)?;
+        let (_, line) = self.line(hash)?;
         let at = (line..line + BUCKET_BYTES)
-            .step_by(4)
+            .step_by(GHOST_BYTES)
             .find(|&at| read_u32(memory, at) & FINGERPRINT_MASK == hash.fingerprint())?;
         let ghost = read_u32(memory, at);
         write_u32(memory, at, 0);
         Some(Touch::from_bits(ghost >> FINGERPRINT_BITS))
     }
 
-    fn line(&self, hash: KeyHash) -> Option<usize> {
+    /// What a ghost of `hash` knows of it.
+    pub fn key(&self, hash: KeyHash) -> Option<GhostKey> {
+        self.line(hash).map(|(number, _)| ghost_key(number, hash.fingerprint()))
+    }
+
+    /// Number and address of the line of `hash`.
+    fn line(&self, hash: KeyHash) -> Option<(u64, usize)> {
         let line = (u64::from(hash.bucket_bits()) * self.lines) >> 32;
-        (line < self.cleared).then(|| self.address(line))
+        (line < self.cleared).then(|| (line, self.address(line)))
     }
 
     fn address(&self, line: u64) -> usize {
@@ -93,8 +113,15 @@ impl Ghosts {
     }
 }
 
+fn ghost_key(line: u64, fingerprint: u32) -> GhostKey {
+    GhostKey(line << FINGERPRINT_BITS | u64::from(fingerprint))
+}
+
 const FINGERPRINT_BITS: u32 = 12;
 const FINGERPRINT_MASK: u32 = (1 << FINGERPRINT_BITS) - 1;
+const GHOSTS_PER_LINE: u64 = (BUCKET_BYTES / GHOST_BYTES) as u64;
+/// So many ghosts cost 8 KiB: nobody counts them.
+const FEW_GHOSTS: u64 = 2048;
 /// Bytes of a ghost.
 pub const GHOST_BYTES: usize = 4;
 /// Lines zeroed at once: half a kibibyte, a few nanoseconds each.
@@ -108,7 +135,7 @@ mod tests {
     use crate::base::hash::HashSeed;
 
     fn cleared(pages: Vec<u32>, segment_bytes: usize, memory: &mut [u8]) -> Ghosts {
-        let mut ghosts = Ghosts::new(pages, segment_bytes);
+        let mut ghosts = Ghosts::new(pages, u64::MAX, segment_bytes);
         (0..ghosts.lines).for_each(|_| ghosts.clear_some(memory));
         ghosts
     }
@@ -127,9 +154,9 @@ mod tests {
     #[test]
     fn what_is_not_cleared_yet_remembers_nothing() {
         let (mut memory, clock) = (vec![0xa5; 1024], Clock::new());
-        let ghosts = Ghosts::new(vec![0], 1024);
+        let ghosts = Ghosts::new(vec![0], u64::MAX, 1024);
         let (hash, touch) = (HashSeed(0).hash(b"gone"), Touch::first(&clock));
-        assert_eq!(ghosts.remember(&mut memory, hash, touch, &clock), Some(touch), "given up at once");
+        assert_eq!(ghosts.remember(&mut memory, hash, touch, &clock), Some((None, touch)), "given up at once");
         assert_eq!(ghosts.recall(&mut memory, hash), None);
         assert!(memory.iter().all(|&byte| byte == 0xa5));
     }
@@ -145,7 +172,7 @@ mod tests {
         for hash in hashes.take(BUCKET_BYTES / GHOST_BYTES) {
             clock.advance();
             let replaced = ghosts.remember(&mut memory, hash, Touch::first(&clock), &clock);
-            assert!(replaced.is_none() || replaced == Some(first_touch));
+            assert!(replaced.is_none() || replaced.map(|(_, touch)| touch) == Some(first_touch));
         }
         assert_eq!(ghosts.recall(&mut memory, first), None);
     }

@@ -139,6 +139,17 @@ impl Index {
         slots.into_iter().flatten().filter(|(_, slot)| !slot.is_empty())
     }
 
+    /// An entry near a random place: the first in or after it, within a few buckets.
+    pub fn sample(&self, memory: &[u8], random: u64) -> Option<Slot> {
+        let first = ((random & 0xffff_ffff) * u64::from(self.home_count_old)) >> 32;
+        let skip = (random >> 32) as usize % SLOTS;
+        (0..SAMPLE_BUCKETS).find_map(|more| {
+            let bucket = self.address(((first + more) % u64::from(self.home_count_old)) as u32);
+            let mut slots = (0..SLOTS).map(|i| Slot(read_u64(memory, bucket + (i + skip) % SLOTS * 8)));
+            slots.find(|slot| !slot.is_empty())
+        })
+    }
+
     pub fn remove(&mut self, memory: &mut [u8], at: SlotAt) {
         write_u64(memory, at.0, 0);
         self.entries -= 1;
@@ -409,6 +420,8 @@ const PATHS_MAX: usize = 128;
 /// 0.90), lines a hit rise (1.09 at 0.85, 1.13 at 0.90).
 const LOAD_STRETCH: u64 = 90;
 const LOAD_UNIT: u64 = 100;
+/// Buckets that a sample looks at: in a table that holds anything worth a sample one does.
+const SAMPLE_BUCKETS: u64 = 4;
 /// Homes that a stretch moves for each insertion. What is not moved yet fills on meanwhile: with 4
 /// from a load of 0.90 to 0.93.
 const HOMES_PER_INSERTION: u32 = 4;

@@ -9,6 +9,7 @@ use std::ops::DerefMut;
 
 use crate::base::hash::{HashSeed, KeyHash};
 use crate::base::limits;
+use crate::base::prng::Prng;
 use crate::base::time::Instant;
 use crate::cache::evict::{Pace, Walk};
 use crate::cache::ghosts::Ghosts;
@@ -16,7 +17,8 @@ use crate::cache::index::{Index, SlotAt};
 use crate::cache::item::{HEADER_BYTES_MAX, Item};
 use crate::cache::segments::{Log, Segments, Use};
 use crate::cache::slot::Slot;
-use crate::learn::{Clock, Cut, RankTable, Touch};
+use crate::learn::state::LoadError;
+use crate::learn::{Policy, Touch};
 
 /// One shard's memory. `M` is the arena: a mapping in the appliance, a vector in tests.
 pub struct Store<M> {
@@ -26,9 +28,9 @@ pub struct Store<M> {
     pub(super) ghosts: Ghosts,
     pub(super) seed: HashSeed,
     pub(super) accounting: Accounting,
-    pub(super) clock: Clock,
-    pub(super) ranks: RankTable,
-    pub(super) cut: Cut,
+    pub(super) policy: Policy,
+    /// Draws samples; seeded with the hash seed, so that a replay repeats itself.
+    pub(super) prng: Prng,
     pub(super) counts: Counts,
     /// Entries when the ghost table got its present size.
     pub(super) ghosts_sized_for: u64,
@@ -177,9 +179,8 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
             ghosts: Ghosts::default(),
             seed: config.seed,
             accounting: config.accounting,
-            clock: Clock::new(),
-            ranks: RankTable::new(),
-            cut: Cut::new(),
+            policy: Policy::new(),
+            prng: Prng::new(config.seed.0),
             counts: Counts::default(),
             ghosts_sized_for: 0,
             misses_owed: 0,
@@ -203,12 +204,21 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
     /// Serves `key`, and counts the request.
     #[inline]
     pub fn get(&mut self, hash: KeyHash, key: &[u8], now: Instant) -> Option<Item<'_>> {
-        self.count_request();
+        self.count_request(now);
+        let is_sampled = self.policy.balance.is_sampled(hash);
         let Some((at, slot)) = self.find(hash, key, now) else {
             self.misses_owed = (self.misses_owed + 1).min(MISSES_OWED_MAX);
+            if is_sampled {
+                self.policy.balance.missed(hash);
+            }
             return None;
         };
         self.touch_slot(at, slot);
+        let item = Item::read(&self.memory, slot.location());
+        if is_sampled {
+            let charge = self.charge_of(&item) as u32;
+            self.policy.balance.hit(hash, charge);
+        }
         Some(Item::read(&self.memory, slot.location()))
     }
 
@@ -252,7 +262,7 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
             }
             _ => {}
         }
-        self.count_write(existing.is_some());
+        self.count_write(existing.is_some(), now);
         self.write(hash, key, put, existing, now)
     }
 
@@ -279,7 +289,7 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
             }
             None => (initial.ok_or(Refused::NotFound)?, expires, 0),
         };
-        self.count_write(existing.is_some());
+        self.count_write(existing.is_some(), now);
         let text = number.to_string();
         let put = Put { value: text.as_bytes(), expires, client_flags, versioned, ..Put::default() };
         Ok((number, self.write(hash, key, put, existing, now)?))
@@ -287,7 +297,7 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
 
     /// Changes when `key` expires. Answers whether it is stored.
     pub fn touch(&mut self, hash: KeyHash, key: &[u8], expires: Option<Instant>, now: Instant) -> bool {
-        self.count_request();
+        self.count_request(now);
         let Some((at, slot)) = self.find(hash, key, now) else { return false };
         self.touch_slot(at, slot);
         let item = Item::read(&self.memory, slot.location());
@@ -318,6 +328,9 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         match self.find(hash, key, now) {
             Some((at, slot)) => {
                 self.kill(at, slot);
+                if self.policy.balance.is_sampled(hash) {
+                    self.policy.balance.removed(hash);
+                }
                 true
             }
             None => false,
@@ -333,6 +346,16 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
             }
         }
         self.counts.payload_bytes = 0;
+    }
+
+    /// What was learned, as bytes for [`Store::load_learned`].
+    pub fn save_learned(&self) -> Vec<u8> {
+        self.policy.save()
+    }
+
+    /// Adds what another store learned, `weight` times; see `learn::state`.
+    pub fn load_learned(&mut self, bytes: &[u8], weight: f32) -> Result<(), LoadError> {
+        self.policy.load(bytes, weight)
     }
 
     /// What the store holds and what has happened in it.
@@ -397,6 +420,9 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
             return Err(Refused::TooLarge { bytes: charge as usize, bytes_max: capacity as usize });
         }
         self.version_next += u64::from(put.versioned);
+        if self.policy.balance.is_sampled(hash) {
+            self.policy.balance.written(hash, charge as u32, existing.is_some());
+        }
 
         if let Some((_, slot)) = existing
             && self.overwrite_in_place(slot, &item)
@@ -409,10 +435,7 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
                 Use::Log(log) => (log, slot.touch()),
                 usage => panic!("a slot points into a {usage:?} segment"),
             },
-            None => {
-                self.ranks.advance(self.index.entries());
-                self.place_new(hash, charge)
-            }
+            None => self.place_new(hash, charge, put.expires, now),
         };
         let class = self.segments.class_of(put.expires, now);
         let epoch = self.layout_epoch;
@@ -429,14 +452,14 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
                 self.index.replace(&mut self.memory, at, slot.with_location(location));
                 self.forget_item(slot.location());
             }
-            None => self.insert(hash, Slot::new(hash.tag(), touch, location)),
+            None => self.insert(hash, Slot::new(hash.tag(), touch, location), now),
         }
         Ok(version)
     }
 
     /// Points the index at a new item. Should both of its places be full and stay so, the entry
     /// there with the lowest rank leaves.
-    fn insert(&mut self, hash: KeyHash, slot: Slot) {
+    fn insert(&mut self, hash: KeyHash, slot: Slot, now: Instant) {
         let mut steps = 0;
         while self.index.insert(&mut self.memory, hash, slot).is_err() {
             // A table of a few lines may be refused before its turn: it is stretched in two steps.
@@ -450,7 +473,7 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
             }
             let rank = |slot: Slot| {
                 let item = Item::read(&self.memory, slot.location());
-                self.ranks.rank(slot.touch(), &self.clock, self.charge_of(&item) as u32)
+                self.policy.rank(slot.touch(), self.charge_of(&item) as u32, item.expires, now)
             };
             let rivals = self.index.rivals(&self.memory, hash);
             let (at, lowest) = rivals.min_by(|a, b| rank(a.1).total_cmp(&rank(b.1))).expect("both places are full");
@@ -474,17 +497,17 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
     }
 
     /// Log and first touch of a key that is not stored.
-    fn place_new(&mut self, hash: KeyHash, charge: u64) -> (Log, Touch) {
+    fn place_new(&mut self, hash: KeyHash, charge: u64, expires: Option<Instant>, now: Instant) -> (Log, Touch) {
+        self.sample(now);
         if let Some(ghost) = self.ghosts.recall(&mut self.memory, hash) {
             self.counts.ghost_hits += 1;
-            self.ranks.came_back(ghost, &self.clock);
-            let touch = ghost.again(&self.clock);
-            let rank = self.ranks.rank(touch, &self.clock, charge as u32);
-            return (if self.cut.admits(rank) { Log::Main } else { Log::Small }, touch);
+            let touch = self.policy.hit(ghost);
+            let rank = self.policy.rank(touch, charge as u32, expires, now);
+            return (if self.policy.admission.admits_returned(rank) { Log::Main } else { Log::Small }, touch);
         }
         // Before anything had to leave there is nothing to protect the main log from.
         let log = if self.counts.evicted == 0 && self.small_is_over() { Log::Main } else { Log::Small };
-        (log, Touch::first(&self.clock))
+        (log, self.policy.first(self.ghosts.key(hash)))
     }
 
     /// Finds a live item; an expired one is removed on the way.
@@ -494,6 +517,9 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         if Item::read(&self.memory, slot.location()).is_expired(now) {
             self.counts.expired += 1;
             self.kill(at, slot);
+            if self.policy.balance.is_sampled(hash) {
+                self.policy.balance.removed(hash);
+            }
             return None;
         }
         Some((at, slot))
@@ -525,25 +551,36 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
 
     #[inline]
     fn touch_slot(&mut self, at: SlotAt, slot: Slot) {
-        let touch = slot.touch();
-        self.ranks.came_back(touch, &self.clock);
-        self.index.replace(&mut self.memory, at, slot.with_touch(touch.again(&self.clock)));
+        let touch = self.policy.hit(slot.touch());
+        self.index.replace(&mut self.memory, at, slot.with_touch(touch));
     }
 
     #[inline]
-    fn count_request(&mut self) {
-        self.clock.advance();
+    fn count_request(&mut self, now: Instant) {
         let entries = self.index.entries();
-        self.clock.pace(entries);
+        if self.policy.request(entries) {
+            self.policy.turn(entries, self.capacity(), now);
+        }
+    }
+
+    /// What items may be charged in all.
+    fn capacity(&self) -> u64 {
+        match self.accounting {
+            Accounting::Payload { capacity, .. } => capacity,
+            Accounting::Memory => {
+                let pages = self.index.page_count() + self.ghosts.page_count();
+                (self.segments.count() - pages) as u64 * self.segments.segment_bytes() as u64
+            }
+        }
     }
 
     /// Counts a write as a request, unless it fills a miss that was counted already: a look-aside
     /// client's GET and SET are one request for the policy, as they are in a trace.
-    fn count_write(&mut self, overwrites: bool) {
+    fn count_write(&mut self, overwrites: bool, now: Instant) {
         if !overwrites && self.misses_owed > 0 {
             self.misses_owed -= 1;
         } else {
-            self.count_request();
+            self.count_request(now);
         }
     }
 

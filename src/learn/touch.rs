@@ -8,6 +8,8 @@
 //! items: a shard of a thousand entries and one of a billion age alike, so a table learned by one
 //! means something to the other.
 
+use crate::base::time::Instant;
+
 /// Twenty bits that an index slot (or a ghost) keeps of an item's past.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Touch(u32);
@@ -65,12 +67,16 @@ pub struct Clock {
     tick: u32,
     requests_into_tick: u32,
     requests_per_tick: u32,
+    /// When the present turn of ticks began, and how long a tick of the last one took.
+    turn_began: Instant,
+    ms_per_tick: f32,
 }
 
 impl Clock {
     /// A clock for an empty store: every request is a tick.
     pub fn new() -> Clock {
-        Clock { tick: 0, requests_into_tick: 0, requests_per_tick: 1 }
+        let turn_began = Instant::from_ms(0);
+        Clock { tick: 0, requests_into_tick: 0, requests_per_tick: 1, turn_began, ms_per_tick: f32::INFINITY }
     }
 
     /// Counts one request.
@@ -81,6 +87,23 @@ impl Clock {
             self.requests_into_tick = 0;
             self.tick = self.tick.wrapping_add(1);
         }
+    }
+
+    /// Whether the request just counted was the last of a turn: time for what is done now and then.
+    #[inline]
+    pub fn is_turn(&self) -> bool {
+        self.requests_into_tick == 0 && self.tick.is_multiple_of(TICKS_PER_RESIDENT_TURN as u32)
+    }
+
+    /// Measures how long a tick takes, at the end of each turn.
+    pub fn turned(&mut self, now: Instant) {
+        self.ms_per_tick = self.turn_began.ms_until(now) as f32 / TICKS_PER_RESIDENT_TURN as f32;
+        self.turn_began = now;
+    }
+
+    /// The ticks that `ms` milliseconds will be at the present pace.
+    pub fn ticks_in(&self, ms: u64) -> f32 {
+        ms as f32 / self.ms_per_tick.max(f32::MIN_POSITIVE)
     }
 
     /// Sets the pace for `resident` items. Stamps already given keep their tick: while a shard
@@ -169,6 +192,19 @@ mod tests {
         assert_eq!((second.age(&clock), second.frequency()), (0, 1));
         assert_eq!(Touch::from_bits(second.bits()), second);
         assert_ne!(second.class(), first.class());
+    }
+
+    #[test]
+    fn ticks_follow_the_time_that_requests_take() {
+        let mut clock = Clock::new();
+        assert_eq!(clock.ticks_in(1000), 0.0, "nobody knows yet: not to be counted on");
+        for ms in 0..256 {
+            clock.advance();
+            if clock.is_turn() {
+                clock.turned(Instant::from_ms(2 * (ms + 1)));
+            }
+        }
+        assert_eq!(clock.ticks_in(1000), 500.0);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant as WallInstant};
 
 use hdrhistogram::Histogram;
 
+use crate::base::hash::BuildMix;
 use crate::base::hash::HashSeed;
 use crate::base::id::ConnectionId;
 use crate::base::limits;
@@ -22,7 +23,6 @@ use crate::client::Connection;
 use crate::load::plan::{Arrivals, Plan, Route};
 use crate::load::work::{Task, Work};
 use crate::net::{EpollNetwork, Flow, Handler, Network, WakeTarget};
-use crate::trace::BuildMix;
 use crate::wire::{Command, Mode, Request, Status, native};
 
 /// What one worker has measured.

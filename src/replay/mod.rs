@@ -4,9 +4,7 @@
 //! Not for: speed figures of the appliance; `ns_per_request` here is one thread calling the store.
 //!
 //! - `run`: a trace through the shard's own store, under either way of charging
-//! - `lru`: exact LRU on object sizes, the yardstick whose published figures this must reproduce
 
-mod lru;
 mod run;
 
 pub use run::{Capacity, Charge, Policy, Report, replay};

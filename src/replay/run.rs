@@ -9,7 +9,7 @@ use crate::base::limits;
 use crate::base::time::Instant;
 use crate::cache::{Accounting, Config, Put, Store};
 use crate::engine::budget::Budget;
-use crate::replay::lru::Lru;
+use crate::learn::Lru;
 use crate::trace::Trace;
 
 /// How much the cache may hold.

@@ -8,6 +8,8 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
+use crate::base::hash::BuildMix;
+
 /// One row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceRequest {
@@ -119,35 +121,6 @@ fn parse_row(line: &[u8], line_number: u64, on_row: &mut impl FnMut(TraceRequest
         size: size.clamp(1, u64::from(u32::MAX)) as u32,
     });
     Ok(())
-}
-
-/// Trace keys are numbers: one multiply-mix is hash enough.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct BuildMix;
-
-/// The hasher [`BuildMix`] builds.
-#[derive(Default)]
-pub struct MixHasher(u64);
-
-impl std::hash::BuildHasher for BuildMix {
-    type Hasher = MixHasher;
-    fn build_hasher(&self) -> MixHasher {
-        MixHasher::default()
-    }
-}
-
-impl std::hash::Hasher for MixHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
-        }
-    }
-    fn write_u64(&mut self, number: u64) {
-        self.0 = crate::base::prng::mix(self.0 ^ number);
-    }
 }
 
 const BLOCK_BYTES: usize = 1 << 20;

@@ -1,12 +1,14 @@
 //! Exact LRU over objects with sizes: a slab of doubly linked entries and a map.
 //!
-//! It shares nothing with the store on purpose. LRU's miss ratio on a trace is a fact that others
-//! have published, so reproducing it proves the reading of traces and the charging.
+//! The yardstick: `replay --policy lru` reproduces published miss ratios with it, and `balance` runs
+//! one on a sample of the keys to know what plain recency would have missed.
 
 use std::collections::HashMap;
 
-use crate::trace::BuildMix;
+use crate::base::hash::BuildMix;
 
+/// Keys and sizes in order of their last access.
+#[derive(Clone)]
 pub struct Lru {
     capacity: u64,
     held: u64,
@@ -17,6 +19,7 @@ pub struct Lru {
     oldest: u32,
 }
 
+#[derive(Clone)]
 struct Entry {
     key: u64,
     size: u32,
@@ -25,6 +28,7 @@ struct Entry {
 }
 
 impl Lru {
+    /// An empty cache of `capacity` units.
     pub fn new(capacity: u64) -> Lru {
         Lru {
             capacity,
@@ -39,22 +43,28 @@ impl Lru {
 
     /// Reads `key`, inserting it on a miss; objects larger than the cache pass by. Answers "hit".
     pub fn read(&mut self, key: u64, size: u32) -> bool {
-        if let Some(&place) = self.places.get(&key) {
-            self.unlink(place);
-            self.link_newest(place);
+        if self.refresh(key).is_some() {
             return true;
         }
+        self.insert(key, size);
+        false
+    }
+
+    /// Makes `key` the newest. Answers its size if it is held.
+    pub fn refresh(&mut self, key: u64) -> Option<u32> {
+        let &place = self.places.get(&key)?;
+        self.unlink(place);
+        self.link_newest(place);
+        Some(self.entries[place as usize].size)
+    }
+
+    /// Inserts a key that is not held, unless it is larger than the cache.
+    pub fn insert(&mut self, key: u64, size: u32) {
         if u64::from(size) > self.capacity {
-            return false;
+            return;
         }
-        while self.held + u64::from(size) > self.capacity {
-            let place = self.oldest;
-            self.unlink(place);
-            let entry = &self.entries[place as usize];
-            self.held -= u64::from(entry.size);
-            self.places.remove(&entry.key);
-            self.free.push(place);
-        }
+        self.held += u64::from(size);
+        self.shrink();
         let entry = Entry { key, size, newer: NONE, older: NONE };
         let place = match self.free.pop() {
             Some(place) => {
@@ -66,10 +76,48 @@ impl Lru {
                 self.entries.len() as u32 - 1
             }
         };
-        self.held += u64::from(size);
         self.places.insert(key, place);
         self.link_newest(place);
-        false
+    }
+
+    /// Forgets `key`. Answers its size if it was held.
+    pub fn remove(&mut self, key: u64) -> Option<u32> {
+        let place = self.places.remove(&key)?;
+        self.unlink(place);
+        let size = self.entries[place as usize].size;
+        self.held -= u64::from(size);
+        self.free.push(place);
+        Some(size)
+    }
+
+    /// Changes the capacity; the oldest leave if it is smaller.
+    pub fn set_capacity(&mut self, capacity: u64) {
+        self.capacity = capacity;
+        self.shrink();
+    }
+
+    /// Forgets every key for which `keep` does not hold.
+    pub fn retain(&mut self, keep: impl Fn(u64) -> bool) {
+        let gone: Vec<u64> = self.places.keys().copied().filter(|&key| !keep(key)).collect();
+        for key in gone {
+            self.remove(key);
+        }
+    }
+
+    /// Keys held.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    fn shrink(&mut self) {
+        while self.held > self.capacity && self.oldest != NONE {
+            self.remove(self.entries[self.oldest as usize].key);
+        }
     }
 
     fn unlink(&mut self, place: u32) {
@@ -119,5 +167,8 @@ mod tests {
         assert!(lru.read(1, 5));
         lru.read(3, 1);
         assert!(lru.read(1, 5) && !lru.read(2, 5));
+        assert_eq!((lru.remove(1), lru.remove(1), lru.len()), (Some(5), None, 1));
+        lru.set_capacity(4);
+        assert!(lru.is_empty());
     }
 }

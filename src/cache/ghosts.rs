@@ -145,7 +145,7 @@ mod tests {
         let (mut memory, clock) = (vec![0xa5; 4096], Clock::new());
         let ghosts = cleared(vec![1], 1024, &mut memory);
         let hash = HashSeed(0).hash(b"gone");
-        let touch = Touch::first(&clock).again(&clock);
+        let touch = Touch::first(&clock).again(&clock, 0);
         assert_eq!(ghosts.remember(&mut memory, hash, touch, &clock), None);
         assert_eq!(ghosts.recall(&mut memory, hash), Some(touch));
         assert_eq!(ghosts.recall(&mut memory, hash), None);

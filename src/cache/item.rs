@@ -77,6 +77,26 @@ impl<'a> Item<'a> {
         item
     }
 
+    /// Whether the item at `offset` has this key: what a look-up needs to know before it reads the rest.
+    #[inline]
+    pub fn has_key(memory: &[u8], offset: usize, key: &[u8]) -> bool {
+        let first = read_u32(memory, offset);
+        let kind = first as u8;
+        let key_len = if kind & IS_LONG == 0 {
+            (first >> 8 & 0xff) as usize + 1
+        } else {
+            (read_u32(memory, offset + 1) & KEY_MASK) as usize + 1
+        };
+        let at = offset + usize::from(KEY_OFFSETS[usize::from(kind & (IS_LONG | HAS_ANY))]);
+        key_len == key.len() && memory[at..at + key_len] == *key
+    }
+
+    /// When the item at `offset` expires, if it does.
+    #[inline]
+    pub fn expiry_at(memory: &[u8], offset: usize) -> Option<Instant> {
+        if memory[offset] & HAS_EXPIRY != 0 { Item::read(memory, offset).expires } else { None }
+    }
+
     /// Writes the item at `offset`; the caller has made sure of [`Item::bytes`] bytes there.
     pub fn write(&self, memory: &mut [u8], offset: usize) {
         assert!((1..=limits::KEY_BYTES_MAX).contains(&self.key.len()), "the codec refuses other keys");
@@ -173,6 +193,21 @@ const HAS_CLIENT_FLAGS: u8 = 4;
 const HAS_CHARGE: u8 = 8;
 const HAS_ANY: u8 = 15;
 const IS_LONG: u8 = 16;
+/// Where the key begins, by kind.
+const KEY_OFFSETS: [u8; 32] = {
+    let mut offsets = [0; 32];
+    let mut kind = 0;
+    while kind < 32 {
+        let header = if kind & IS_LONG == 0 { SHORT_BYTES } else { LONG_BYTES };
+        offsets[kind as usize] = (header
+            + (kind & HAS_EXPIRY != 0) as usize * EXPIRY_BYTES
+            + (kind & HAS_VERSION != 0) as usize * VERSION_BYTES
+            + (kind & HAS_CLIENT_FLAGS != 0) as usize * CLIENT_FLAGS_BYTES
+            + (kind & HAS_CHARGE != 0) as usize * CHARGE_BYTES) as u8;
+        kind += 1;
+    }
+    offsets
+};
 const EXPIRY_BYTES: usize = 6;
 const VERSION_BYTES: usize = 8;
 const CLIENT_FLAGS_BYTES: usize = 4;
@@ -203,6 +238,8 @@ mod tests {
             assert_eq!((back.key, back.value), (item.key, item.value));
             assert_eq!((back.expires, back.version), (item.expires, item.version));
             assert_eq!((back.client_flags, back.charge), (item.client_flags, item.charge));
+            assert!(Item::has_key(&memory, 7, item.key) && !Item::has_key(&memory, 7, b"kez"), "fields {fields}");
+            assert_eq!(Item::expiry_at(&memory, 7), item.expires);
             assert_eq!(memory[7 + item.bytes()], 0xee, "fields {fields}: wrote past its end");
             assert_eq!(memory[6 + item.bytes()], b'e', "fields {fields}: counts more than it wrote");
         }
@@ -218,6 +255,7 @@ mod tests {
             let back = Item::read(&memory, 2);
             assert_eq!((back.key.len(), back.value.len()), (key, value));
             assert!(back.key.iter().chain(back.value).all(|&byte| byte == 7));
+            assert!(Item::has_key(&memory, 2, item.key) && !Item::has_key(&memory, 2, b"kez"));
             assert_eq!(back.bytes(), item.bytes());
             let short = key <= 256 && value <= 2047;
             assert_eq!(item.bytes(), if short { 3 } else { 5 } + key + value);

@@ -214,9 +214,8 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
             return None;
         };
         self.touch_slot(at, slot);
-        let item = Item::read(&self.memory, slot.location());
         if is_sampled {
-            let charge = self.charge_of(&item) as u32;
+            let charge = self.charge_of(&Item::read(&self.memory, slot.location())) as u32;
             self.policy.balance.hit(hash, charge);
         }
         Some(Item::read(&self.memory, slot.location()))
@@ -514,7 +513,7 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
     #[inline]
     fn find(&mut self, hash: KeyHash, key: &[u8], now: Instant) -> Option<(SlotAt, Slot)> {
         let (at, slot) = self.find_any(hash, key)?;
-        if Item::read(&self.memory, slot.location()).is_expired(now) {
+        if Item::expiry_at(&self.memory, slot.location()).is_some_and(|at| at <= now) {
             self.counts.expired += 1;
             self.kill(at, slot);
             if self.policy.balance.is_sampled(hash) {
@@ -528,7 +527,7 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
     #[inline]
     pub(super) fn find_any(&self, hash: KeyHash, key: &[u8]) -> Option<(SlotAt, Slot)> {
         let memory: &[u8] = &self.memory;
-        self.index.find(memory, hash, |slot| Item::read(memory, slot.location()).key == key)
+        self.index.find(memory, hash, |slot| Item::has_key(memory, slot.location(), key))
     }
 
     /// Removes an item from the index and its segment's count.
@@ -552,6 +551,9 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
     #[inline]
     fn touch_slot(&mut self, at: SlotAt, slot: Slot) {
         let touch = self.policy.hit(slot.touch());
+        if touch == slot.touch() {
+            return; // asked for again within a tick: the line stays clean
+        }
         self.index.replace(&mut self.memory, at, slot.with_touch(touch));
     }
 

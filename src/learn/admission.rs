@@ -61,8 +61,9 @@ impl Admission {
     }
 }
 
-/// Share of the main log's bytes that an item at the end of the small log must outrank.
-const QUANTILE: f32 = 0.4;
+/// Share of the main log's bytes that an item at the end of the small log must outrank. Gap closed at
+/// 0.30 0.420, 0.40 and 0.45 0.418, here 0.422.
+const QUANTILE: f32 = 0.35;
 /// The same for one whose ghost was remembered.
 const QUANTILE_RETURNED: f32 = 0.2;
 /// Ranks come in steps; an item exactly on the bar has not outranked it.

@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_sampled_history_is_recalled_once_and_others_are_given_up() {
         let (mut far, clock) = (FarGhosts::new(), Clock::new());
-        let touch = Touch::first(&clock).again(&clock);
+        let touch = Touch::first(&clock).again(&clock, 0);
         assert_eq!(far.remember(GhostKey(7), touch, &clock), None);
         assert_eq!(far.recall(GhostKey(7)), Some(touch));
         assert_eq!(far.recall(GhostKey(7)), None);

@@ -90,6 +90,27 @@ impl Lru {
         Some(size)
     }
 
+    /// Forgets the key that was accessed the longest ago. Answers it and its size.
+    pub fn pop_oldest(&mut self) -> Option<(u64, u32)> {
+        let key = self.peek_oldest()?;
+        self.remove(key).map(|size| (key, size))
+    }
+
+    /// The key that was accessed the longest ago.
+    pub fn peek_oldest(&self) -> Option<u64> {
+        (self.oldest != NONE).then(|| self.entries[self.oldest as usize].key)
+    }
+
+    /// Whether `key` is held.
+    pub fn contains(&self, key: u64) -> bool {
+        self.places.contains_key(&key)
+    }
+
+    /// Sizes held together.
+    pub fn held(&self) -> u64 {
+        self.held
+    }
+
     /// Changes the capacity; the oldest leave if it is smaller.
     pub fn set_capacity(&mut self, capacity: u64) {
         self.capacity = capacity;
@@ -116,7 +137,7 @@ impl Lru {
 
     fn shrink(&mut self) {
         while self.held > self.capacity && self.oldest != NONE {
-            self.remove(self.entries[self.oldest as usize].key);
+            self.pop_oldest();
         }
     }
 

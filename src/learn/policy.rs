@@ -14,7 +14,7 @@ use crate::learn::balance::Balance;
 use crate::learn::cut::Cut;
 use crate::learn::far::{FarGhosts, GhostKey};
 use crate::learn::rank::RankTable;
-use crate::learn::touch::{Clock, Touch};
+use crate::learn::touch::{Clock, Touch, age_bucket};
 
 /// One shard's learning.
 #[derive(Clone, Default)]
@@ -59,14 +59,16 @@ impl Policy {
     /// A hit: counts it and answers the item's new history.
     #[inline]
     pub fn hit(&mut self, touch: Touch) -> Touch {
-        self.ranks.came_back(touch, &self.clock);
-        touch.again(&self.clock)
+        let age = touch.age(&self.clock);
+        let bucket = age_bucket(age);
+        self.ranks.came_back(touch.class(), bucket);
+        touch.again(&self.clock, bucket)
     }
 
     /// The history of a new item whose ghost nobody remembers.
     pub fn first(&mut self, key: Option<GhostKey>) -> Touch {
         if let Some(touch) = key.and_then(|key| self.far.recall(key)) {
-            self.ranks.came_back(touch, &self.clock);
+            self.ranks.came_back(touch.class(), age_bucket(touch.age(&self.clock)));
         }
         Touch::first(&self.clock)
     }

@@ -25,7 +25,7 @@
 //!
 //! One class is refitted at a time, in some 5 us, and not if it has seen nothing new, so learning
 //! never shows in the tail; a full round is made every few ten thousand requests, and a round forgets
-//! a tenth.
+//! three hundredths.
 //!
 //! What each part is worth (gap between LRU and the oracle closed on 32 rows of small and mid-sized
 //! traces, mean of three seeds; the whole 0.443, noise 0.003):
@@ -93,10 +93,10 @@ impl RankTable {
         table
     }
 
-    /// Counts an access to an item whose history was `touch`.
+    /// Counts an access to an item of this class in this age bucket.
     #[inline]
-    pub fn came_back(&mut self, touch: Touch, clock: &Clock) {
-        self.hits[touch.class()][age_bucket(touch.age(clock))] += 1.0;
+    pub fn came_back(&mut self, class: usize, bucket: usize) {
+        self.hits[class][bucket] += 1.0;
     }
 
     /// Counts an item that was forgotten before it was asked for again.
@@ -288,13 +288,14 @@ fn best_ratio((stays, ticks_in): &(Row, Row), start: usize) -> (f32, u8) {
 const PRIOR_ONCE: f32 = 0.3;
 const PRIOR_EACH: f32 = 0.35;
 const PRIOR_AGE: f32 = 2.0;
-/// Weight of the lower frequency and of the younger age in a frequency bucket's parent.
-const FROM_LOWER: f32 = 0.7;
+/// Weight of the lower frequency and of the younger age in a frequency bucket's parent. The first from
+/// 0.5 to 0.85: within 0.003, and where LRU is optimal (zigzag) 0.85 comes nearest to it.
+const FROM_LOWER: f32 = 0.85;
 const FROM_YOUNGER: f32 = 0.3;
 /// Hits that the level of a frequency bucket over the one below must outweigh.
 const LEVEL_WEIGHT: f32 = 2.0;
-/// What a round leaves of the counters. 0.95 does as well.
-const MEMORY: f32 = 0.9;
+/// What a round leaves of the counters. Gap closed at 0.90 0.421, 0.95 0.422, 0.97 0.426, 0.985 0.421.
+const MEMORY: f32 = 0.97;
 /// Fewer observations than this move nothing.
 const FIT_COUNT_MIN: f32 = 0.01;
 /// Below this share of survivors later ages do not matter.
@@ -314,15 +315,16 @@ mod tests {
     fn items_that_come_back_outrank_items_that_do_not() {
         let mut table = RankTable::new();
         let mut clock = Clock::new();
-        let mut regulars = vec![Touch::first(&clock).again(&clock); 100];
+        let mut regulars = vec![Touch::first(&clock).again(&clock, 0); 100];
         for _ in 0..200 {
             let strangers = vec![Touch::first(&clock); 100];
             for _ in 0..10 {
                 clock.advance();
             }
             for regular in &mut regulars {
-                table.came_back(*regular, &clock);
-                *regular = regular.again(&clock);
+                let bucket = age_bucket(regular.age(&clock));
+                table.came_back(regular.class(), bucket);
+                *regular = regular.again(&clock, bucket);
                 table.advance(200);
             }
             for stranger in strangers {
@@ -345,7 +347,7 @@ mod tests {
         for _ in 0..5000 {
             let touch = Touch::first(&clock);
             (0..50).for_each(|_| clock.advance());
-            table.came_back(touch, &clock);
+            table.came_back(touch.class(), age_bucket(touch.age(&clock)));
             table.advance(200);
         }
         let touch = Touch::first(&clock);

@@ -118,7 +118,7 @@ mod tests {
 
     fn ranks(policy: &Policy) -> Vec<f32> {
         let mut clock = policy.clock.clone();
-        let touch = Touch::first(&clock).again(&clock).again(&clock);
+        let touch = Touch::first(&clock).again(&clock, 0).again(&clock, 0);
         (0..300)
             .map(|_| {
                 clock.advance();

@@ -35,12 +35,12 @@ impl Touch {
         self.0
     }
 
-    /// The touch after one more access.
+    /// The touch after one more access; `bucket` is that of its age now.
     #[inline]
     #[must_use]
-    pub fn again(self, clock: &Clock) -> Touch {
+    pub fn again(self, clock: &Clock, bucket: usize) -> Touch {
         let frequency = (self.frequency() + 1).min(FREQUENCY_MAX);
-        let gap = gap_class(self.age(clock));
+        let gap = (1 + bucket as u32 / GAP_CLASS_BUCKETS).min(GAP_CLASSES as u32 - 1);
         Touch((clock.tick & STAMP_MASK) << 7 | gap << 4 | frequency)
     }
 
@@ -138,11 +138,6 @@ pub fn age_bucket_span(bucket: usize) -> (f32, f32) {
     (octave + (bucket % 2) as f32 * octave / 2.0, octave / 2.0)
 }
 
-#[inline]
-fn gap_class(age: u32) -> u32 {
-    (1 + age_bucket(age) as u32 / GAP_CLASS_BUCKETS).min(GAP_CLASSES as u32 - 1)
-}
-
 /// Rows of the rank table.
 pub const CLASSES: usize = FREQUENCY_BUCKETS * GAP_CLASSES;
 /// Gap classes: 0 is "accessed once", the others are widening spans of ticks.
@@ -188,7 +183,7 @@ mod tests {
             clock.advance();
         }
         assert_eq!(first.age(&clock), 100);
-        let second = first.again(&clock);
+        let second = first.again(&clock, age_bucket(first.age(&clock)));
         assert_eq!((second.age(&clock), second.frequency()), (0, 1));
         assert_eq!(Touch::from_bits(second.bits()), second);
         assert_ne!(second.class(), first.class());

@@ -4,12 +4,11 @@ use std::time::Instant as WallInstant;
 
 use serde::Serialize;
 
-use crate::base::hash::HashSeed;
-use crate::base::limits;
-use crate::base::time::Instant;
-use crate::cache::{Accounting, Config, Put, Store};
-use crate::engine::budget::Budget;
 use crate::learn::Lru;
+use crate::replay::ReadThrough;
+use crate::replay::s3fifo::S3Fifo;
+use crate::replay::store::StoreCache;
+use crate::replay::tinylfu::WTinyLfu;
 use crate::trace::Trace;
 
 /// How much the cache may hold.
@@ -39,6 +38,22 @@ pub enum Policy {
     Learned,
     /// Exact LRU.
     Lru,
+    /// S3-FIFO.
+    S3Fifo,
+    /// W-TinyLFU.
+    WTinyLfu,
+}
+
+impl Policy {
+    /// The name on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Policy::Learned => "learned",
+            Policy::Lru => "lru",
+            Policy::S3Fifo => "s3fifo",
+            Policy::WTinyLfu => "w-tinylfu",
+        }
+    }
 }
 
 /// What a replay prints.
@@ -66,128 +81,95 @@ pub struct Report {
 
 /// Replays `trace`. Errors are for people.
 pub fn replay(name: &str, trace: &Trace, capacity: Capacity, policy: Policy, charge: Charge) -> Result<Report, String> {
-    let footprint = if trace.is_unsized { trace.unique } else { trace.footprint_bytes };
-    let units = match (capacity, charge) {
-        (Capacity::Share(share), _) => ((footprint as f64 * share).round() as u64).max(1),
-        (Capacity::Objects(_), Charge::Payload) if !trace.is_unsized => {
-            return Err(
-                "this trace has object sizes: give the capacity in bytes (16MiB, 4096B) or as a share (1%)".into()
-            );
-        }
-        (Capacity::Bytes(_), Charge::Payload) if trace.is_unsized => {
-            return Err("this trace has no object sizes: give the capacity in objects (5000) or as a share (1%)".into());
-        }
-        (Capacity::Objects(_), Charge::All) => {
-            return Err(
-                "charging everything counts bytes: give the capacity in bytes (16MiB, 4096B) or as a share (1%)".into(),
-            );
-        }
-        (Capacity::Objects(units) | Capacity::Bytes(units), _) => units,
-    };
-    let counts = match (policy, charge) {
-        (Policy::Lru, Charge::Payload) => through_lru(trace, units),
-        (Policy::Lru, Charge::All) => {
-            return Err("lru is the published yardstick and counts payload: use --charge payload".into());
-        }
-        (Policy::Learned, Charge::Payload) => through_store(trace, payload_store(trace, units), true),
-        (Policy::Learned, Charge::All) => through_store(trace, memory_store(units)?, false),
-    };
-    let requested: u64 = trace.requests.iter().map(|request| u64::from(request.size)).sum();
-    Ok(Report {
-        trace: name.to_string(),
-        policy: if policy == Policy::Lru { "lru" } else { "learned" },
-        capacity: units,
-        requests: trace.requests.len() as u64,
-        misses: counts.misses,
-        miss_ratio: counts.misses as f64 / trace.requests.len() as f64,
-        byte_miss_ratio: counts.missed_bytes as f64 / requested as f64,
-        ns_per_request: counts.elapsed_ns as f64 / trace.requests.len() as f64,
-        structure_bytes_per_entry: counts.structure_bytes_per_entry,
-    })
+    replay_from(name, trace, capacity, policy, charge, None).map(|(report, _)| report)
 }
 
-struct Counts {
-    misses: u64,
-    missed_bytes: u64,
-    elapsed_ns: u128,
-    structure_bytes_per_entry: f64,
-}
-
-fn through_lru(trace: &Trace, capacity: u64) -> Counts {
-    let mut lru = Lru::new(capacity);
+/// Replays `trace` with a policy that starts from what another has learned. Also answers what this one
+/// has learned in the end, if it is one that learns.
+pub fn replay_from(
+    name: &str,
+    trace: &Trace,
+    capacity: Capacity,
+    policy: Policy,
+    charge: Charge,
+    learned: Option<&[u8]>,
+) -> Result<(Report, Option<Vec<u8>>), String> {
+    let units = capacity.units(trace, charge)?;
+    let mut cache = new_cache(policy, charge, units, trace)?;
+    if let Some(learned) = learned {
+        cache.load_learned(learned)?;
+    }
     let started = WallInstant::now();
-    let (mut misses, mut missed_bytes) = (0, 0);
+    let (mut misses, mut missed_bytes, mut requested_bytes) = (0u64, 0u64, 0u64);
     for request in &trace.requests {
-        if !lru.read(request.key, request.size) {
+        requested_bytes += u64::from(request.size);
+        if !cache.read(request.key, request.size, request.second) {
             misses += 1;
             missed_bytes += u64::from(request.size);
         }
     }
-    Counts { misses, missed_bytes, elapsed_ns: started.elapsed().as_nanos(), structure_bytes_per_entry: 0.0 }
-}
-
-/// Reads through the store: a miss inserts. The key is the trace's, as eight bytes; the value has
-/// the rest of the size, or nothing where only the charge counts.
-fn through_store(trace: &Trace, mut store: Store<Vec<u8>>, charged: bool) -> Counts {
-    let value = vec![0u8; limits::VALUE_BYTES_MAX];
-    let value_bytes_max = store.item_bytes_max();
-    let now = Instant::from_ms(0);
-    let started = WallInstant::now();
-    let (mut misses, mut missed_bytes) = (0, 0);
-    for request in &trace.requests {
-        let key = request.key.to_le_bytes();
-        let hash = SEED.hash(&key);
-        if store.get(hash, &key, now).is_some() {
-            continue;
-        }
-        misses += 1;
-        missed_bytes += u64::from(request.size);
-        let value_len = if charged { 0 } else { (request.size as usize).saturating_sub(key.len()) };
-        let put = Put {
-            value: &value[..value_len.min(value_bytes_max)],
-            charge: charged.then_some(request.size),
-            ..Put::default()
-        };
-        // Too large for the cache: it passes by, as it would in the appliance.
-        let _ = store.set(hash, &key, put, now);
-    }
     let elapsed_ns = started.elapsed().as_nanos();
-    let stats = store.stats();
-    let structure = (stats.used_bytes as f64 - stats.payload_bytes as f64) / stats.entries.max(1) as f64;
-    Counts { misses, missed_bytes, elapsed_ns, structure_bytes_per_entry: structure }
-}
-
-/// The store of a one-shard server with that much memory; below what a server accepts, an arena of
-/// just that size.
-fn memory_store(memory_bytes: u64) -> Result<Store<Vec<u8>>, String> {
-    let arena = match Budget::new(memory_bytes, 1) {
-        Ok(budget) => budget.arena_bytes,
-        Err(_) => memory_bytes,
+    let requests = trace.requests.len() as f64;
+    let report = Report {
+        trace: name.to_string(),
+        policy: policy.name(),
+        capacity: units,
+        requests: trace.requests.len() as u64,
+        misses,
+        miss_ratio: misses as f64 / requests,
+        byte_miss_ratio: missed_bytes as f64 / requested_bytes as f64,
+        ns_per_request: elapsed_ns as f64 / requests,
+        structure_bytes_per_entry: cache.structure_bytes_per_entry(),
     };
-    let segment_bytes = Store::<Vec<u8>>::segment_bytes_for(arena);
-    let segments = arena as usize / segment_bytes;
-    if segments < limits::SEGMENT_COUNT_MIN {
-        let least = limits::SEGMENT_COUNT_MIN * limits::SEGMENT_BYTES_MIN;
-        return Err(format!("{arena} B is less than a store can be built in ({least} B)"));
+    Ok((report, cache.save_learned()))
+}
+
+impl Capacity {
+    /// In the trace's unit (objects, or bytes where it has sizes), or in bytes where everything is charged.
+    pub(super) fn units(self, trace: &Trace, charge: Charge) -> Result<u64, String> {
+        let units = match (self, charge) {
+            (Capacity::Share(share), _) => ((trace.footprint() as f64 * share).round() as u64).max(1),
+            (Capacity::Objects(_), Charge::Payload) if !trace.is_unsized => {
+                return Err(
+                    "this trace has object sizes: give the capacity in bytes (16MiB, 4096B) or as a share (1%)".into(),
+                );
+            }
+            (Capacity::Bytes(_), Charge::Payload) if trace.is_unsized => {
+                return Err(
+                    "this trace has no object sizes: give the capacity in objects (5000) or as a share (1%)".into()
+                );
+            }
+            (Capacity::Objects(_), Charge::All) => {
+                return Err(
+                    "charging everything counts bytes: give the capacity in bytes (16MiB, 4096B) or as a share (1%)"
+                        .into(),
+                );
+            }
+            (Capacity::Objects(units) | Capacity::Bytes(units), _) => units,
+        };
+        Ok(units)
     }
-    let config = Config { segment_bytes, seed: SEED, accounting: Accounting::Memory };
-    Ok(Store::new(vec![0; segments * segment_bytes], config))
 }
 
-/// A store whose bound is the charge: the arena is ample for the items without their values.
-fn payload_store(trace: &Trace, capacity: u64) -> Store<Vec<u8>> {
-    let objects_max = if trace.is_unsized { capacity.min(trace.unique) } else { trace.unique };
-    let arena = (objects_max * PAYLOAD_ITEM_BYTES).max(64 * 1024);
-    let segment_bytes = Store::<Vec<u8>>::segment_bytes_for(arena / 4);
-    let segments = (arena as usize / segment_bytes).max(limits::SEGMENT_COUNT_AIM) + 2 * PAYLOAD_SEGMENTS as usize;
-    let segment = (capacity / PAYLOAD_SEGMENTS).max(1);
-    let config = Config { segment_bytes, seed: SEED, accounting: Accounting::Payload { capacity, segment } };
-    Store::new(vec![0; segments * segment_bytes], config)
+/// An empty cache of `units` for objects of this trace.
+pub(super) fn new_cache(
+    policy: Policy,
+    charge: Charge,
+    units: u64,
+    trace: &Trace,
+) -> Result<Box<dyn ReadThrough>, String> {
+    Ok(match (policy, charge) {
+        (Policy::Learned, Charge::All) => Box::new(StoreCache::of_memory(units)?),
+        (_, Charge::All) => {
+            let name = policy.name();
+            return Err(format!("{name} is here for comparison and counts payload: use --charge payload"));
+        }
+        (Policy::Learned, Charge::Payload) => {
+            let objects_max = if trace.is_unsized { units.min(trace.unique) } else { trace.unique };
+            Box::new(StoreCache::of_payload(units, objects_max))
+        }
+        (Policy::Lru, Charge::Payload) => Box::new(Lru::new(units)),
+        (Policy::S3Fifo, Charge::Payload) => Box::new(S3Fifo::new(units)),
+        (Policy::WTinyLfu, Charge::Payload) => Box::new(WTinyLfu::new(units)),
+    })
 }
-
-/// Replays hash with a fixed seed: the same trace gives the same count every time.
-const SEED: HashSeed = HashSeed(0);
-/// Header, charge, key and index of an item whose value is not stored, doubled.
-const PAYLOAD_ITEM_BYTES: u64 = 2 * (5 + 4 + 8 + 16);
-/// Segments that a capacity is cut into when only payload is charged.
-const PAYLOAD_SEGMENTS: u64 = 100;

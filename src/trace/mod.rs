@@ -65,6 +65,11 @@ impl Trace {
         Ok(trace)
     }
 
+    /// All distinct objects together: their number, or their bytes where the trace has sizes.
+    pub fn footprint(&self) -> u64 {
+        if self.is_unsized { self.unique } else { self.footprint_bytes }
+    }
+
     /// The file's name without its endings.
     pub fn name_of(path: &Path) -> String {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

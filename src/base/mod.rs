@@ -6,6 +6,7 @@
 //! - `hash`: the key hash, and which shard owns a hash
 //! - `id`: newtypes for shards and connections
 //! - `limits`: every bound with its reason, relations proved at compile time
+//! - `prefetch`: asking for a cache line ahead of time
 //! - `prng`: a small seeded generator for tests, schedules and tie-breaks
 //! - `time`: `Instant`, milliseconds on the caller's clock
 //! - `units`: sizes and durations as people write them (`64MiB`, `10s`)
@@ -13,6 +14,7 @@
 pub mod hash;
 pub mod id;
 pub mod limits;
+pub mod prefetch;
 pub mod prng;
 pub mod time;
 pub mod units;

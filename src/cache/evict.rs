@@ -43,6 +43,8 @@ use crate::cache::store::{Accounting, Store};
 pub(super) struct Walk {
     pub segment: u32,
     offset: u32,
+    /// Runs some items ahead of `offset`, asking for the lines they will need.
+    ahead: u32,
     from: Log,
     /// What the segment counted for when the walk began, and what of it was kept.
     passed: f32,
@@ -54,9 +56,10 @@ pub(super) struct Walk {
 pub(super) struct Pace {
     /// Bytes the hand still has to pass for writes that were made.
     owed: f32,
-    /// Bytes passed and bytes gained lately.
-    passed: f32,
-    gained: f32,
+    /// Bytes passed and bytes gained lately, by log: the small one yields most of what is passed, the
+    /// main one an eighth.
+    passed: [f32; 2],
+    gained: [f32; 2],
     /// Free segments that index and ghosts are waiting for.
     pages_wanted: usize,
 }
@@ -147,7 +150,7 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         let Use::Log(from) = state.usage else { return };
         if state.live_items > 0 && state.expires_max <= now && self.hand.is_none_or(|hand| hand.segment != id) {
             self.segments.close(id);
-            self.sweep = Some(Walk { segment: id, offset: 0, from, passed: 0.0, kept: 0.0 });
+            self.sweep = Some(Walk { segment: id, offset: 0, ahead: 0, from, passed: 0.0, kept: 0.0 });
         }
     }
 
@@ -184,7 +187,14 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
             self.pace.owed = 0.0;
             return;
         }
-        self.pace.owed += bytes as f32 * self.pace.passed_per_gained() * PACE_MARGIN;
+        let from = match self.hand {
+            Some(walk) => walk.from,
+            None if self.small_is_over() => Log::Small,
+            None => Log::Main,
+        };
+        // With nothing free at all it hurries.
+        let hurry = if self.segments.free_count() == 0 { PACE_HURRY } else { PACE_MARGIN };
+        self.pace.owed += bytes as f32 * self.pace.passed_per_gained(from) * hurry;
         let items = STEP_ITEMS + bytes / STEP_BYTES_PER_ITEM;
         if self.sweep.is_none() {
             for _ in 0..EXPIRED_LOOKED_FOR {
@@ -248,20 +258,39 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         if from == Log::Main {
             self.policy.cut.aim(passed);
         }
-        Walk { segment: id, offset: 0, from, passed, kept: 0.0 }
+        Walk { segment: id, offset: 0, ahead: 0, from, passed, kept: 0.0 }
     }
 
     fn end_walk(&mut self, walk: Walk) {
         if walk.from == Log::Main {
             self.policy.cut.walked(walk.passed, walk.passed - walk.kept);
         }
-        self.pace.walked(walk.passed, walk.passed - walk.kept);
+        self.pace.walked(walk.from, walk.passed, walk.passed - walk.kept);
         self.free_segment(walk.segment);
+    }
+
+    /// Asks for the lines that the items before `walk.offset + LOOK_AHEAD_BYTES` will need. An item costs
+    /// three lines from all over the arena, and waiting for each in turn is most of what a walk takes.
+    fn look_ahead(&self, walk: &mut Walk) {
+        let (start, written) = (self.segments.start(walk.segment), self.segments.get(walk.segment).written);
+        walk.ahead = walk.ahead.max(walk.offset);
+        let mut items = 0;
+        while walk.ahead < written.min(walk.offset + LOOK_AHEAD_BYTES) && items < LOOK_AHEAD_ITEMS {
+            let item = Item::read(&self.memory, start + walk.ahead as usize);
+            let hash = self.seed.hash(item.key);
+            self.index.prefetch(&self.memory, hash);
+            self.ghosts.prefetch(&self.memory, hash);
+            walk.ahead += item.bytes() as u32;
+            items += 1;
+        }
     }
 
     /// Decides on the next live item of a walk. Answers "no more" when none is left.
     fn step(&mut self, walk: &mut Walk, verdict: Verdict, now: Instant) -> bool {
         let start = self.segments.start(walk.segment);
+        if walk.ahead < walk.offset + LOOK_AHEAD_BYTES / 2 {
+            self.look_ahead(walk);
+        }
         loop {
             let state = self.segments.get(walk.segment);
             if state.live_items == 0 || walk.offset == state.written {
@@ -442,16 +471,17 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
 
 impl Pace {
     pub(super) fn new() -> Pace {
-        Pace { owed: 0.0, passed: 1.0, gained: 1.0, pages_wanted: 0 }
+        Pace { owed: 0.0, passed: [1.0, 8.0], gained: [1.0; 2], pages_wanted: 0 }
     }
 
-    fn passed_per_gained(&self) -> f32 {
-        (self.passed / self.gained.max(1.0)).clamp(1.0, PASSED_PER_GAINED_MAX)
+    fn passed_per_gained(&self, log: Log) -> f32 {
+        (self.passed[log as usize] / self.gained[log as usize].max(1.0)).clamp(1.0, PASSED_PER_GAINED_MAX)
     }
 
-    fn walked(&mut self, passed: f32, gained: f32) {
-        self.passed = self.passed * PACE_MEMORY + passed;
-        self.gained = self.gained * PACE_MEMORY + gained;
+    fn walked(&mut self, log: Log, passed: f32, gained: f32) {
+        let (all_passed, all_gained) = (&mut self.passed[log as usize], &mut self.gained[log as usize]);
+        *all_passed = *all_passed * PACE_MEMORY + passed;
+        *all_gained = *all_gained * PACE_MEMORY + gained;
     }
 }
 
@@ -463,14 +493,19 @@ const SMALL_SHARE: u64 = 25;
 const SAMPLES_AT_ONCE: usize = 2;
 /// Free segments the hand aims for: one that the next write may open, one for its own copies.
 const FREE_AIM: usize = 2;
+/// How far ahead of the hand lines are asked for: some eight small items, and no more at once.
+const LOOK_AHEAD_BYTES: u32 = 1024;
+const LOOK_AHEAD_ITEMS: usize = 16;
 /// Live items the hand passes in one operation, at most: 128 × 100 ns leave room in 50 µs for the rest.
 const STEP_ITEMS: usize = 128;
 /// A large write may pass one more item for each so many of its bytes.
 const STEP_BYTES_PER_ITEM: usize = 64;
 /// How much faster than needed the hand goes, so that it arrives before it must.
 const PACE_MARGIN: f32 = 1.25;
+/// How much faster while no segment is free.
+const PACE_HURRY: f32 = 4.0;
 /// What a walk leaves of the two sums of the pace.
-const PACE_MEMORY: f32 = 0.9;
+const PACE_MEMORY: f32 = 0.8;
 /// The cut drops an eighth; slower progress than a quarter of that is not paced for.
 const PASSED_PER_GAINED_MAX: f32 = 32.0;
 /// Segment states looked at for expired ones before the hand goes on.

@@ -10,6 +10,7 @@
 
 use crate::base::hash::KeyHash;
 use crate::base::limits::BUCKET_BYTES;
+use crate::base::prefetch;
 use crate::cache::bytes::{read_u32, write_u32};
 use crate::learn::{Clock, GhostKey, Touch};
 
@@ -82,6 +83,14 @@ impl Ghosts {
         }
         write_u32(memory, oldest, touch.bits() << FINGERPRINT_BITS | hash.fingerprint());
         replaced
+    }
+
+    /// Begins to load the line of `hash`.
+    #[inline]
+    pub fn prefetch(&self, memory: &[u8], hash: KeyHash) {
+        if let Some((_, line)) = self.line(hash) {
+            prefetch::line(memory, line);
+        }
     }
 
     /// Takes back the memory of `hash`, if there is one.

@@ -46,6 +46,7 @@
 
 use crate::base::hash::KeyHash;
 use crate::base::limits::BUCKET_BYTES;
+use crate::base::prefetch;
 use crate::cache::bytes::{read_u64, write_u64};
 use crate::cache::slot::Slot;
 use crate::cache::tags;
@@ -116,6 +117,12 @@ impl Index {
             }
         }
         None
+    }
+
+    /// Begins to load the line where `hash` most likely is.
+    #[inline]
+    pub fn prefetch(&self, memory: &[u8], hash: KeyHash) {
+        prefetch::line(memory, self.address(self.home(hash)));
     }
 
     /// Adds a slot, moving others to their alternate places where that makes room. Nothing changes
@@ -207,6 +214,7 @@ impl Index {
                 let slot = Slot(read_u64(memory, at + position * 8));
                 let spilled = if slot.is_displaced() { self.spill(slot.tag()) } else { 0 };
                 if !slot.is_empty() && homes.contains(&bucket.wrapping_sub(spilled)) {
+                    prefetch::line(memory, slot.location());
                     slots.push(slot);
                     write_u64(memory, at + position * 8, 0);
                 }

@@ -88,7 +88,7 @@ impl<'a> Item<'a> {
             (read_u32(memory, offset + 1) & KEY_MASK) as usize + 1
         };
         let at = offset + usize::from(KEY_OFFSETS[usize::from(kind & (IS_LONG | HAS_ANY))]);
-        key_len == key.len() && memory[at..at + key_len] == *key
+        key_len == key.len() && is_equal(&memory[at..at + key_len], key)
     }
 
     /// When the item at `offset` expires, if it does.
@@ -177,6 +177,17 @@ impl<'a> Item<'a> {
     }
 }
 
+/// Equality of two slices of one length. Most keys have 8 to 16 bytes: two words of each that may overlap
+/// tell, and the call to compare memory is spared (3 ns of a hit's 25).
+#[inline]
+fn is_equal(a: &[u8], b: &[u8]) -> bool {
+    let length = a.len();
+    if (8..=16).contains(&length) && b.len() == length {
+        return read_u64(a, 0) == read_u64(b, 0) && read_u64(a, length - 8) == read_u64(b, length - 8);
+    }
+    a == b
+}
+
 /// Bytes of an item before its optional fields, at most.
 pub const HEADER_BYTES_MAX: usize = LONG_BYTES;
 
@@ -242,6 +253,19 @@ mod tests {
             assert_eq!(Item::expiry_at(&memory, 7), item.expires);
             assert_eq!(memory[7 + item.bytes()], 0xee, "fields {fields}: wrote past its end");
             assert_eq!(memory[6 + item.bytes()], b'e', "fields {fields}: counts more than it wrote");
+        }
+    }
+
+    #[test]
+    fn keys_are_equal_only_if_every_byte_is() {
+        for length in 1..40 {
+            let key: Vec<u8> = (0..length).collect();
+            assert!(is_equal(&key, &key.clone()));
+            for at in 0..key.len() {
+                let mut other = key.clone();
+                other[at] ^= 0x80;
+                assert!(!is_equal(&key, &other), "length {length}, byte {at}");
+            }
         }
     }
 

@@ -201,6 +201,12 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         rounded_down.clamp(limits::SEGMENT_BYTES_MIN, limits::SEGMENT_BYTES_MAX)
     }
 
+    /// Begins to load what a request for `hash` will read first, for callers that know their next ones.
+    #[inline]
+    pub fn prefetch(&self, hash: KeyHash) {
+        self.index.prefetch(&self.memory, hash);
+    }
+
     /// Serves `key`, and counts the request.
     #[inline]
     pub fn get(&mut self, hash: KeyHash, key: &[u8], now: Instant) -> Option<Item<'_>> {
@@ -252,6 +258,7 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
 
     /// Stores a value. Returns its version if one was asked for.
     pub fn set(&mut self, hash: KeyHash, key: &[u8], put: Put<'_>, now: Instant) -> Result<Option<u64>, Refused> {
+        self.ghosts.prefetch(&self.memory, hash);
         let existing = self.find(hash, key, now);
         match (put.condition, existing.map(|(_, slot)| Item::read(&self.memory, slot.location()))) {
             (Condition::Absent, Some(_)) => return Err(Refused::Exists),
@@ -561,7 +568,12 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
     fn count_request(&mut self, now: Instant) {
         let entries = self.index.entries();
         if self.policy.request(entries) {
-            self.policy.turn(entries, self.capacity(), now);
+            // The bookkeeping of who is worth keeping begins when an eighth of the room is left.
+            let is_needed = match self.accounting {
+                Accounting::Memory => self.segments.free_count() * 8 < self.segments.count(),
+                Accounting::Payload { .. } => true,
+            };
+            self.policy.turn(entries, self.capacity(), is_needed, now);
         }
     }
 

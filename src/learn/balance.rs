@@ -37,7 +37,7 @@ impl Balance {
     pub fn new() -> Balance {
         Balance {
             lru: Lru::new(0),
-            threshold: SAMPLE_ALL,
+            threshold: 0,
             sample_shift: 0,
             resident: 0,
             missed_by_us: 0.0,
@@ -64,15 +64,16 @@ impl Balance {
         u64::from(hash.bucket_bits()) < self.threshold
     }
 
-    /// Follows the store's size: `resident` items, room for items that are charged `capacity`.
-    pub fn pace(&mut self, resident: u64, capacity: u64) {
+    /// Follows the store's size: `resident` items, room for items that are charged `capacity`. Samples
+    /// nothing while it is not needed: below a few thousand items every request would be in the sample.
+    pub fn pace(&mut self, resident: u64, capacity: u64, is_needed: bool) {
         self.resident = resident;
         let before = self.sample_shift;
         while resident >> self.sample_shift > SAMPLE_MAX {
             self.sample_shift += 1;
         }
+        self.threshold = if is_needed { SAMPLE_ALL >> self.sample_shift } else { 0 };
         if self.sample_shift > before {
-            self.threshold = SAMPLE_ALL >> self.sample_shift;
             let threshold = self.threshold;
             self.lru.retain(|key| key & 0xffff_ffff < threshold);
         }
@@ -153,7 +154,7 @@ mod tests {
     #[test]
     fn the_exponent_falls_while_we_miss_bytes_that_lru_would_not() {
         let mut balance = Balance::new();
-        balance.pace(100, 1000);
+        balance.pace(100, 1000, true);
         for round in 0..2000u64 {
             let (ours, large) = (KeyHash(mix(round % 50 + 1)), KeyHash(mix(77_777)));
             balance.hit(ours, 1);
@@ -170,7 +171,7 @@ mod tests {
     #[test]
     fn the_sample_stays_small_in_a_large_store() {
         let mut balance = Balance::new();
-        balance.pace(1_000_000, 120_000_000);
+        balance.pace(1_000_000, 120_000_000, true);
         for key in 0..1_000_000u64 {
             let hash = KeyHash(mix(key));
             if balance.is_sampled(hash) {

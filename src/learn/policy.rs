@@ -29,6 +29,7 @@ pub struct Policy {
     pub cut: Cut,
     /// Objects against bytes.
     pub balance: Balance,
+    is_needed: bool,
 }
 
 impl Policy {
@@ -43,17 +44,19 @@ impl Policy {
     #[must_use]
     pub fn request(&mut self, resident: u64) -> bool {
         self.clock.advance();
-        self.ranks.advance(resident);
+        self.ranks.advance(resident, self.is_needed);
         self.clock.is_turn()
     }
 
-    /// Follows the store's size: `resident` items, room for items that are charged `capacity`.
+    /// Follows the store's size: `resident` items, room for items that are charged `capacity`. While it
+    /// is not needed the policy keeps counting, and spares itself the conclusions.
     #[cold]
-    pub fn turn(&mut self, resident: u64, capacity: u64, now: Instant) {
+    pub fn turn(&mut self, resident: u64, capacity: u64, is_needed: bool, now: Instant) {
+        self.is_needed = is_needed;
         self.clock.turned(now);
         self.clock.pace(resident);
         self.far.pace(resident);
-        self.balance.pace(resident, capacity);
+        self.balance.pace(resident, capacity, is_needed);
     }
 
     /// A hit: counts it and answers the item's new history.

@@ -102,11 +102,13 @@ const STATE_BYTES: usize = HEADER_BYTES + 2 * CLASSES * AGE_BUCKETS * 4 + SUM_BY
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::time::Instant;
     use crate::learn::Touch;
 
     /// A policy in whose store everything comes back after `gap` ticks.
     fn taught(gap: u32) -> Policy {
         let mut policy = Policy::new();
+        policy.turn(100, 100, true, Instant::from_ms(0));
         let mut touch = Touch::first(&policy.clock);
         for _ in 0..2000 {
             (0..gap).for_each(|_| policy.clock.advance());

@@ -73,12 +73,11 @@ enum Verdict {
 
 impl<M: DerefMut<Target = [u8]>> Store<M> {
     /// Makes sure that an item of `bytes` bytes can be appended to the open segment of `log` and
-    /// `class`, and does this write's share of the housekeeping.
+    /// `class`.
     pub(super) fn make_room(&mut self, log: Log, class: usize, bytes: usize, charge: u64, now: Instant) {
         self.make_room_for_charge(charge, now);
         self.grow_index();
         self.size_ghosts();
-        self.pay(bytes, now);
         if self.fits(log, class, bytes, charge) {
             return;
         }
@@ -182,7 +181,7 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
     }
 
     /// Does what a write of `bytes` bytes owes: the hand goes on while too little is free.
-    fn pay(&mut self, bytes: usize, now: Instant) {
+    pub(super) fn pay(&mut self, bytes: usize, now: Instant) {
         if self.segments.free_count() >= FREE_AIM + self.pace.pages_wanted {
             self.pace.owed = 0.0;
             return;
@@ -354,8 +353,11 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         if self.counts.evicted == 0 || !self.policy.admission.wants_sample(entries) {
             return;
         }
-        for _ in 0..SAMPLES_AT_ONCE {
-            let Some(slot) = self.index.sample(&self.memory, self.prng.next_u64()) else { continue };
+        for _ in 0..if entries > SMALL_STORE { 1 } else { SAMPLES_AT_ONCE } {
+            // The place was drawn the last time, so that its line has arrived.
+            let random = std::mem::replace(&mut self.sample_next, self.prng.next_u64());
+            self.index.prefetch_sample(&self.memory, self.sample_next);
+            let Some(slot) = self.index.sample(&self.memory, random) else { continue };
             let segment = self.segments.of(slot.location());
             if self.segments.get(segment).usage == Use::Log(Log::Main) {
                 let item = Item::read(&self.memory, slot.location());
@@ -489,7 +491,9 @@ impl Pace {
 /// 0.434, a fiftieth 0.428, here 0.443: an item should leave before it has cost much, yet late enough to
 /// be asked for once more.
 const SMALL_SHARE: u64 = 25;
-/// Items ranked for each sample that admission asks for.
+/// Items ranked for each sample that admission asks for, in stores of so few items that it still fills its
+/// window; one in larger ones.
+const SMALL_STORE: u64 = 4096;
 const SAMPLES_AT_ONCE: usize = 2;
 /// Free segments the hand aims for: one that the next write may open, one for its own copies.
 const FREE_AIM: usize = 2;

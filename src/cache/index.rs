@@ -119,10 +119,12 @@ impl Index {
         None
     }
 
-    /// Begins to load the line where `hash` most likely is.
+    /// Begins to load the two lines where `hash` may be.
     #[inline]
     pub fn prefetch(&self, memory: &[u8], hash: KeyHash) {
-        prefetch::line(memory, self.address(self.home(hash)));
+        let home = self.home(hash);
+        prefetch::line(memory, self.address(home));
+        prefetch::line(memory, self.address(home + self.spill(hash.tag())));
     }
 
     /// Adds a slot, moving others to their alternate places where that makes room. Nothing changes
@@ -146,9 +148,18 @@ impl Index {
         slots.into_iter().flatten().filter(|(_, slot)| !slot.is_empty())
     }
 
+    /// Begins to load the line where [`Index::sample`] will look.
+    pub fn prefetch_sample(&self, memory: &[u8], random: u64) {
+        prefetch::line(memory, self.address(self.sample_home(random) as u32));
+    }
+
+    fn sample_home(&self, random: u64) -> u64 {
+        ((random & 0xffff_ffff) * u64::from(self.home_count_old)) >> 32
+    }
+
     /// An entry near a random place: the first in or after it, within a few buckets.
     pub fn sample(&self, memory: &[u8], random: u64) -> Option<Slot> {
-        let first = ((random & 0xffff_ffff) * u64::from(self.home_count_old)) >> 32;
+        let first = self.sample_home(random);
         let skip = (random >> 32) as usize % SLOTS;
         (0..SAMPLE_BUCKETS).find_map(|more| {
             let bucket = self.address(((first + more) % u64::from(self.home_count_old)) as u32);

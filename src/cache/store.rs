@@ -31,6 +31,8 @@ pub struct Store<M> {
     pub(super) policy: Policy,
     /// Draws samples; seeded with the hash seed, so that a replay repeats itself.
     pub(super) prng: Prng,
+    /// Where the next sample will be drawn.
+    pub(super) sample_next: u64,
     pub(super) counts: Counts,
     /// Entries when the ghost table got its present size.
     pub(super) ghosts_sized_for: u64,
@@ -181,6 +183,7 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
             accounting: config.accounting,
             policy: Policy::new(),
             prng: Prng::new(config.seed.0),
+            sample_next: 0,
             counts: Counts::default(),
             ghosts_sized_for: 0,
             misses_owed: 0,
@@ -245,6 +248,7 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
             };
             // An item so large that the version no longer fits is served without one.
             let _ = self.write(hash, key, put, Some((at, slot)), now);
+            self.pay(key.len() + value.len(), now);
         }
         let (_, slot) = self.find(hash, key, now)?;
         Some(Item::read(&self.memory, slot.location()))
@@ -258,7 +262,10 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
 
     /// Stores a value. Returns its version if one was asked for.
     pub fn set(&mut self, hash: KeyHash, key: &[u8], put: Put<'_>, now: Instant) -> Result<Option<u64>, Refused> {
+        // While the lines it will read are on their way, the hand does this write's share of its work.
+        self.index.prefetch(&self.memory, hash);
         self.ghosts.prefetch(&self.memory, hash);
+        self.pay(key.len() + put.value.len(), now);
         let existing = self.find(hash, key, now);
         match (put.condition, existing.map(|(_, slot)| Item::read(&self.memory, slot.location()))) {
             (Condition::Absent, Some(_)) => return Err(Refused::Exists),
@@ -286,6 +293,7 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         versioned: bool,
         now: Instant,
     ) -> Result<(i64, Option<u64>), Refused> {
+        self.pay(key.len() + NUMBER_BYTES_MAX, now);
         let existing = self.find(hash, key, now);
         let item = existing.map(|(_, slot)| Item::read(&self.memory, slot.location()));
         let (number, expires, client_flags) = match item {
@@ -326,7 +334,9 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
             condition: Condition::Always,
         };
         // An item that filled a segment to the last byte may not have room for an expiry.
-        self.write(hash, key, put, Some((at, slot)), now).is_ok()
+        let is_written = self.write(hash, key, put, Some((at, slot)), now).is_ok();
+        self.pay(key.len() + value.len(), now);
+        is_written
     }
 
     /// Removes `key`. Answers whether it was stored.
@@ -626,6 +636,8 @@ fn parse_number(value: &[u8]) -> Option<i64> {
     std::str::from_utf8(value).ok()?.parse().ok()
 }
 
+/// Bytes of the longest decimal 64-bit integer.
+const NUMBER_BYTES_MAX: usize = 20;
 /// Misses remembered as awaiting their insertion. More than a pipeline is deep, fewer than would
 /// hide a change from reading to writing.
 const MISSES_OWED_MAX: u32 = 1024;

@@ -73,5 +73,5 @@ const WINDOW_MIN: f32 = 50.0;
 const WINDOW_MAX: f32 = 4096.0;
 /// Samples between two looks at the quantiles.
 const SAMPLES_PER_BAR: u32 = 8;
-/// A sample costs two cache misses; large stores draw one in eight insertions.
-const INSERTIONS_PER_SAMPLE_MAX: u32 = 8;
+/// A sample costs two cache misses; large stores draw one in sixteen insertions.
+const INSERTIONS_PER_SAMPLE_MAX: u32 = 16;

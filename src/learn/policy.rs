@@ -95,7 +95,8 @@ impl Policy {
             None => self.ranks.rank(touch, &self.clock),
             Some(at) => self.ranks.rank_until(touch, &self.clock, self.clock.ticks_in(now.ms_until(at))),
         };
-        hits / self.cost(charge)
+        // What is next to never asked for again is not worth the copying either.
+        if hits < HITS_PER_TICK_MIN { 0.0 } else { hits / self.cost(charge) }
     }
 
     #[inline]
@@ -105,3 +106,7 @@ impl Policy {
         if exponent == 1.0 { charge } else { charge.powf(exponent) }
     }
 }
+
+/// An item that brings less than one hit in a hundred turns ranks as nothing: where nothing comes back (a scan)
+/// the hand would otherwise copy seven items to drop the eighth, for no reason but the prior.
+const HITS_PER_TICK_MIN: f32 = 1.0 / 6400.0;

@@ -9,7 +9,8 @@
 //! requests timed one by one, less the timer's own cost (`common/measure.rs` says how).
 //!
 //! - **spinetail**: `cache::Store` on transparent huge pages; hashing is part of the request.
-//! - **quick_cache**: the peer, in its variant without locks.
+//! - **quick_cache**, **quick_cache-sync**, **moka**, **segcache**: what people would use instead
+//!   (`common/peers.rs`). In cases where entries leave, each has the same memory as we have.
 //! - **pointer-chase**: the floor, one dependent load over as much memory as a request can reach,
 //!   in the same pages. A GET needs two that depend on each other, bucket and item, and an item of
 //!   121 bytes lies on two or three lines: from where caches end, 2 is the ratio to hope for.
@@ -31,9 +32,10 @@ use spinetail::base::prng::Prng;
 use spinetail::load::Distribution;
 use spinetail::load::keys::Keys;
 
-use crate::common::measure::{Extent, Rounds, median};
+use crate::common::measure::{Extent, Rounds, median, percentile};
+use crate::common::peers::{Moka, QuickCache, QuickCacheSync, Segcache, malloc_bytes};
 use crate::common::report::{self, Row};
-use crate::common::subjects::{Peer, Plan, PointerChase, QuickCache, Spinetail, Subject, TheClock, Work};
+use crate::common::subjects::{Peer, Plan, PointerChase, Spinetail, Subject, TheClock, Work};
 
 /// How much of everything.
 struct Size {
@@ -47,6 +49,8 @@ struct Size {
     /// The arena that is full. 128 MiB and more have segments of 1 MiB, as large shards do.
     full_arena_bytes: usize,
     full_requests: usize,
+    /// Operations of the case that asks for the longest one.
+    bounded_operations: usize,
 }
 
 const FULL: Size = Size {
@@ -58,6 +62,7 @@ const FULL: Size = Size {
     large_arena_bytes: 192 << 20,
     full_arena_bytes: 128 << 20,
     full_requests: 400_000,
+    bounded_operations: 10_000_000,
 };
 const SMOKE: Size = Size {
     name: "smoke",
@@ -68,6 +73,7 @@ const SMOKE: Size = Size {
     large_arena_bytes: 16 << 20,
     full_arena_bytes: 8 << 20,
     full_requests: 20_000,
+    bounded_operations: 200_000,
 };
 
 /// What all cases share.
@@ -118,6 +124,7 @@ fn run() -> Result<(), String> {
     bench.resident(&format!("set-overwrite/{large}"), Work::Set, large, Distribution::Uniform)?;
     bench.evicting("set-evict", Work::Set)?;
     bench.evicting("look-aside/zipf", Work::Aside)?;
+    bench.bounded("bounded/ttl")?;
 
     println!("host: {host}");
     println!("timer: {timer_ns} ns are subtracted from each request timed alone\n");
@@ -144,13 +151,9 @@ impl Bench {
         if store.evicted() > 0 {
             return Err(format!("{case}: {entries} entries do not fit {arena_bytes} B, the case would miss"));
         }
-        // Room to spare: entries must not leave because a peer's parts are unevenly full.
-        let mut peer = QuickCache::new(entries + entries / 4 + 64, self.hash_builder.clone());
-        peer.fill(&numbers);
         let reached = if work == Work::Miss { store.index_reached_bytes() } else { store.reached_bytes() };
         let floor = PointerChase::new(reached, entries, distribution != Distribution::Uniform)?;
         self.notes.push(format!("{case}: spinetail: {}", Peer::notes(&store)));
-        self.notes.push(format!("{case}: quick_cache: {}", Peer::notes(&peer)));
         self.notes.push(format!("{case}: pointer-chase: {}", floor.notes()));
 
         // Absent keys are those after the stored ones.
@@ -159,7 +162,18 @@ impl Bench {
         let stream: Vec<u32> = (0..batch + singles).map(|_| first + keys.next_key() as u32).collect();
         let extent = Extent { batch, singles, timer_ns: self.timer_ns };
         let plan = Plan { work, stream: &stream, extent };
-        let mut subjects: Subjects = vec![Box::new(store), Box::new(peer), Box::new(floor), Box::new(TheClock)];
+        let mut subjects: Subjects = vec![Box::new(store)];
+        for peer in PEERS {
+            // Room to spare: entries must not leave because a peer's parts are unevenly full.
+            let before = malloc_bytes();
+            let mut subject = self.peer(peer, entries + entries / 4 + 64, entries * 200 + (32 << 20));
+            subject.fill(&numbers);
+            let bytes = malloc_bytes() - before;
+            let each = bytes as f64 / entries as f64;
+            self.notes.push(format!("{case}: {}: {}, {each:.1} B an entry in all", subject.name(), subject.notes()));
+            subjects.push(subject);
+        }
+        subjects.extend([Box::new(floor) as Box<dyn Subject>, Box::new(TheClock)]);
         let mut outcomes: Vec<Rounds> = subjects.iter().map(|_| Rounds::default()).collect();
         // One turn that does not count: faults, predictors and allocators settle.
         let warm = Plan { extent: Extent { batch: batch / 4, singles: singles / 4, ..extent }, ..plan };
@@ -193,22 +207,26 @@ impl Bench {
         let extent = Extent { batch: full_requests / 2, singles: full_requests / 2, timer_ns: self.timer_ns };
         let plan = Plan { work, stream: measured, extent };
         let warming = Plan { work, stream: before, extent: Extent { batch: warm, singles: 0, ..extent } };
-        let peer_entries = self.entries_of_peer(full_arena_bytes, warming);
+        let peer_entries = PEERS.map(|peer| self.entries_of_peer(peer, full_arena_bytes, warming));
 
-        let mut outcomes: Vec<Rounds> = (0..4).map(|_| Rounds::default()).collect();
+        let mut outcomes: Vec<Rounds> = (0..PEERS.len() + 3).map(|_| Rounds::default()).collect();
         for number in 0..rounds {
             let mut store = Spinetail::new(full_arena_bytes)?;
             store.run(warming);
             if store.evicted() == 0 {
                 return Err(format!("{case}: the arena was not full when the clock started"));
             }
-            let mut peer = QuickCache::new(peer_entries, self.hash_builder.clone());
-            peer.run(warming);
+            let mut subjects: Subjects = vec![Box::new(store)];
+            for (peer, entries) in PEERS.into_iter().zip(peer_entries) {
+                let mut subject = self.peer(peer, entries, full_arena_bytes);
+                subject.run(warming);
+                subjects.push(subject);
+            }
             let floor = PointerChase::new(full_arena_bytes, universe as usize, work == Work::Aside)?;
-            let mut subjects: Subjects = vec![Box::new(store), Box::new(peer), Box::new(floor), Box::new(TheClock)];
+            subjects.extend([Box::new(floor) as Box<dyn Subject>, Box::new(TheClock)]);
             take_turns(number, &mut subjects, &mut outcomes, plan);
             if number + 1 == rounds {
-                for subject in &subjects[..2] {
+                for subject in &subjects[..=PEERS.len()] {
                     self.notes.push(format!("{case}: {}: {}", subject.name(), subject.notes()));
                 }
                 self.conclude(case, &subjects, &outcomes);
@@ -219,29 +237,111 @@ impl Bench {
             let ratio = |outcome: &Rounds| outcome.misses as f64 / full_requests as f64;
             self.notes.push(format!(
                 "{case}: miss ratio over {full_requests} requests after {warm}, {universe} keys, {} MiB each: \
-                 spinetail {:.4}, quick_cache {:.4}",
+                 spinetail {:.4}, quick_cache {:.4}, quick_cache-sync {:.4}, moka {:.4}, segcache {:.4}",
                 full_arena_bytes >> 20,
                 ratio(&outcomes[0]),
                 ratio(&outcomes[1]),
+                ratio(&outcomes[2]),
+                ratio(&outcomes[3]),
+                ratio(&outcomes[4]),
             ));
         }
         Ok(())
     }
 
-    /// Entries at which the peer takes `bytes` of memory. Its structure depends on how full its
+    /// The longest operation of a long run in which everything happens: look-aside requests over a skewed
+    /// and slowly moving set of keys, half of them with a TTL that ends within it, evictions, expiry, refits,
+    /// growth of the index. Each run does the same from the same state; an operation counts with its fastest
+    /// run, which takes out what the machine did to one of them.
+    fn bounded(&mut self, case: &str) -> Result<(), String> {
+        if !case.contains(&self.filter) {
+            return Ok(());
+        }
+        let operations = self.size.bounded_operations;
+        let universe = 2 * (self.size.full_arena_bytes / ENTRY_BYTES_ABOUT) as u64;
+        let mut keys = Keys::new(Distribution::Zipf(0.9), universe, 13, 0);
+        let stream: Vec<u32> = (0..operations).map(|i| keys.next_key() as u32 + (i / 20) as u32).collect();
+        let (mut fastest, mut fastest_clock) = (vec![u32::MAX; operations], vec![u32::MAX; operations]);
+        let mut worst = Vec::new();
+        let mut notes = String::new();
+        for _ in 0..BOUNDED_ROUNDS {
+            let mut store = Spinetail::new(self.size.full_arena_bytes)?;
+            let (mut longest, mut slow) = (0, 0u64);
+            for (number, &key) in stream.iter().enumerate() {
+                let ns = store.timed_aside(key.into(), number as u64);
+                fastest[number] = fastest[number].min(ns);
+                longest = longest.max(ns);
+                slow += u64::from(ns > 50_000);
+            }
+            for single in &mut fastest_clock {
+                *single = (*single).min(Spinetail::timed_nothing());
+            }
+            worst.push((longest, slow));
+            notes = Peer::notes(&store);
+        }
+        let mut longest: Vec<(u32, usize)> = fastest.iter().copied().zip(0..).collect();
+        longest.select_nth_unstable_by(5, |a, b| b.cmp(a));
+        longest.truncate(5);
+        longest.sort_unstable_by(|a, b| b.cmp(a));
+        self.notes.push(format!("{case}: the five longest, in ns, and which operation each was: {longest:?}"));
+        for (subject, mut singles) in [(Spinetail::NAME, fastest), ("clock", fastest_clock)] {
+            let (median_ns, p99_ns) = (percentile(&mut singles, 0.5), percentile(&mut singles, 0.99));
+            let longest = percentile(&mut singles, 1.0);
+            let rounds = BOUNDED_ROUNDS;
+            self.rows.push(Row { case: case.to_owned(), subject, median_ns, p99_ns, rounds });
+            let longest_case = format!("{case}/longest");
+            self.rows.push(Row { case: longest_case, subject, median_ns: longest, p99_ns: longest, rounds });
+            let slow = singles.iter().filter(|&&ns| ns > 50_000).count();
+            self.notes.push(format!("{case}: {subject}: of {operations} operations {slow} took over 50 us"));
+        }
+        self.notes.push(format!("{case}: longest and number over 50 us of each run by itself: {worst:?}"));
+        self.notes.push(format!("{case}: spinetail: {notes}"));
+        Ok(())
+    }
+
+    /// A peer for so many entries, or of so many bytes where it wants to know those.
+    fn peer(&self, peer: &str, entries: usize, bytes: usize) -> Box<dyn Subject> {
+        let hash_builder = self.hash_builder.clone();
+        match peer {
+            QuickCache::NAME => Box::new(QuickCache::new(entries, hash_builder)),
+            QuickCacheSync::NAME => Box::new(QuickCacheSync::new(entries, hash_builder)),
+            Moka::NAME => Box::new(Moka::new(entries, hash_builder)),
+            _ => Box::new(Segcache::new(bytes, entries)),
+        }
+    }
+
+    /// Entries at which a peer takes `bytes` of memory. Its structure depends on how full its
     /// tables happen to be, so it is measured, and once more at the size that came out.
-    fn entries_of_peer(&self, bytes: usize, warming: Plan<'_>) -> usize {
+    fn entries_of_peer(&self, peer: &str, bytes: usize, warming: Plan<'_>) -> usize {
         let mut entries = bytes / ENTRY_BYTES_ABOUT;
+        if peer == Segcache::NAME {
+            return entries; // told the bytes
+        }
         for _ in 0..2 {
-            let mut trial = QuickCache::new(entries, self.hash_builder.clone());
+            let before = malloc_bytes();
+            let mut trial = self.peer(peer, entries, bytes);
             trial.run(warming);
-            entries = (entries as f64 * bytes as f64 / trial.memory_bytes() as f64) as usize;
+            let taken = malloc_bytes() - before;
+            entries = (entries as f64 * bytes as f64 / taken as f64) as usize;
         }
         entries
     }
 
     fn conclude(&mut self, case: &str, subjects: &Subjects, outcomes: &[Rounds]) {
-        assert_eq!(outcomes[0].checksum, outcomes[1].checksum, "{case}: store and peer answered differently");
+        // Where nothing leaves, whoever holds the entry answers the same.
+        if case.starts_with("get") {
+            for peer in 1..=PEERS.len() {
+                let name = subjects[peer].name();
+                let (ours, theirs) = (&outcomes[0], &outcomes[peer]);
+                assert!(
+                    ours.checksum == theirs.checksum || theirs.misses > ours.misses,
+                    "{case}: {name} answered differently"
+                );
+                if theirs.misses > ours.misses {
+                    self.notes.push(format!("{case}: {name} had lost the keys of {} requests a round", theirs.misses));
+                }
+            }
+        }
         let sums = outcomes.iter().map(|outcome| format!("{:x}", outcome.checksum)).collect::<Vec<_>>();
         self.notes.push(format!("{case}: checksums {}", sums.join(" ")));
         for (subject, outcome) in subjects.iter().zip(outcomes) {
@@ -303,5 +403,9 @@ fn shuffled(count: usize) -> Vec<u32> {
     numbers
 }
 
+/// Runs of the case that asks for the longest operation.
+const BOUNDED_ROUNDS: usize = 3;
+/// In the order of their rows.
+const PEERS: [&str; 4] = [QuickCache::NAME, QuickCacheSync::NAME, Moka::NAME, Segcache::NAME];
 /// What an entry of 116 bytes takes with its structure, roughly: a first guess at how many fit.
 const ENTRY_BYTES_ABOUT: usize = 140;

@@ -1,4 +1,4 @@
-//! The store, its peer, the floor and the clock behind one face.
+//! The store, the floor and the clock behind the face that they and the peers (`peers`) share.
 //!
 //! Keys are 16 bytes computed from a number, values 100 bytes: | 0 u64 | filler | number u64 |.
 //! A GET reads the value's first word, which is zero and joins the next key's number, and its last,
@@ -8,9 +8,8 @@
 use std::hint::black_box;
 use std::time::Instant as Clock;
 
-use quick_cache::unsync::{Cache, DefaultLifecycle};
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use spinetail::base::hash::HashSeed;
+use spinetail::base::limits;
 use spinetail::base::prng::Prng;
 use spinetail::base::time::Instant;
 use spinetail::cache::{Accounting, Config, Put, Store};
@@ -55,6 +54,9 @@ pub trait Subject {
 /// A cache: what differs between the store and its peer.
 pub trait Peer {
     const NAME: &'static str;
+    /// Whether it holds all it was given while that fits. Two peers may lose one key in thousands to a full
+    /// bucket or to admission; their misses are in the notes.
+    const KEEPS_ALL: bool = true;
     /// First and last word of the value.
     fn get(&mut self, key: &[u8; KEY_BYTES]) -> Option<(u64, u64)>;
     fn set(&mut self, key: &[u8; KEY_BYTES], value: &[u8; VALUE_BYTES]);
@@ -103,7 +105,11 @@ impl<P: Peer> Subject for P {
         };
         let requests = (plan.extent.batch + plan.extent.singles) as u64;
         match plan.work {
-            Work::Hit => assert_eq!(misses, 0, "{}: a stored key was not found", P::NAME),
+            Work::Hit => assert!(
+                misses == 0 || (!P::KEEPS_ALL && misses * 20 < requests),
+                "{}: a stored key was not found",
+                P::NAME
+            ),
             Work::Miss => assert_eq!(misses, requests, "{}: found what nobody stored", P::NAME),
             Work::Set | Work::Aside => {}
         }
@@ -133,7 +139,7 @@ fn value(number: u64) -> [u8; VALUE_BYTES] {
 }
 
 #[inline]
-fn ends(value: &[u8]) -> (u64, u64) {
+pub fn ends(value: &[u8]) -> (u64, u64) {
     let word = |at: usize| u64::from_le_bytes(value[at..at + 8].try_into().expect("eight bytes"));
     (word(0), word(value.len() - 8))
 }
@@ -164,6 +170,30 @@ impl Spinetail {
     pub fn index_reached_bytes(&self) -> usize {
         let stats = self.store.stats();
         stats.index_bytes.min(stats.entries * LINE_BYTES as u64) as usize
+    }
+
+    /// One look-aside request at a time that advances with `number`, and its nanoseconds. Every other key
+    /// lives for two to ten seconds, and as the appliance does expiry gets a turn every millisecond.
+    pub fn timed_aside(&mut self, key_number: u64, number: u64) -> u32 {
+        let now = Instant::from_ms(1 + number / OPERATIONS_PER_MS);
+        let (key, value) = (key(key_number), value(key_number));
+        let start = Clock::now();
+        let hash = self.seed.hash(&key);
+        if self.store.get(hash, &key, now).is_none() {
+            let expires = key_number.is_multiple_of(2).then(|| now.after_ms(2000 + key_number % 8000));
+            let put = Put { value: &value, expires, ..Put::default() };
+            self.store.set(hash, &key, put, now).expect("an item of this size is never refused");
+        }
+        if number.is_multiple_of(OPERATIONS_PER_MS) {
+            self.store.expire(now, limits::EXPIRE_SEGMENTS_PER_MS, limits::EXPIRE_ITEMS_PER_MS);
+        }
+        u32::try_from(start.elapsed().as_nanos()).unwrap_or(u32::MAX)
+    }
+
+    /// What the timer sees of nothing, which is what the machine takes.
+    pub fn timed_nothing() -> u32 {
+        let start = Clock::now();
+        u32::try_from(black_box(start).elapsed().as_nanos()).unwrap_or(u32::MAX)
     }
 
     /// Items dropped to make room.
@@ -203,56 +233,6 @@ impl Peer for Spinetail {
             stats.copied_bytes as f64 / (stats.evicted.max(1) * (3 + KEY_BYTES + VALUE_BYTES) as u64) as f64,
             stats.rushes,
         )
-    }
-}
-
-/// Weighs an entry by its key and value.
-#[derive(Clone)]
-pub struct Bytes;
-
-impl Weighter<[u8; KEY_BYTES], Box<[u8]>> for Bytes {
-    fn weight(&self, key: &[u8; KEY_BYTES], value: &Box<[u8]>) -> u64 {
-        (key.len() + value.len()) as u64
-    }
-}
-
-/// quick_cache at its best: the variant without locks, keys in line, a fixed hash so that every
-/// round does the same. Values are boxed, since a cache must own what it was given. Its memory
-/// comes from the allocator, in whatever pages that uses.
-pub struct QuickCache(Cache<[u8; KEY_BYTES], Box<[u8]>, Bytes, DefaultHashBuilder>);
-
-impl QuickCache {
-    pub fn new(entries: usize, hash_builder: DefaultHashBuilder) -> QuickCache {
-        let options = OptionsBuilder::new()
-            .estimated_items_capacity(entries)
-            .weight_capacity((entries * (KEY_BYTES + VALUE_BYTES)) as u64)
-            .build()
-            .expect("both capacities are given");
-        QuickCache(Cache::with_options(options, Bytes, hash_builder, DefaultLifecycle::default()))
-    }
-
-    /// Bytes the cache takes: what it reports, and what malloc makes of each value.
-    pub fn memory_bytes(&self) -> usize {
-        self.0.memory_used().total() + self.0.len() * MALLOC_VALUE_BYTES
-    }
-}
-
-impl Peer for QuickCache {
-    const NAME: &'static str = "quick_cache";
-
-    #[inline]
-    fn get(&mut self, key: &[u8; KEY_BYTES]) -> Option<(u64, u64)> {
-        self.0.get(key).map(|value| ends(value))
-    }
-
-    #[inline]
-    fn set(&mut self, key: &[u8; KEY_BYTES], value: &[u8; VALUE_BYTES]) {
-        self.0.insert(*key, Box::from(&value[..]));
-    }
-
-    fn notes(&self) -> String {
-        let entries = self.0.len().max(1);
-        format!("{} entries, {:.1} B an entry in all", self.0.len(), self.memory_bytes() as f64 / entries as f64)
     }
 }
 
@@ -351,7 +331,7 @@ impl Subject for TheClock {
     }
 }
 
+/// Requests in a millisecond of a case's own time.
+const OPERATIONS_PER_MS: u64 = 500;
 /// The time that requests pass; nothing here expires.
 const NOW: Instant = Instant::from_ms(1);
-/// What glibc's malloc takes for a value: eight bytes of header, in steps of sixteen.
-const MALLOC_VALUE_BYTES: usize = (VALUE_BYTES + 8).next_multiple_of(16);

@@ -72,21 +72,40 @@ enum Verdict {
 }
 
 impl<M: DerefMut<Target = [u8]>> Store<M> {
-    /// Makes sure that an item of `bytes` bytes can be appended to the open segment of `log` and
-    /// `class`.
-    pub(super) fn make_room(&mut self, log: Log, class: usize, bytes: usize, charge: u64, now: Instant) {
+    /// Makes sure that an item of `bytes` bytes can be appended to an open segment of `log`, one of `class`
+    /// if possible, and answers which.
+    pub(super) fn make_room(&mut self, log: Log, class: usize, bytes: usize, charge: u64, now: Instant) -> u32 {
         self.make_room_for_charge(charge, now);
         self.grow_index();
         self.size_ghosts();
-        if self.fits(log, class, bytes, charge) {
-            return;
+        if let Some(segment) = self.room_in(log, class, bytes, charge, 1) {
+            return segment;
         }
-        while self.segments.free_count() == 0 {
+        if self.segments.free_count() == 0 {
+            let other = if log == Log::Small { Log::Main } else { Log::Small };
+            if let Some(segment) = self.room_in(other, class, bytes, charge, 0) {
+                return segment;
+            }
             self.rush(now);
         }
-        // A segment that is open but too full just stays in its log, closed.
-        if !self.fits(log, class, bytes, charge) {
-            self.open_next(log, class).expect("the hand freed a segment");
+        self.room_in(log, class, bytes, charge, 0).expect("the hand freed a segment")
+    }
+
+    /// An open segment of `log` with room for an item: the one of `class`, a new one if that leaves
+    /// `reserve` free, or another class's. Classes let segments die as a whole, nothing depends on them, so
+    /// items of two lives share one rather than wait for the hand.
+    fn room_in(&mut self, log: Log, class: usize, bytes: usize, charge: u64, reserve: usize) -> Option<u32> {
+        if self.fits(log, class, bytes, charge) {
+            return self.segments.opened(log, class);
+        }
+        if self.segments.free_count() > reserve {
+            // A segment that is open but too full just stays in its log, closed.
+            return self.open_next(log, class);
+        }
+        let other = (0..self.segments.class_count()).find(|&other| self.fits(log, other, bytes, charge));
+        match other {
+            Some(other) => self.segments.opened(log, other),
+            None => self.open_next(log, class),
         }
     }
 
@@ -114,8 +133,8 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         small > 1.max(total / SMALL_SHARE)
     }
 
-    /// Looks at up to `segments` segment states for one that has expired as a whole, and clears up to
-    /// `items` items of such segments away. The owner calls it regularly, so that memory of the dead
+    /// Looks at up to `segments` segment states for one that has expired as a whole, and passes up to
+    /// `items` items of such segments. The owner calls it regularly, so that memory of the dead
     /// does not wait for a SET.
     pub fn expire(&mut self, now: Instant, segments: usize, items: usize) {
         let (mut looked, mut cleared) = (0, 0);
@@ -227,13 +246,13 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
             None => self.begin_walk(),
         };
         let begin = walk.offset;
-        let mut live = 0;
-        while live < items && ((walk.offset - begin) as f32) < bytes {
+        let mut passed = 0;
+        while passed < items && ((walk.offset - begin) as f32) < bytes {
             if !self.step(&mut walk, verdict, now) {
                 self.end_walk(walk);
                 return (walk.offset - begin) as f32;
             }
-            live += 1;
+            passed += 1;
         }
         self.hand = Some(walk);
         (walk.offset - begin) as f32
@@ -284,46 +303,43 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         }
     }
 
-    /// Decides on the next live item of a walk. Answers "no more" when none is left.
+    /// Passes the next item of a walk. Answers "no more" when none is left that lives.
     fn step(&mut self, walk: &mut Walk, verdict: Verdict, now: Instant) -> bool {
-        let start = self.segments.start(walk.segment);
+        let state = self.segments.get(walk.segment);
+        if state.live_items == 0 || walk.offset == state.written {
+            walk.offset = state.written;
+            return false;
+        }
         if walk.ahead < walk.offset + LOOK_AHEAD_BYTES / 2 {
             self.look_ahead(walk);
         }
-        loop {
-            let state = self.segments.get(walk.segment);
-            if state.live_items == 0 || walk.offset == state.written {
-                walk.offset = state.written;
-                return false;
+        let location = self.segments.start(walk.segment) + walk.offset as usize;
+        let item = Item::read(&self.memory, location);
+        let (bytes, charge, expires) = (item.bytes(), self.charge_of(&item), item.expires);
+        let payload = (item.key.len() + item.value.len()) as u64;
+        let (hash, is_expired) = (self.seed.hash(item.key), item.is_expired(now));
+        walk.offset += bytes as u32;
+        let Some((at, slot)) = self.index.find(&self.memory, hash, |slot| slot.location() == location) else {
+            return true; // overwritten or deleted since
+        };
+        self.layout_epoch += 1;
+        self.segments.died(walk.segment, bytes, charge);
+        if !is_expired && verdict == Verdict::ByRank && self.keeps(walk.from, slot, charge, expires, now) {
+            let class = self.segments.class_of(expires, now);
+            if let Some(copy) = self.copy_to_main(location, bytes, charge, class, expires) {
+                walk.kept += if self.accounting == Accounting::Memory { bytes as f32 } else { charge as f32 };
+                self.index.replace(&mut self.memory, at, slot.with_location(copy));
+                return true;
             }
-            let location = start + walk.offset as usize;
-            let item = Item::read(&self.memory, location);
-            let (bytes, charge, expires) = (item.bytes(), self.charge_of(&item), item.expires);
-            let payload = (item.key.len() + item.value.len()) as u64;
-            let (hash, is_expired) = (self.seed.hash(item.key), item.is_expired(now));
-            walk.offset += bytes as u32;
-            let Some((at, slot)) = self.index.find(&self.memory, hash, |slot| slot.location() == location) else {
-                continue; // overwritten or deleted since
-            };
-            self.layout_epoch += 1;
-            self.segments.died(walk.segment, bytes, charge);
-            if !is_expired && verdict == Verdict::ByRank && self.keeps(walk.from, slot, charge, expires, now) {
-                let class = self.segments.class_of(expires, now);
-                if let Some(copy) = self.copy_to_main(location, bytes, charge, class, expires) {
-                    walk.kept += if self.accounting == Accounting::Memory { bytes as f32 } else { charge as f32 };
-                    self.index.replace(&mut self.memory, at, slot.with_location(copy));
-                    return true;
-                }
-            }
-            self.index.remove(&mut self.memory, at);
-            self.counts.payload_bytes -= payload;
-            if is_expired {
-                self.counts.expired += 1;
-            } else {
-                self.count_evicted(hash, slot);
-            }
-            return true;
         }
+        self.index.remove(&mut self.memory, at);
+        self.counts.payload_bytes -= payload;
+        if is_expired {
+            self.counts.expired += 1;
+        } else {
+            self.count_evicted(hash, slot);
+        }
+        true
     }
 
     fn keeps(&mut self, from: Log, slot: Slot, charge: u64, expires: Option<Instant>, now: Instant) -> bool {
@@ -376,10 +392,7 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         class: usize,
         expires: Option<Instant>,
     ) -> Option<usize> {
-        if !self.fits(Log::Main, class, bytes, charge) {
-            self.open_next(Log::Main, class)?;
-        }
-        let segment = self.segments.opened(Log::Main, class)?;
+        let segment = self.room_in(Log::Main, class, bytes, charge, 0)?;
         let to = self.segments.start(segment) + self.segments.get(segment).written as usize;
         self.memory.copy_within(from..from + bytes, to);
         self.segments.appended(segment, bytes, charge, expires);
@@ -500,7 +513,7 @@ const FREE_AIM: usize = 2;
 /// How far ahead of the hand lines are asked for: some eight small items, and no more at once.
 const LOOK_AHEAD_BYTES: u32 = 1024;
 const LOOK_AHEAD_ITEMS: usize = 16;
-/// Live items the hand passes in one operation, at most: 128 × 100 ns leave room in 50 µs for the rest.
+/// Items the hand passes in one operation, at most: 128 × 100 ns leave room in 50 µs for the rest.
 const STEP_ITEMS: usize = 128;
 /// A large write may pass one more item for each so many of its bytes.
 const STEP_BYTES_PER_ITEM: usize = 64;

@@ -163,6 +163,11 @@ impl Segments {
         self.free.push(id);
     }
 
+    /// Classes in use.
+    pub fn class_count(&self) -> usize {
+        self.class_count
+    }
+
     /// The segment that items of `log` and `class` are appended to, if one is open.
     pub fn opened(&self, log: Log, class: usize) -> Option<u32> {
         let id = self.open[log as usize][class];

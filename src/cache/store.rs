@@ -455,8 +455,7 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         };
         let class = self.segments.class_of(put.expires, now);
         let epoch = self.layout_epoch;
-        self.make_room(log, class, bytes, charge, now);
-        let segment = self.segments.opened(log, class).expect("make_room opened a segment");
+        let segment = self.make_room(log, class, bytes, charge, now);
         let location = self.segments.start(segment) + self.segments.get(segment).written as usize;
         item.write(&mut self.memory, location);
         self.segments.appended(segment, bytes, charge, put.expires);

@@ -17,6 +17,7 @@ pub struct Lru {
     free: Vec<u32>,
     newest: u32,
     oldest: u32,
+    swept_to: usize,
 }
 
 #[derive(Clone)]
@@ -38,7 +39,15 @@ impl Lru {
             free: Vec::new(),
             newest: NONE,
             oldest: NONE,
+            swept_to: 0,
         }
+    }
+
+    /// Makes sure that `entries` fit without allocating.
+    pub fn reserve(&mut self, entries: usize) {
+        self.places.reserve(entries.saturating_sub(self.places.len()));
+        self.entries.reserve(entries.saturating_sub(self.entries.len()));
+        self.free.reserve(entries.saturating_sub(self.free.len()));
     }
 
     /// Reads `key`, inserting it on a miss; objects larger than the cache pass by. Answers "hit".
@@ -117,11 +126,14 @@ impl Lru {
         self.shrink();
     }
 
-    /// Forgets every key for which `keep` does not hold.
-    pub fn retain(&mut self, keep: impl Fn(u64) -> bool) {
-        let gone: Vec<u64> = self.places.keys().copied().filter(|&key| !keep(key)).collect();
-        for key in gone {
-            self.remove(key);
+    /// Looks at the next `count` places and forgets the keys there for which `keep` does not hold.
+    pub fn sweep(&mut self, count: usize, keep: impl Fn(u64) -> bool) {
+        for _ in 0..count.min(self.entries.len()) {
+            self.swept_to = (self.swept_to + 1) % self.entries.len();
+            let key = self.entries[self.swept_to].key;
+            if !keep(key) && self.places.get(&key) == Some(&(self.swept_to as u32)) {
+                self.remove(key);
+            }
         }
     }
 

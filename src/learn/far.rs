@@ -105,6 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "a hundred thousand keys")]
     fn a_sampled_history_is_recalled_once_and_others_are_given_up() {
         let (mut far, clock) = (FarGhosts::new(), Clock::new());
         let touch = Touch::first(&clock).again(&clock, 0);

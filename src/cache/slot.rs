@@ -83,8 +83,9 @@ mod tests {
     #[test]
     fn fields_do_not_disturb_each_other() {
         let touch = Touch::from_bits(0xa_bcde);
-        let slot = Slot::new(0x5a, touch, (1 << 35) - 3);
-        assert_eq!((slot.tag(), slot.touch(), slot.location()), (0x5a, touch, (1 << 35) - 3));
+        let last = limits::ARENA_BYTES_MAX as usize - 1;
+        let slot = Slot::new(0x5a, touch, last);
+        assert_eq!((slot.tag(), slot.touch(), slot.location()), (0x5a, touch, last));
         assert!(!slot.is_displaced());
         let moved = slot.with_location(0).with_touch(Touch::from_bits(1)).with_displaced(true);
         assert_eq!((moved.tag(), moved.touch().bits(), moved.location()), (0x5a, 1, 0));

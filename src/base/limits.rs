@@ -22,10 +22,10 @@ pub const SEGMENT_BYTES_MAX: usize = 1 << 20;
 /// Only replay at a handful of objects goes this low.
 pub const SEGMENT_BYTES_MIN: usize = 16 * BUCKET_BYTES;
 
-/// Segments a shard aims for. Two are kept free and two are half full on average, so with 128 an entry
-/// of 120 bytes pays 3 bytes for them, with 256 half of that; with more the largest value shrinks.
-/// 256 × 1 MiB is reached at 256 MiB a shard.
-pub const SEGMENT_COUNT_AIM: usize = 256;
+/// Segments a shard aims for. Two are kept free and two are half full on average: with 128 an entry of 120
+/// bytes pays 1.6 to 3 bytes for them. With 256 it would be half of that, and the largest value of a
+/// small server too. 128 × 1 MiB is reached at 128 MiB a shard.
+pub const SEGMENT_COUNT_AIM: usize = 128;
 
 /// Fewest segments a store works with: one open in each log, one to copy into, one for the index,
 /// one for its overflow, one for ghosts, and something to evict.

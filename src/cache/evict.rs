@@ -76,6 +76,8 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
     /// if possible, and answers which.
     pub(super) fn make_room(&mut self, log: Log, class: usize, bytes: usize, charge: u64, now: Instant) -> u32 {
         self.make_room_for_charge(charge, now);
+        // Whoever waits for pages says so again.
+        self.pace.pages_wanted = 0;
         self.grow_index();
         self.size_ghosts();
         if let Some(segment) = self.room_in(log, class, bytes, charge, 1) {
@@ -445,7 +447,6 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
             self.pace.pages_wanted = fewest;
             return false;
         }
-        self.pace.pages_wanted = 0;
         let taken: Vec<u32> = (0..wanted.min(available)).map_while(|_| self.segments.take(Use::Index)).collect();
         self.index.stretch(taken);
         true
@@ -476,7 +477,6 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
             self.pace.pages_wanted = self.pace.pages_wanted.max(more);
             return;
         }
-        self.pace.pages_wanted = 0;
         let mut pages = std::mem::take(&mut self.ghosts).into_pages();
         pages.extend((0..more).map_while(|_| self.segments.take(Use::Ghosts)));
         self.ghosts = Ghosts::new(pages, lines, self.segments.segment_bytes());

@@ -362,6 +362,8 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
             }
         }
         self.counts.payload_bytes = 0;
+        // An LRU would have nothing left either.
+        self.policy.balance.forget_entries();
     }
 
     /// What was learned, as bytes for [`Store::load_learned`].

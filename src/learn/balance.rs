@@ -113,6 +113,11 @@ impl Balance {
         self.lru.remove(hash.0);
     }
 
+    /// Everything was deleted.
+    pub fn forget_entries(&mut self) {
+        self.lru.set_capacity(0);
+    }
+
     fn insert(&mut self, hash: KeyHash, charge: u32) {
         if self.lru.len() == ENTRIES_MAX {
             self.lru.pop_oldest();

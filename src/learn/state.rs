@@ -130,6 +130,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "arithmetic only, for minutes")]
     fn a_loaded_state_ranks_as_the_one_that_was_saved() {
         let taught = taught(50);
         let mut fresh = Policy::new();
@@ -142,6 +143,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "arithmetic only, for minutes")]
     fn a_merge_weighs_its_parts() {
         let (quick, slow) = (taught(4), taught(200));
         let merged = |share: f32| {

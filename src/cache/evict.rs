@@ -16,7 +16,8 @@
 //! a quarter, so that the next segment is there before the open one is full (3). Work of one
 //! operation is bounded by `STEP_ITEMS` items and by its own size; what stays undone is done by the
 //! next. Only when a write finds no free segment at all the hand rushes: it drops the rest of its
-//! segment, whatever it is worth. `Stats::rushes` counts these; on real traces there are none.
+//! segment, whatever it is worth. `Stats::rushes` counts these: none or two in a
+//! million evictions of `benches/cache`.
 //!
 //! *Expiry* is a second walk of the same kind, over segments whose last item's time has come. It
 //! runs when the owner says so, and before the hand when memory is wanted: what is dead goes first.

@@ -6,7 +6,8 @@
 //!   sampled keys ─> balance ─> the exponent that sizes are raised to
 //!
 //! The store keeps twenty bits an item for it, four bytes a ghost, and draws the samples; all else
-//! is in here and does not grow with the store: some 90 KiB.
+//! is in here and does not grow with the store: some 50 KiB of tables, and half a mebibyte reserved for the
+//! sampled LRU at its largest.
 
 use crate::base::time::Instant;
 use crate::learn::admission::Admission;

@@ -9,6 +9,7 @@ use std::ops::DerefMut;
 
 use crate::base::hash::{HashSeed, KeyHash};
 use crate::base::limits;
+use crate::base::prefetch;
 use crate::base::prng::Prng;
 use crate::base::time::Instant;
 use crate::cache::evict::{Pace, Walk};
@@ -208,6 +209,18 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
     #[inline]
     pub fn prefetch(&self, hash: KeyHash) {
         self.index.prefetch(&self.memory, hash);
+    }
+
+    /// Begins to load the item that a request for `hash` will most likely read. Looks at the index, so
+    /// call [`Store::prefetch`] some requests earlier.
+    #[inline]
+    pub fn prefetch_item(&self, hash: KeyHash) {
+        let memory: &[u8] = &self.memory;
+        self.index.find(memory, hash, |slot| {
+            prefetch::line(memory, slot.location());
+            prefetch::line(memory, slot.location() + limits::BUCKET_BYTES);
+            true
+        });
     }
 
     /// Serves `key`, and counts the request.

@@ -66,6 +66,7 @@ pub fn run(arguments: &DemoArguments) -> Outcome {
     println!("serve   {} on core {server_core} ({poll}), memory {}", server.address, format_bytes(memory));
 
     let base = Plan {
+        dialect: spinetail::load::Dialect::Native,
         address: server.address,
         target: format!("native://{}", server.address),
         connections: 1,

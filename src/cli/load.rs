@@ -14,11 +14,11 @@ use spinetail::host::topology::Topology;
 use spinetail::load::keys::key_digits;
 use spinetail::load::report::{Section, render};
 use spinetail::load::run::Run;
-use spinetail::load::{Arrivals, Distribution, Objective, Plan, Route, run as run_plan, search};
+use spinetail::load::{Arrivals, Dialect, Distribution, Objective, Plan, Route, run as run_plan, search};
 use spinetail::trace::Trace;
 
 use crate::cli::Outcome;
-use crate::cli::target::{Target, parse_cores, parse_target};
+use crate::cli::target::{Target, parse_any_target, parse_cores};
 
 /// Put an open-loop load on a server and print what it did
 #[derive(Args)]
@@ -26,8 +26,8 @@ use crate::cli::target::{Target, parse_cores, parse_target};
     after_help = "Latency counts from the moment a request was due, so a stalled server cannot hide.\n\nExamples:\n  spinetail load --fill --rate 50000 --duration 10s --report report.html\n  spinetail load --rate max --pipeline 32 --connections 4\n  spinetail load --trace cluster52.csv.zst --on-miss set\n  spinetail load --slo 'p99<200us'"
 )]
 pub struct LoadArguments {
-    /// The server
-    #[arg(long, value_name = "native://ADDR", default_value = "native://127.0.0.1:7700", value_parser = parse_target)]
+    /// The server: native://, resp:// (Redis), memcached:// or echo:// (a server that returns what it gets)
+    #[arg(long, value_name = "SCHEME://ADDR", default_value = "native://127.0.0.1:7700", value_parser = parse_any_target)]
     target: Target,
     /// Connections, over all threads
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -186,6 +186,9 @@ fn plan_of(arguments: &LoadArguments) -> Result<Plan, (u8, String)> {
     if arguments.value_bytes > limits::VALUE_BYTES_MAX as u64 {
         return Err(usage(format!("--value-bytes: at most {}", limits::VALUE_BYTES_MAX)));
     }
+    if arguments.verify && arguments.target.dialect != Dialect::Native {
+        return Err(usage("--verify asks the server's statistics what it evicted: only with native://".to_string()));
+    }
     if !(0.0..=1.0).contains(&arguments.gets) {
         return Err(usage("--gets: a share between 0 and 1".to_string()));
     }
@@ -195,6 +198,7 @@ fn plan_of(arguments: &LoadArguments) -> Result<Plan, (u8, String)> {
     let default_duration = if trace.is_some() { None } else { Some(Duration::from_secs(10)) };
     Ok(Plan {
         address: arguments.target.address,
+        dialect: arguments.target.dialect,
         target: arguments.target.text.clone(),
         connections: arguments.connections as usize,
         pipeline: arguments.pipeline as usize,

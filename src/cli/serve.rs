@@ -25,6 +25,9 @@ pub struct ServeArguments {
     /// Address of the native listener; port 0 takes any [default: 127.0.0.1:7700]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
+    /// Address of a RESP listener (the protocol of Redis), like 127.0.0.1:6379 [default: none]
+    #[arg(long, value_name = "ADDR")]
+    resp: Option<SocketAddr>,
     /// Number of shards, one a core [default: the profile's data cores]
     #[arg(long, value_name = "N")]
     shards: Option<u16>,
@@ -63,6 +66,7 @@ pub fn run(arguments: ServeArguments) -> Outcome {
     let options = Options {
         profile: Some(arguments.profile).filter(|profile| profile.as_os_str() != "auto"),
         listen: arguments.listen,
+        resp: arguments.resp,
         shards: arguments.shards,
         cores: arguments.cores,
         memory: arguments.memory,

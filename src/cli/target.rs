@@ -1,31 +1,47 @@
-//! `native://host:port`, as the flags `--target` of all subcommands take it.
+//! `scheme://host:port`, as the flags `--target` of all subcommands take it.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+
+use spinetail::load::Dialect;
 
 /// A server to talk to.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// As it was written.
     pub text: String,
+    /// What it speaks.
+    pub dialect: Dialect,
     /// Where it listens.
     pub address: SocketAddr,
 }
 
-/// Reads a target.
+/// Reads the target of a command that speaks the native protocol.
 pub fn parse_target(text: &str) -> Result<Target, String> {
+    let target = parse_any_target(text)?;
+    match target.dialect {
+        Dialect::Native => Ok(target),
+        _ => Err(format!("'{text}': only 'load' speaks that; use native://host:port")),
+    }
+}
+
+/// Reads the target of a load.
+pub fn parse_any_target(text: &str) -> Result<Target, String> {
     let (scheme, rest) = text.split_once("://").unwrap_or(("native", text));
-    match scheme {
-        "native" => {}
-        "resp" | "memcached" | "l0" | "shm" => {
+    let dialect = match scheme {
+        "native" => Dialect::Native,
+        "resp" => Dialect::Resp,
+        "memcached" => Dialect::Memcached,
+        "echo" => Dialect::Echo,
+        "l0" | "shm" => {
             return Err(format!("{scheme}:// is planned and not spoken by this version; use native://host:port"));
         }
-        _ => return Err(format!("'{scheme}' is no protocol of ours; use native://host:port")),
-    }
+        _ => return Err(format!("'{scheme}' is no protocol of ours; use native, resp, memcached or echo://host:port")),
+    };
     let mut addresses = rest
         .to_socket_addrs()
         .map_err(|error| format!("'{rest}' is no address: {error}; write host:port, like 127.0.0.1:7700"))?;
     let address = addresses.next().ok_or_else(|| format!("'{rest}' has no address"))?;
-    Ok(Target { text: format!("native://{rest}"), address })
+    Ok(Target { text: format!("{scheme}://{rest}"), dialect, address })
 }
 
 /// Reads a list of cores: `0,2-5`.

@@ -6,11 +6,11 @@ use crate::base::hash::KeyHash;
 use crate::base::time::Instant;
 use crate::cache::{Condition, Put, Refused, Store};
 use crate::observe::{Operation, ShardCounters};
-use crate::wire::{Command, Mode, Reply, Request, Status, native};
+use crate::wire::{Codec, Command, Mode, Reply, Request, Status, native};
 
 /// Applies a request about a key and appends its reply to `out`.
 #[inline]
-pub fn apply<M: DerefMut<Target = [u8]>>(
+pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
     store: &mut Store<M>,
     counters: &ShardCounters,
     request: &Request<'_>,
@@ -19,7 +19,7 @@ pub fn apply<M: DerefMut<Target = [u8]>>(
     out: &mut Vec<u8>,
 ) {
     let opcode = native::opcode_of(&request.command);
-    let mut answer = |reply: Reply<'_>| native::encode_reply(request.id, opcode, &reply, out);
+    let mut answer = |reply: Reply<'_>| C::encode_reply(request.id, opcode, &reply, out);
     match request.command {
         Command::Get { key } => {
             let found = match request.want_version {

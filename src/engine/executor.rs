@@ -33,6 +33,7 @@ use crate::base::limits;
 use crate::cache::{Accounting, Config, Store};
 use crate::engine::budget::Budget;
 use crate::engine::post::{self, Post};
+use crate::engine::session::Protocol;
 use crate::engine::shard::{Control, Neighbour, Shard, Shared};
 use crate::host::memory::{Arena, PageWish};
 use crate::net::{EpollNetwork, Network, RingNetwork, WakeTarget, Waker};
@@ -67,8 +68,10 @@ pub struct Plan {
     pub cores: Vec<usize>,
     /// The NUMA node of each shard's core, where memory is bound.
     pub nodes: Vec<Option<usize>>,
-    /// One listener for each shard.
+    /// Native listeners, one for each shard.
     pub listeners: Vec<TcpListener>,
+    /// RESP listeners, one for each shard, or none.
+    pub resp_listeners: Vec<TcpListener>,
     /// How memory is divided.
     pub budget: Budget,
     /// Which pages to ask for.
@@ -108,7 +111,7 @@ struct Granted {
 struct Parts {
     id: ShardId,
     node: Option<usize>,
-    listener: TcpListener,
+    listeners: Vec<(TcpListener, Protocol)>,
     post: Post,
     neighbours: Vec<Neighbour>,
     control: Receiver<Control>,
@@ -149,11 +152,15 @@ pub fn start(plan: Plan) -> Result<Running, String> {
     }
     let mut threads = Vec::new();
     let parts = wakes.into_iter().zip(receivers).zip(plan.listeners).zip(posts).zip(plan.nodes);
+    let mut resp_listeners = plan.resp_listeners.into_iter();
     for (number, ((((wake, control), listener), post), node)) in parts.enumerate() {
         let parts = Parts {
             id: ShardId(number as u16),
             node,
-            listener,
+            listeners: [Some((listener, Protocol::Native)), resp_listeners.next().map(|it| (it, Protocol::Resp))]
+                .into_iter()
+                .flatten()
+                .collect(),
             post,
             neighbours: neighbours
                 .iter()
@@ -281,7 +288,11 @@ fn build<N: Network>(
         Config { segment_bytes: parts.budget.segment_bytes, seed: parts.shared.seed, accounting: Accounting::Memory };
     let store = Store::new(arena, config);
     let mut net = network(parts.wake).map_err(|error| format!("shard {}: no network: {error}", parts.id))?;
-    net.listen(parts.listener).map_err(|error| format!("shard {}: cannot listen: {error}", parts.id))?;
+    let mut protocols = Vec::new();
+    for (listener, protocol) in parts.listeners {
+        net.listen(listener).map_err(|error| format!("shard {}: cannot listen: {error}", parts.id))?;
+        protocols.push(protocol);
+    }
     let shard = Shard::new(
         parts.id,
         net,
@@ -290,6 +301,7 @@ fn build<N: Network>(
         parts.neighbours,
         parts.control,
         parts.shared,
+        protocols,
         parts.budget.connection_bytes,
     );
     Ok((shard, granted))
@@ -301,21 +313,20 @@ async fn drive(mut shard: Shard<RingNetwork, Arena>, wake: WakeTarget, poll: Pol
     let event = wake.event().try_clone_to_owned().map_err(|error| format!("no second eventfd: {error}"))?;
     // SAFETY: the descriptor is a duplicate that BufferedFile alone owns from here on.
     let event = unsafe { BufferedFile::from_raw_fd(event.into_raw_fd()) };
-    let mut yielded = Instant::now();
-    let mut idle_since: Option<Instant> = None;
+    let mut yielded = Duration::ZERO;
+    let mut idle_since: Option<Duration> = None;
     while !shard.is_done() {
         let worked = shard.turn()?;
-        let now = Instant::now();
-        if now.duration_since(yielded).as_micros() as u64 >= limits::YIELD_US {
+        let now = shard.turn_began();
+        if now.saturating_sub(yielded).as_micros() as u64 >= limits::YIELD_US {
             glommio::executor().yield_task_queue_now().await;
-            yielded = Instant::now();
+            yielded = now;
         }
         if worked || poll == PollMode::Spin {
             idle_since = None;
-            std::hint::spin_loop();
             continue;
         }
-        let idle = now.duration_since(*idle_since.get_or_insert(now));
+        let idle = now - *idle_since.get_or_insert(now);
         if idle.as_micros() as u64 >= limits::SPIN_BEFORE_PARK_US && shard.arm() {
             let read = event.read_at(0, 8).await;
             shard.disarm();

@@ -10,13 +10,17 @@
 //! - `budget`: how a server's memory is divided
 //! - `session`: one connection's place in its stream of requests, and the replies it waits for
 //! - `apply`: one request against the store
+//! - `batch`: the requests in a piece of a connection's stream, answered in order
+//! - `core`: sessions and the bounds on what each may hold
 //! - `shard`: the turn of a shard: network, mail, control, housekeeping
 //! - `post`: what one shard has under way at the others
 //! - `mailbox`: the ring between two shards
 //! - `executor`: who calls the turns: a glommio executor, or a plain thread where io_uring is refused
 
 mod apply;
+mod batch;
 pub mod budget;
+mod core;
 mod executor;
 pub mod mailbox;
 mod post;

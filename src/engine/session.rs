@@ -14,13 +14,31 @@ use std::collections::VecDeque;
 use crate::base::id::ConnectionId;
 use crate::base::time::Instant;
 
+/// The protocol a connection speaks, by the listener it came in at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// The native binary protocol.
+    #[default]
+    Native,
+    /// RESP2.
+    Resp,
+}
+
 /// A connection as the engine knows it.
 #[derive(Default)]
 pub struct Session {
     /// Whose it is.
     pub id: ConnectionId,
-    /// Bytes of a frame that is incomplete or was held back.
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Bytes that are incomplete or were held back, those before `pending_from` served already.
     pub pending: Vec<u8>,
+    /// See `pending`.
+    pub pending_from: usize,
+    /// The turn of the shard in which it was last served, and how much of its share it has used there.
+    pub turn: u64,
+    /// See `turn`.
+    pub served_in_turn: usize,
     /// How much of `pending` is counted against the shard's bound.
     pub counted: usize,
     /// When bytes last arrived.
@@ -55,6 +73,8 @@ pub enum Bound {
     Replies,
     /// Too much is under way at another shard: tried again every turn.
     Mailbox,
+    /// It has had its share of this turn: goes on in the next.
+    Turn,
 }
 
 enum Awaited {
@@ -63,10 +83,29 @@ enum Awaited {
     Ready(Vec<u8>),
 }
 
+impl Protocol {
+    /// As errors call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Native => "the native protocol",
+            Protocol::Resp => "RESP",
+        }
+    }
+}
+
 impl Session {
     /// The session of a fresh connection.
-    pub fn new(id: ConnectionId) -> Session {
-        Session { id, ..Session::default() }
+    pub fn new(id: ConnectionId, protocol: Protocol) -> Session {
+        Session { id, protocol, ..Session::default() }
+    }
+
+    /// Gives it its share of the shard's turn number `turn`, if it has not had it yet.
+    #[inline]
+    pub fn begin_turn(&mut self, turn: u64) {
+        if self.turn != turn {
+            self.turn = turn;
+            self.served_in_turn = 0;
+        }
     }
 
     /// Whether replies may go straight to the output.

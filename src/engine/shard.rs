@@ -7,22 +7,25 @@ use std::collections::VecDeque;
 use std::ops::DerefMut;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender};
 
 use crate::base::hash::HashSeed;
-use crate::base::id::{ConnectionId, ShardId};
+use crate::base::id::ShardId;
 use crate::base::limits;
 use crate::base::time::Instant;
 use crate::cache::Store;
-use crate::engine::apply::{apply, operation_of};
+use crate::engine::apply::apply;
+use crate::engine::core::Core;
 use crate::engine::post::Post;
-use crate::engine::session::{Bound, Session};
+use crate::engine::session::{Bound, Protocol};
 use crate::net::{Flow, Handler, Network, Waker};
-use crate::observe::service::{BatchCounts, Published};
-use crate::observe::{ServiceTimes, ShardCounters, stats_text};
-use crate::wire::native::{self, Decoded, Refusal, ServerHello};
-use crate::wire::{Command, Reply, Request, Status};
+use crate::observe::service::Published;
+use crate::observe::{ServiceTimes, ShardCounters};
+use crate::wire::native::{self, Native};
+use crate::wire::resp::Resp;
+use crate::wire::{Codec, Decoded};
 
 /// What all shards of a process share, for reading.
 pub struct Shared {
@@ -62,45 +65,6 @@ pub struct Shard<N, M> {
     core: Core<M>,
 }
 
-/// A shard without its network, so that the network can call it.
-pub struct Core<M> {
-    id: ShardId,
-    shared: Arc<Shared>,
-    store: Store<M>,
-    sessions: Vec<Option<Box<Session>>>,
-    post: Post,
-    neighbours: Vec<Neighbour>,
-    control: Receiver<Control>,
-    now: Instant,
-    value_bytes_max: usize,
-    /// Bytes that connections may buffer, each way.
-    buffer_bytes_max: usize,
-    output_bytes_high: usize,
-    /// Bytes of output that have not left.
-    output_bytes: usize,
-    /// What a reply from another shard is expected to hold: the largest lately, slowly forgotten. It
-    /// begins high, so that the first deep pipeline of large values does not overrun the bound.
-    reply_estimate: usize,
-    /// Bytes of incomplete and held-back requests.
-    pending_bytes: usize,
-    /// Connections that were held back by a bound, to be tried again in the next turn.
-    held: Vec<ConnectionId>,
-    /// Connections held back by [`Bound::Memory`], in order.
-    starved: VecDeque<ConnectionId>,
-    times: ServiceTimes,
-    swept_at: Instant,
-    published_at: Instant,
-    stopping: Option<Instant>,
-    last_work: Instant,
-}
-
-/// What came of one request.
-enum Served {
-    Done,
-    Blocked,
-    Detach,
-}
-
 impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
     #[expect(clippy::too_many_arguments, reason = "the parts of a shard, put together in one place")]
     pub fn new(
@@ -111,6 +75,7 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         neighbours: Vec<Neighbour>,
         control: Receiver<Control>,
         shared: Arc<Shared>,
+        protocols: Vec<Protocol>,
         connection_bytes: u64,
     ) -> Shard<N, M> {
         let value_bytes_max = Store::<M>::value_bytes_max(store.item_bytes_max(), limits::KEY_BYTES_MAX);
@@ -126,6 +91,7 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
             neighbours,
             control,
             now: Instant::default(),
+            protocols,
             value_bytes_max,
             buffer_bytes_max,
             output_bytes_high: (buffer_bytes_max / 8).clamp(16 << 10, limits::OUTPUT_BYTES_HIGH),
@@ -134,6 +100,11 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
             pending_bytes: 0,
             held: Vec::new(),
             starved: VecDeque::new(),
+            turn_began_ns: 0,
+            worked: false,
+            batch_began_ns: 0,
+            turn: 0,
+            forward_scratch: Vec::new(),
             times: ServiceTimes::new(),
             swept_at: Instant::default(),
             published_at: Instant::default(),
@@ -145,7 +116,10 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
 
     /// Does what there is to do. Answers whether there was anything.
     pub fn turn(&mut self) -> Result<bool, String> {
-        self.core.now = Instant::from_ms(self.core.shared.started.elapsed().as_millis() as u64);
+        if !self.core.worked {
+            self.spin();
+        }
+        self.core.begin_turn();
         let now = self.core.now;
         let polled = self.net.poll(&mut self.core, now);
         let mut worked = polled.map_err(|error| format!("shard {}: the network failed: {error}", self.core.id))?;
@@ -172,6 +146,7 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         if worked {
             self.core.last_work = now;
         }
+        self.core.worked = worked;
         Ok(worked)
     }
 
@@ -208,12 +183,30 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         &mut self.net
     }
 
+    /// Looks for work a few times between two readings of the clock, which cost ten times a look here.
+    #[inline]
+    fn spin(&mut self) {
+        for _ in 0..limits::LOOKS_PER_TURN {
+            if self.net.is_ready() || self.core.post.has_mail() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// When the last turn began, by the clock of the process.
+    pub fn turn_began(&self) -> Duration {
+        Duration::from_nanos(self.core.turn_began_ns)
+    }
+
     fn take_mail(&mut self) -> bool {
         let core = &mut self.core;
         let counters = &core.shared.counters[core.id.0 as usize];
         let (store, now, value_bytes_max) = (&mut core.store, core.now, core.value_bytes_max);
         let served = core.post.serve(|forward| match native::decode(&forward.frame, value_bytes_max) {
-            Decoded::Request(request, _) => apply(store, counters, &request, forward.hash, now, &mut forward.reply),
+            Decoded::Request(request, _) => {
+                apply::<Native, M>(store, counters, &request, forward.hash, now, &mut forward.reply)
+            }
             other => panic!("a shard forwarded what does not decode: {other:?}"),
         });
         counters.forwarded_in.add(served as u64);
@@ -228,7 +221,10 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
                 && let Some(session) = core.sessions.get_mut(id.slot as usize).and_then(Option::as_mut)
                 && session.id == id
             {
-                let reply = std::mem::take(&mut forward.reply);
+                let mut reply = std::mem::take(&mut forward.reply);
+                if session.protocol == Protocol::Resp {
+                    reply = translated::<Resp>(&reply);
+                }
                 core.output_bytes += reply.len();
                 core.reply_estimate = match core.reply_estimate {
                     estimate if reply.len() >= estimate => reply.len(),
@@ -254,7 +250,7 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
             match message {
                 Control::Adopt { socket, hello_id, pending } => {
                     let Some(id) = self.net.adopt(socket, self.core.now) else { continue };
-                    self.core.opened(id);
+                    self.core.opened(id, NATIVE_LISTENER);
                     let Some(out) = self.net.output(id) else { continue };
                     self.core.greet(id, hello_id, out);
                     if !pending.is_empty() {
@@ -321,401 +317,23 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
     }
 }
 
-impl<M: DerefMut<Target = [u8]>> Core<M> {
-    fn counters(&self) -> &ShardCounters {
-        &self.shared.counters[self.id.0 as usize]
+/// A native reply as another protocol writes it.
+fn translated<C: Codec>(reply: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(reply.len());
+    match native::decode_reply(reply) {
+        Ok(Some((frame, _))) => C::encode_reply(frame.id, frame.opcode, &frame.reply, &mut out),
+        other => panic!("a shard answered what does not decode: {other:?}"),
     }
-
-    /// Serves the requests in `bytes`. Answers how many bytes were used, and how to go on.
-    fn serve(&mut self, id: ConnectionId, session: &mut Session, bytes: &[u8], out: &mut Vec<u8>) -> (usize, Flow) {
-        let before = session.output_bytes();
-        let (used, flow) = self.serve_counted(id, session, bytes, out, before);
-        self.output_bytes += session.output_bytes() - before;
-        (used, flow)
-    }
-
-    fn serve_counted(
-        &mut self,
-        id: ConnectionId,
-        session: &mut Session,
-        bytes: &[u8],
-        out: &mut Vec<u8>,
-        counted: usize,
-    ) -> (usize, Flow) {
-        let started = std::time::Instant::now();
-        let mut counts = BatchCounts::default();
-        let (mut at, mut flow) = (0, Flow::Continue);
-        session.blocked = None;
-        loop {
-            let skipped = session.skip.min((bytes.len() - at) as u64);
-            session.skip -= skipped;
-            at += skipped as usize;
-            if at == bytes.len() || session.closing {
-                break;
-            }
-            if let Some(bound) = self.bound_reached(session, session.output_bytes() - counted) {
-                session.blocked = Some(bound);
-                flow = Flow::Pause;
-                break;
-            }
-            match native::decode(&bytes[at..], self.value_bytes_max) {
-                Decoded::Request(request, length) => {
-                    counts.count(operation_of(&request.command));
-                    match self.dispatch(id, session, &request, &bytes[at..at + length], out) {
-                        Served::Done => at += length,
-                        Served::Blocked => {
-                            session.blocked = Some(Bound::Mailbox);
-                            flow = Flow::Pause;
-                            break;
-                        }
-                        Served::Detach => {
-                            at += length;
-                            flow = Flow::Detach;
-                            break;
-                        }
-                    }
-                }
-                Decoded::Incomplete(needed) => {
-                    if self.may_keep(session, bytes.len() - at, needed) {
-                        break;
-                    }
-                    self.counters().refused_busy.add(1);
-                    let header = &bytes[at..];
-                    let id = u32::from_le_bytes([header[12], header[13], header[14], header[15]]);
-                    self.refuse(
-                        session,
-                        Refusal { id, opcode: header[2], status: Status::Busy, frame_bytes: needed as u64 },
-                        out,
-                    );
-                }
-                Decoded::Refused(refusal) => {
-                    self.counters().refused.add(1);
-                    self.refuse(session, refusal, out);
-                    if refusal.status.closes() {
-                        self.counters().malformed.add(1);
-                        session.closing = true;
-                        flow = if session.is_in_order() { Flow::Close } else { Flow::Pause };
-                        break;
-                    }
-                }
-            }
-        }
-        self.times.record(counts, started.elapsed().as_nanos() as u64);
-        (at, flow)
-    }
-
-    /// Answers a refused frame and passes over it.
-    fn refuse(&mut self, session: &mut Session, refusal: Refusal, out: &mut Vec<u8>) {
-        let text = match refusal.status {
-            Status::KeyLength => format!("keys have 1 to {} bytes", limits::KEY_BYTES_MAX),
-            Status::ValueTooLarge => format!("values have at most {} bytes on this server", self.value_bytes_max),
-            Status::Malformed => "this port speaks the native protocol; the frame is none".to_string(),
-            Status::UnsupportedVersion => format!("this server speaks version {}", native::VERSION),
-            Status::Busy => "no buffer memory for this frame now, try again".to_string(),
-            _ => String::new(),
-        };
-        let reply = Reply { status: refusal.status, value: text.as_bytes(), number: 0 };
-        session.reply(out, |to| native::encode_reply(refusal.id, refusal.opcode, &reply, to));
-        session.skip = refusal.frame_bytes;
-    }
-
-    #[inline]
-    fn dispatch(
-        &mut self,
-        id: ConnectionId,
-        session: &mut Session,
-        request: &Request<'_>,
-        frame: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Served {
-        if let Some(key) = request.command.key() {
-            let hash = self.shared.seed.hash(key);
-            let owner = hash.shard(self.shared.counters.len() as u16);
-            if owner != self.id {
-                if !self.post.has_room(owner, frame.len()) {
-                    return Served::Blocked;
-                }
-                let sequence = session.await_remote(1);
-                self.post.send(owner, id, sequence, hash, frame);
-                self.counters().forwarded_out.add(1);
-                return Served::Done;
-            }
-            let (store, counters, now) = (&mut self.store, &self.shared.counters[self.id.0 as usize], self.now);
-            session.reply(out, |to| apply(store, counters, request, hash, now, to));
-            return Served::Done;
-        }
-        self.dispatch_keyless(id, session, request, frame, out)
-    }
-
-    fn dispatch_keyless(
-        &mut self,
-        id: ConnectionId,
-        session: &mut Session,
-        request: &Request<'_>,
-        frame: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Served {
-        match request.command {
-            Command::Hello { shard: Some(shard) }
-                if shard != self.id.0 && (shard as usize) < self.neighbours.len() && session.is_in_order() =>
-            {
-                session.moving = Some((shard, request.id));
-                return Served::Detach;
-            }
-            Command::Hello { .. } => {
-                session.reply(out, |to| self.answer_hello(request.id, to));
-            }
-            Command::Stats => {
-                let text = stats_text(self.shared.counters.iter());
-                let reply = Reply { status: Status::Ok, value: text.as_bytes(), number: 0 };
-                session.reply(out, |to| native::encode_reply(request.id, frame[2], &reply, to));
-            }
-            Command::Flush if self.post.peer_count() > 0 => {
-                if !self.post.all_have_room() {
-                    return Served::Blocked;
-                }
-                self.store.flush();
-                let sequence = session.await_remote(self.post.peer_count() as u16);
-                self.post.send_to_all(id, sequence, frame);
-            }
-            _ => {
-                let hash = self.shared.seed.hash(&[]);
-                let (store, counters, now) = (&mut self.store, &self.shared.counters[self.id.0 as usize], self.now);
-                session.reply(out, |to| apply(store, counters, request, hash, now, to));
-            }
-        }
-        Served::Done
-    }
-
-    /// Answers the HELLO that brought a connection here.
-    fn greet(&mut self, id: ConnectionId, hello_id: u32, out: &mut Vec<u8>) {
-        let before = out.len();
-        self.answer_hello(hello_id, out);
-        let written = out.len() - before;
-        self.output_bytes += written;
-        if let Some(session) = self.session_mut(id) {
-            session.unsent += written;
-        }
-    }
-
-    fn answer_hello(&self, id: u32, out: &mut Vec<u8>) {
-        let hello = ServerHello {
-            shard_count: self.shared.counters.len() as u16,
-            shard: self.id.0,
-            key_bytes_max: limits::KEY_BYTES_MAX as u32,
-            value_bytes_max: self.value_bytes_max as u32,
-            hash_seed: self.shared.seed.0,
-            server: concat!("spinetail ", env!("CARGO_PKG_VERSION")).to_string(),
-        };
-        let value = hello.encode();
-        let opcode = native::opcode_of(&Command::Hello { shard: None });
-        native::encode_reply(id, opcode, &Reply { status: Status::Ok, value: &value, number: 0 }, out);
-    }
-
-    /// The bound that keeps a connection from being answered more; `fresh` is output of its own not
-    /// counted yet. Below half of the shard's output memory everybody may go on; above it
-    /// only those who have nothing waiting, up to the whole.
-    fn bound_reached(&self, session: &Session, fresh: usize) -> Option<Bound> {
-        let expected = self.post.under_way() * self.reply_estimate;
-        let total = self.output_bytes + fresh + expected;
-        let has_waiting = session.output_bytes() > 0 || !session.is_in_order();
-        if session.output_bytes() >= self.output_bytes_high {
-            Some(Bound::Output)
-        } else if session.awaited_count() >= limits::FORWARDED_MAX {
-            Some(Bound::Replies)
-        } else if total >= self.buffer_bytes_max || (total >= self.buffer_bytes_max / 2 && has_waiting) {
-            Some(Bound::Memory)
-        } else {
-            None
-        }
-    }
-
-    /// Whether the `arrived` first bytes of a frame of `needed` may be kept until the rest comes.
-    /// Only what has arrived counts: a promise in a header takes nothing from others.
-    fn may_keep(&self, session: &Session, arrived: usize, needed: usize) -> bool {
-        let extra = arrived.saturating_sub(session.counted);
-        needed <= limits::SMALL_FRAME_BYTES || self.pending_bytes + extra <= self.buffer_bytes_max
-    }
-
-    /// Keeps what was not used for the next call, and the books right.
-    fn keep(&mut self, session: &mut Session, mut bytes: Vec<u8>, used: usize) {
-        bytes.drain(..used);
-        self.pending_bytes = self.pending_bytes + bytes.len() - session.counted;
-        session.counted = bytes.len();
-        if bytes.is_empty() && bytes.capacity() > limits::SMALL_FRAME_BYTES {
-            bytes = Vec::new(); // a large buffer is given back, a small one kept for the next fragment
-        }
-        session.pending = bytes;
-    }
-
-    fn may_go_on(&mut self, id: ConnectionId) -> bool {
-        let Some(session) = self.sessions.get(id.slot as usize).and_then(Option::as_ref) else { return false };
-        let bound = self.bound_reached(session, 0);
-        if let Some(session) = self.session_mut(id)
-            && bound.is_some()
-        {
-            session.blocked = bound;
-        }
-        bound.is_none()
-    }
-
-    /// Puts a connection on the list of those to try again, once.
-    fn hold(&mut self, id: ConnectionId) {
-        if let Some(session) = self.session_mut(id)
-            && !session.held
-        {
-            session.held = true;
-            self.held.push(id);
-        }
-    }
-
-    /// Files a blocked connection where the event that frees it will find it.
-    fn wait(&mut self, id: ConnectionId) {
-        match self.session_mut(id).and_then(|session| session.blocked) {
-            Some(Bound::Mailbox) => self.hold(id),
-            Some(Bound::Memory) => {
-                if let Some(session) = self.session_mut(id)
-                    && !session.held
-                {
-                    session.held = true;
-                    self.starved.push_back(id);
-                }
-            }
-            Some(Bound::Output | Bound::Replies) | None => {}
-        }
-    }
-
-    /// Some output has left or will never be sent: those who starved may try again.
-    fn output_freed(&mut self, bytes: usize) {
-        self.output_bytes -= bytes;
-        for _ in 0..STARVED_PER_SEND {
-            let Some(id) = self.starved.pop_front() else { return };
-            if let Some(session) = self.session_mut(id) {
-                session.held = false;
-                self.hold(id);
-            }
-        }
-    }
-
-    /// Connections that began a request and have sent nothing of the rest for too long.
-    fn half_sent(&self) -> Vec<ConnectionId> {
-        let late = |session: &Session| {
-            let waits = !session.pending.is_empty() && session.blocked.is_none() && session.moving.is_none();
-            waits && session.arrived.ms_until(self.now) >= limits::RECEIVE_STALL_MS
-        };
-        let sessions = self.sessions.iter().flatten();
-        sessions.filter(|session| late(session)).map(|session| session.id).collect()
-    }
-
-    fn session_mut(&mut self, id: ConnectionId) -> Option<&mut Session> {
-        self.sessions.get_mut(id.slot as usize)?.as_deref_mut().filter(|session| session.id == id)
-    }
-
-    fn session(&mut self, id: ConnectionId) -> Option<Box<Session>> {
-        self.sessions.get_mut(id.slot as usize)?.take_if(|session| session.id == id)
-    }
+    out
 }
 
-impl<M: DerefMut<Target = [u8]>> Handler for Core<M> {
-    fn opened(&mut self, id: ConnectionId) {
-        let slot = id.slot as usize;
-        if self.sessions.len() <= slot {
-            self.sessions.resize_with(slot + 1, || None);
-        }
-        self.sessions[slot] = Some(Box::new(Session::new(id)));
-        self.counters().connections_opened.add(1);
-    }
-
-    fn received(&mut self, id: ConnectionId, bytes: &[u8], out: &mut Vec<u8>) -> Flow {
-        self.counters().received_bytes.add(bytes.len() as u64);
-        let Some(mut session) = self.session(id) else { return Flow::Close };
-        if !bytes.is_empty() {
-            session.arrived = self.now;
-        }
-        let mut flow = if session.moving.is_some() {
-            session.pending.extend_from_slice(bytes);
-            Flow::Detach
-        } else if session.pending.is_empty() {
-            // The common case: whole requests, decoded where the kernel put them.
-            let (used, flow) = self.serve(id, &mut session, bytes, out);
-            if used < bytes.len() {
-                let rest = bytes[used..].to_vec();
-                self.keep(&mut session, rest, 0);
-            }
-            flow
-        } else {
-            let mut pending = std::mem::take(&mut session.pending);
-            pending.extend_from_slice(bytes);
-            let (used, flow) = self.serve(id, &mut session, &pending, out);
-            self.keep(&mut session, pending, used);
-            flow
-        };
-        if session.is_over() && flow != Flow::Detach {
-            flow = Flow::Close;
-        }
-        let blocked = session.blocked.is_some();
-        self.sessions[id.slot as usize] = Some(session);
-        if blocked {
-            self.wait(id);
-        }
-        flow
-    }
-
-    fn ended(&mut self, id: ConnectionId) -> Flow {
-        match self.session_mut(id) {
-            // What it has asked is still answered: a client may close its sending side and wait.
-            Some(session) if !session.is_in_order() || session.blocked.is_some() => {
-                session.ended = true;
-                Flow::Pause
-            }
-            _ => Flow::Close,
-        }
-    }
-
-    fn sent(&mut self, id: ConnectionId, bytes: usize) {
-        self.counters().sent_bytes.add(bytes as u64);
-        // Freed before asked: the connection's own turn comes first.
-        self.output_freed(bytes);
-        let Some(session) = self.session_mut(id) else { return };
-        session.unsent -= bytes;
-        if matches!(session.blocked, Some(Bound::Output | Bound::Memory)) {
-            // It may stand among the starved already; whoever reads goes first, trying twice is harmless.
-            session.held = false;
-            self.hold(id);
-        }
-    }
-
-    fn closed(&mut self, id: ConnectionId, unsent: usize) {
-        self.counters().connections_closed.add(1);
-        let mut freed = unsent;
-        if let Some(session) = self.session(id) {
-            self.pending_bytes -= session.counted;
-            freed += session.ready_bytes();
-        }
-        self.output_freed(freed);
-    }
-
-    fn detached(&mut self, id: ConnectionId, socket: OwnedFd) {
-        let Some(mut session) = self.session(id) else { return };
-        self.pending_bytes -= session.counted;
-        self.counters().connections_closed.add(1);
-        let Some((shard, hello_id)) = session.moving else { return };
-        let neighbour = &self.neighbours[shard as usize];
-        let pending = std::mem::take(&mut session.pending);
-        // With a thousand connections waiting to move, one more is better closed than waited for.
-        if neighbour.control.try_send(Control::Adopt { socket, hello_id, pending }).is_ok() {
-            neighbour.waker.wake();
-        }
-    }
-}
-
+/// Connections that move between shards speak the native protocol, whose listener comes first.
+pub const NATIVE_LISTENER: usize = 0;
 /// The first estimate of a forwarded reply, unless values cannot be so large.
 const REPLY_ESTIMATE_FIRST: usize = 64 << 10;
 /// A smaller reply moves the estimate by one part in this many.
 const REPLY_ESTIMATE_MEMORY: usize = 16;
 /// Milliseconds of expiry sweeps that one turn makes up for.
 const EXPIRE_CATCH_UP_MS: u64 = 256;
-/// Starved connections that one send lets try again.
-const STARVED_PER_SEND: usize = 4;
 /// How often gauges and histograms are left for readers, and stalled peers looked for.
 const PUBLISH_MS: u64 = 250;

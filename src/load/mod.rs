@@ -8,11 +8,13 @@
 //!
 //! - `keys`: distributions over keys
 //! - `plan`: what a run consists of
+//! - `dialect`: what it speaks to the server
 //! - `work`: where a worker's next request comes from: a distribution, a trace, a fill
 //! - `worker`: one thread: issues what is due, reads what has come, records
 //! - `run`: workers together, fill, warm-up, the search for a rate that holds an objective
 //! - `outcome`, `report`: what is printed, and the picture of it
 
+pub mod dialect;
 pub mod keys;
 pub mod outcome;
 pub mod plan;
@@ -21,6 +23,7 @@ pub mod run;
 mod work;
 mod worker;
 
+pub use dialect::Dialect;
 pub use keys::Distribution;
 pub use outcome::Outcome;
 pub use plan::{Arrivals, Objective, Plan, Route};

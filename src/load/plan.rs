@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crate::base::units::parse_duration;
+use crate::load::dialect::Dialect;
 use crate::load::keys::Distribution;
 use crate::trace::Trace;
 
@@ -14,6 +15,8 @@ use crate::trace::Trace;
 pub struct Plan {
     /// Where the server listens.
     pub address: SocketAddr,
+    /// What it speaks.
+    pub dialect: Dialect,
     /// What to call it in the outcome.
     pub target: String,
     /// Connections, over all threads.

@@ -6,6 +6,7 @@
 //! when it is sent: the last one written before it.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,11 +20,12 @@ use crate::base::id::ConnectionId;
 use crate::base::limits;
 use crate::base::prng::{Prng, mix};
 use crate::base::time::Instant;
-use crate::client::Connection;
+use crate::client::{Connection, Error};
+use crate::load::dialect::{Answer, Dialect};
 use crate::load::plan::{Arrivals, Plan, Route};
 use crate::load::work::{Task, Work};
 use crate::net::{EpollNetwork, Flow, Handler, Network, WakeTarget};
-use crate::wire::{Command, Mode, Request, Status, native};
+use crate::wire::{Command, Mode, Status};
 
 /// What one worker has measured.
 pub struct Tally {
@@ -76,6 +78,7 @@ struct Group {
 }
 
 struct Core {
+    dialect: Dialect,
     peers: Vec<Peer>,
     tally: Tally,
     started: WallInstant,
@@ -119,6 +122,8 @@ struct Outstanding {
     task: Task,
     /// The version a GET must find, or a SET writes.
     version: u32,
+    /// Bytes of the request.
+    bytes: u32,
 }
 
 /// The versions written so far, by key number, and what makes this run's values its own.
@@ -138,7 +143,16 @@ impl Worker {
         let mut seed = HashSeed(0);
         let mut shard_count = 1;
         let mut route = plan.route;
-        for number in 0..share.max(1) {
+        if plan.dialect != Dialect::Native {
+            route = Route::Any;
+            groups.push(Group { connections: Vec::new(), next: 0 });
+            for _ in 0..share.max(1) {
+                let stream = connect(plan)?;
+                adopt(&mut net, stream, &mut peers, &mut groups[0])?;
+            }
+        }
+        let native_share = if plan.dialect == Dialect::Native { share.max(1) } else { 0 };
+        for number in 0..native_share {
             // A connection of its own for each shard, as long as there are enough.
             let shard = (route == Route::Owner && number > 0).then_some((number % shard_count) as u16);
             let connection = Connection::open(plan.address, shard, CONNECT_TIMEOUT)
@@ -157,12 +171,12 @@ impl Worker {
                     drop(connection);
                     let connection = Connection::open(plan.address, Some(0), CONNECT_TIMEOUT)
                         .map_err(|error| format!("{}: {error}", plan.target))?;
-                    adopt(&mut net, connection, &mut peers, &mut groups[0])?;
+                    adopt(&mut net, connection.into_stream(), &mut peers, &mut groups[0])?;
                     continue;
                 }
             }
             let group = if route == Route::Owner { served_by } else { 0 };
-            adopt(&mut net, connection, &mut peers, &mut groups[group])?;
+            adopt(&mut net, connection.into_stream(), &mut peers, &mut groups[group])?;
         }
         let verify = plan.verify.then(|| Verify {
             versions: vec![0; (plan.keys + workers as u64) as usize],
@@ -174,6 +188,7 @@ impl Worker {
         Ok(Worker {
             net,
             core: Core {
+                dialect: plan.dialect,
                 peers,
                 tally: Tally::new(),
                 started: WallInstant::now(),
@@ -372,19 +387,23 @@ impl Core {
         } else {
             Command::Get { key }
         };
-        native::encode_request(&Request { id, want_version: false, command }, out);
+        let before = out.len();
+        self.dialect.encode(id, command, out);
+        let bytes = (out.len() - before) as u32;
         self.under_way += 1;
-        self.peers[connection.slot as usize].outstanding.push_back(Outstanding { due_ns, id, task, version });
+        self.peers[connection.slot as usize].outstanding.push_back(Outstanding { due_ns, id, task, version, bytes });
     }
 
     /// Takes in one reply; answers what is to be written in consequence.
-    fn answered(&mut self, slot: usize, frame: &native::ReplyFrame<'_>, now_ns: u64) -> Result<Option<Task>, String> {
+    fn answered(&mut self, slot: usize, frame: &Answer<'_>, now_ns: u64) -> Result<Option<Task>, String> {
         let Some(sent) = self.peers[slot].outstanding.pop_front() else {
-            return Err(format!("a reply to request {} that was never sent", frame.id));
+            return Err("a reply to a request that was never sent".to_string());
         };
         self.under_way -= 1;
-        if sent.id != frame.id {
-            return Err(format!("the reply to request {} came in place of {}", frame.id, sent.id));
+        if let Some(id) = frame.id
+            && sent.id != id
+        {
+            return Err(format!("the reply to request {id} came in place of {}", sent.id));
         }
         let status = frame.reply.status;
         let is_miss = !sent.task.writes && status == Status::NotFound;
@@ -427,7 +446,10 @@ impl Core {
     fn serve(&mut self, id: ConnectionId, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, String> {
         let mut at = 0;
         let now_ns = self.now_ns();
-        while let Some((frame, length)) = native::decode_reply(&bytes[at..])? {
+        let slot = id.slot as usize;
+        loop {
+            let request_bytes = self.peers[slot].outstanding.front().map_or(0, |sent| sent.bytes as usize);
+            let Some((frame, length)) = self.dialect.decode(&bytes[at..], request_bytes)? else { break };
             at += length;
             if let Some(write) = self.answered(id.slot as usize, &frame, now_ns)? {
                 self.encode(id, write, now_ns, out);
@@ -438,7 +460,7 @@ impl Core {
 }
 
 impl Handler for Core {
-    fn opened(&mut self, _id: ConnectionId) {}
+    fn opened(&mut self, _id: ConnectionId, _listener: usize) {}
 
     fn received(&mut self, id: ConnectionId, bytes: &[u8], out: &mut Vec<u8>) -> Flow {
         let mut partial = std::mem::take(&mut self.peers[id.slot as usize].partial);
@@ -551,13 +573,20 @@ impl Tally {
     }
 }
 
+/// A connection to a server that needs no greeting.
+fn connect(plan: &Plan) -> Result<TcpStream, String> {
+    let stream = TcpStream::connect_timeout(&plan.address, CONNECT_TIMEOUT)
+        .and_then(|stream| stream.set_nodelay(true).map(|()| stream));
+    stream.map_err(|error| format!("{}: {}", plan.target, Error::from(error)))
+}
+
 fn adopt(
     net: &mut EpollNetwork,
-    connection: Connection,
+    stream: TcpStream,
     peers: &mut Vec<Peer>,
     group: &mut Group,
 ) -> Result<(), String> {
-    let socket = OwnedFd::from(connection.into_stream());
+    let socket = OwnedFd::from(stream);
     let id = net.adopt(socket, Instant::default()).ok_or("too many connections for one load thread")?;
     assert_eq!(id.slot as usize, peers.len(), "slots of a fresh table are given in order");
     peers.push(Peer { alive: true, ..Peer::default() });

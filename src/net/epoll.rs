@@ -85,7 +85,7 @@ impl EpollNetwork {
                     let socket = OwnedFd::from(stream);
                     socket::set_nodelay(socket.as_raw_fd());
                     if let Some(id) = self.adopt(socket, now) {
-                        handler.opened(id);
+                        handler.opened(id, number);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -248,6 +248,10 @@ impl Network for EpollNetwork {
             self.settle(slot, handler, now);
         }
         Ok(worked)
+    }
+
+    fn is_ready(&mut self) -> bool {
+        true // only the kernel knows
     }
 
     fn output(&mut self, id: ConnectionId) -> Option<&mut Vec<u8>> {

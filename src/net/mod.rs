@@ -34,8 +34,8 @@ use crate::base::time::Instant;
 
 /// What a driver of connections is told. Calls come from [`Network::poll`] only.
 pub trait Handler {
-    /// A peer has connected.
-    fn opened(&mut self, id: ConnectionId);
+    /// A peer has connected, to the listener that was given as number `listener`.
+    fn opened(&mut self, id: ConnectionId, listener: usize);
     /// Bytes have arrived. What is to be answered is appended to `out`.
     fn received(&mut self, id: ConnectionId, bytes: &[u8], out: &mut Vec<u8>) -> Flow;
     /// The peer has sent its last byte. `Flow::Close` sends what is in the output and closes;
@@ -72,6 +72,8 @@ pub trait Network {
     fn adopt(&mut self, socket: OwnedFd, now: Instant) -> Option<ConnectionId>;
     /// Handles what has happened, sends what is due. Answers whether there was anything.
     fn poll(&mut self, handler: &mut impl Handler, now: Instant) -> io::Result<bool>;
+    /// Whether [`Network::poll`] would find something, as far as that can be told without a system call.
+    fn is_ready(&mut self) -> bool;
     /// The output of a connection, to append to; what is in it goes out with the next poll.
     fn output(&mut self, id: ConnectionId) -> Option<&mut Vec<u8>>;
     /// Reads from a paused connection again.

@@ -130,7 +130,7 @@ impl RingNetwork {
             let socket = unsafe { OwnedFd::from_raw_fd(completion.result) };
             socket::set_nodelay(socket.as_raw_fd());
             if let Some(id) = self.adopt(socket, now) {
-                handler.opened(id);
+                handler.opened(id, listener);
             }
         }
         if !cqueue::more(completion.flags)
@@ -205,14 +205,10 @@ impl RingNetwork {
     fn settle(&mut self, slot: u32, handler: &mut impl Handler, now: Instant) -> io::Result<()> {
         let Some((id, connection)) = self.connections.in_slot(slot) else { return Ok(()) };
         connection.dirty = false;
-        let fd = types::Fd(connection.socket.as_raw_fd());
         if !connection.dead && !connection.sending && (!connection.unsent().is_empty() || connection.load(now)) {
-            connection.sending = true;
-            let bytes = connection.unsent();
-            let entry =
-                opcode::Send::new(fd, bytes.as_ptr(), bytes.len() as u32).flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL);
-            return self.push(entry.build().user_data(KIND_SEND << 56 | id.pack()));
+            self.send(id, handler, now)?;
         }
+        let Some(connection) = self.connections.get(id) else { return Ok(()) };
         if connection.closing && !connection.sending && connection.pending_bytes() == 0 && !connection.dead {
             socket::shutdown(connection.socket.as_raw_fd());
             connection.dead = true;
@@ -228,6 +224,7 @@ impl RingNetwork {
         let wanted = !connection.paused && !connection.detaching && !connection.closing;
         if wanted && !connection.receiving {
             connection.receiving = true;
+            let fd = types::Fd(connection.socket.as_raw_fd());
             let entry = opcode::RecvMulti::new(fd, ReceiveBuffers::GROUP).build();
             return self.push(entry.user_data(KIND_RECEIVE << 56 | id.pack()));
         }
@@ -243,6 +240,33 @@ impl RingNetwork {
             handler.detached(id, connection.socket);
         }
         Ok(())
+    }
+
+    /// Sends what is loaded: at once as far as the socket takes it, the rest by the ring. A send through
+    /// the ring costs its entry and its completion on top, 0.3 µs of 5.5 (0.24 µs a request for 0.23 at
+    /// depth 32); what it is needed for is to wait for room.
+    fn send(&mut self, id: ConnectionId, handler: &mut impl Handler, now: Instant) -> io::Result<()> {
+        let Some(connection) = self.connections.get(id) else { return Ok(()) };
+        match socket::send(&connection.socket, connection.unsent()) {
+            Ok(count) => {
+                connection.took(count, now);
+                handler.sent(id, count);
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(_) => {
+                socket::shutdown(connection.socket.as_raw_fd());
+                connection.dead = true;
+                return Ok(());
+            }
+        }
+        let Some(connection) = self.connections.get(id).filter(|connection| !connection.unsent().is_empty()) else {
+            return Ok(());
+        };
+        connection.sending = true;
+        let (fd, bytes) = (types::Fd(connection.socket.as_raw_fd()), connection.unsent());
+        let entry =
+            opcode::Send::new(fd, bytes.as_ptr(), bytes.len() as u32).flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL);
+        self.push(entry.build().user_data(KIND_SEND << 56 | id.pack()))
     }
 
     fn arm_listeners(&mut self, now: Instant) -> io::Result<()> {
@@ -279,10 +303,7 @@ impl Network for RingNetwork {
 
     fn poll(&mut self, handler: &mut impl Handler, now: Instant) -> io::Result<bool> {
         self.arm_listeners(now)?;
-        let ready = self.unsubmitted > 0 || !self.connections.dirty.is_empty() || {
-            let submission = self.ring.submission();
-            submission.taskrun() || submission.cq_overflow()
-        };
+        let ready = self.is_ready();
         if ready && self.connections.dirty.is_empty() {
             self.enter()?;
         }
@@ -305,13 +326,21 @@ impl Network for RingNetwork {
         let mut dirty = std::mem::take(&mut self.dirty_scratch);
         std::mem::swap(&mut dirty, &mut self.connections.dirty);
         for slot in dirty.drain(..) {
-            self.settle_fully(slot, handler, now)?;
+            self.settle(slot, handler, now)?;
         }
         self.dirty_scratch = dirty;
         if self.unsubmitted > 0 {
             self.enter()?;
         }
         Ok(true)
+    }
+
+    #[inline]
+    fn is_ready(&mut self) -> bool {
+        self.unsubmitted > 0 || !self.connections.dirty.is_empty() || {
+            let submission = self.ring.submission();
+            submission.taskrun() || submission.cq_overflow()
+        } || !self.ring.completion().is_empty()
     }
 
     fn output(&mut self, id: ConnectionId) -> Option<&mut Vec<u8>> {
@@ -353,10 +382,7 @@ impl Network for RingNetwork {
     fn arm(&mut self) -> bool {
         self.ring.completion().enable_eventfd();
         self.wake.fall_asleep();
-        let busy = self.unsubmitted > 0
-            || !self.connections.dirty.is_empty()
-            || self.ring.submission().taskrun()
-            || !self.ring.completion().is_empty();
+        let busy = self.is_ready();
         if busy {
             self.disarm();
         }
@@ -366,17 +392,6 @@ impl Network for RingNetwork {
     fn disarm(&mut self) {
         self.wake.wake_up();
         self.ring.completion().disable_eventfd();
-    }
-}
-
-impl RingNetwork {
-    /// A connection may need a send and a receive armed in one go.
-    fn settle_fully(&mut self, slot: u32, handler: &mut impl Handler, now: Instant) -> io::Result<()> {
-        self.settle(slot, handler, now)?;
-        let again = self.connections.in_slot(slot).is_some_and(|(_, connection)| {
-            connection.sending && !connection.receiving && !connection.paused && !connection.dead && !connection.closing
-        });
-        if again { self.settle(slot, handler, now) } else { Ok(()) }
     }
 }
 

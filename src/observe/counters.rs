@@ -82,6 +82,8 @@ counters! {
     received_bytes,
     /// Bytes sent.
     sent_bytes,
+    /// Nanoseconds of turns in which there was something to do.
+    busy_ns,
     /// Live entries.
     entries,
     /// Bytes of their keys and values.

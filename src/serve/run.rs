@@ -3,6 +3,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
 
 use crossbeam::channel::{Receiver, bounded, select};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -18,14 +19,18 @@ use crate::serve::settle::{Failure, Settled};
 pub fn run(settled: &Settled) -> Result<(), Failure> {
     // Before anything runs: a signal that comes early must not kill half a start.
     let signals = signals().map_err(|error| Failure::failed(format!("no signal handler: {error}")))?;
-    let listeners = socket::listen(settled.listen, settled.cores.len()).map_err(|error| occupied(settled, &error))?;
-    let address = listeners[0].local_addr().map_err(|error| Failure::failed(error.to_string()))?;
+    let (listeners, address) = listen("--listen", settled.listen, settled.cores.len())?;
+    let (resp_listeners, resp_address) = match settled.resp {
+        None => (Vec::new(), "-".to_string()),
+        Some(wanted) => listen("--resp", wanted, settled.cores.len())?,
+    };
     let running = engine::start(Plan {
         io: settled.io,
         poll: settled.poll,
         cores: settled.cores.clone(),
         nodes: settled.nodes.clone(),
         listeners,
+        resp_listeners,
         budget: settled.budget,
         pages: settled.pages,
         populate: settled.populate,
@@ -53,7 +58,7 @@ pub fn run(settled: &Settled) -> Result<(), Failure> {
     ));
     let mut stdout = io::stdout();
     // Whoever waits for this line has gone if it cannot be written; serving goes on.
-    let _ = writeln!(stdout, "ready native={address} resp=- memcached=- admin=- l0=-").and_then(|()| stdout.flush());
+    let _ = writeln!(stdout, "ready native={address} resp={resp_address} memcached=- admin=- l0=-").and_then(|()| stdout.flush());
 
     loop {
         select! {
@@ -94,18 +99,24 @@ fn signals() -> io::Result<Receiver<i32>> {
     Ok(receiver)
 }
 
-fn occupied(settled: &Settled, error: &io::Error) -> Failure {
-    let address = settled.listen;
+/// One listener for each shard, and the address they got.
+fn listen(flag: &str, wanted: SocketAddr, shards: usize) -> Result<(Vec<TcpListener>, String), Failure> {
+    let listeners = socket::listen(wanted, shards).map_err(|error| occupied(flag, wanted, &error))?;
+    let address = listeners[0].local_addr().map_err(|error| Failure::failed(error.to_string()))?;
+    Ok((listeners, address.to_string()))
+}
+
+fn occupied(flag: &str, address: SocketAddr, error: &io::Error) -> Failure {
     let remedy = match error.kind() {
         io::ErrorKind::AddrInUse => format!(
-            "another program listens there (see 'ss -ltnp sport = :{}'); stop it or give another --listen",
+            "another program listens there (see 'ss -ltnp sport = :{}'); stop it or give another {flag}",
             address.port()
         ),
         io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need CAP_NET_BIND_SERVICE; give another --listen".to_string()
+            format!("ports below 1024 need CAP_NET_BIND_SERVICE; give another {flag}")
         }
-        io::ErrorKind::AddrNotAvailable => "no interface has that address; give another --listen".to_string(),
-        _ => "give another --listen".to_string(),
+        io::ErrorKind::AddrNotAvailable => format!("no interface has that address; give another {flag}"),
+        _ => format!("give another {flag}"),
     };
     let status = if error.kind() == io::ErrorKind::PermissionDenied { 77 } else { 1 };
     Failure { status, reason: format!("cannot listen on {address}: {error}: {remedy}") }

@@ -21,6 +21,8 @@ pub struct Options {
     pub profile: Option<PathBuf>,
     /// Address of the native listener.
     pub listen: Option<SocketAddr>,
+    /// Address of the RESP listener, if there shall be one.
+    pub resp: Option<SocketAddr>,
     /// Shards.
     pub shards: Option<u16>,
     /// Cores of the shards.
@@ -40,6 +42,8 @@ pub struct Settled {
     pub profile: String,
     /// Address of the native listener.
     pub listen: SocketAddr,
+    /// Address of the RESP listener, if there shall be one.
+    pub resp: Option<SocketAddr>,
     /// One core for each shard.
     pub cores: Vec<usize>,
     /// The NUMA node of each, where memory is to be bound.
@@ -115,6 +119,7 @@ pub fn settle_on(
     Ok(Settled {
         profile: profile.machine.name.clone(),
         listen: options.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT))),
+        resp: options.resp,
         cores,
         nodes,
         memory_bytes,

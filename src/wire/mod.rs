@@ -5,9 +5,16 @@
 //!   bytes --decode--> Decoded { Request | Incomplete | Refused }      Reply --encode--> bytes
 //!
 //! - `request`: what can be asked and answered, whatever the protocol
-//! - `native`: the native binary protocol (RESP and memcached will stand beside it)
+//! - `codec`: what every protocol of a listener looks like to the engine
+//! - `native`: the native binary protocol
+//! - `resp`: RESP2, commands of one key
+//! - `memcached`: the client's side of the text protocol, for the load generator
 
+pub mod codec;
+pub mod memcached;
 pub mod native;
 pub mod request;
+pub mod resp;
 
+pub use codec::{Codec, Decoded, Local, Refusal};
 pub use request::{Command, Mode, Reply, Request, Status};

@@ -1,6 +1,7 @@
 #![doc = include_str!("native.md")]
 
 use crate::base::limits;
+use crate::wire::codec::{Codec, Decoded, Local, Refusal};
 use crate::wire::request::{Command, Mode, Reply, Request, Status};
 
 /// Bytes of a header, either way.
@@ -12,28 +13,23 @@ pub const REPLY_MAGIC: u8 = 0xb5;
 /// The protocol version spoken.
 pub const VERSION: u8 = 1;
 
-/// What the first bytes of a buffer are.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Decoded<'a> {
-    /// A whole request, and how many bytes it took.
-    Request(Request<'a>, usize),
-    /// The beginning of a frame of this many bytes (at least; more once its header is there).
-    Incomplete(usize),
-    /// Nothing that can be served.
-    Refused(Refusal),
-}
+/// The protocol, for listeners.
+pub struct Native;
 
-/// Why a frame is not served, and how to go on after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The request's id and opcode, as far as they can be told.
-    pub id: u32,
-    /// See `id`.
-    pub opcode: u8,
-    /// What to answer.
-    pub status: Status,
-    /// Bytes of the frame to pass over, those not yet arrived included.
-    pub frame_bytes: u64,
+impl Codec for Native {
+    #[inline]
+    fn decode(bytes: &[u8], value_bytes_max: usize) -> Decoded<'_> {
+        decode(bytes, value_bytes_max)
+    }
+
+    #[inline]
+    fn encode_reply(id: u32, opcode: u8, reply: &Reply<'_>, out: &mut Vec<u8>) {
+        encode_reply(id, opcode, reply, out);
+    }
+
+    fn encode_local(local: &Local<'_>, _out: &mut Vec<u8>) {
+        unreachable!("the native protocol has no requests of the codec's own, yet {local:?} came out of it");
+    }
 }
 
 /// Decodes the first request of `bytes`. `value_bytes_max` is the server's own limit.

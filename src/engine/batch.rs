@@ -1,0 +1,288 @@
+//! The requests in a piece of a connection's stream, answered in order.
+//!
+//! Requests are decoded a few ahead of the one that is applied, and the index line and the item each
+//! will read are asked for on the way; by the time its turn comes they have arrived:
+//!
+//!   decode, hash, prefetch bucket  | r5 | r6 | r7 | r8 |
+//!   prefetch item                  | r5 | r6 | r7 | r8 |
+//!   apply, encode                  | r5 | r6 | r7 | r8 |
+//!
+//! Forwarding and requests about the connection itself are rare and kept out of this path.
+
+use std::ops::DerefMut;
+
+use crate::base::hash::KeyHash;
+use crate::base::id::ConnectionId;
+use crate::base::limits;
+use crate::engine::apply::{apply, operation_of};
+use crate::engine::core::Core;
+use crate::engine::session::{Bound, Protocol, Session};
+use crate::net::Flow;
+use crate::observe::service::BatchCounts;
+use crate::observe::stats_text;
+use crate::wire::native::{self, Native};
+use crate::wire::resp::{self, Resp};
+use crate::wire::{Codec, Command, Decoded, Local, Refusal, Reply, Request, Status};
+
+/// A request that has been decoded and not yet applied.
+struct Ahead<'a> {
+    request: Request<'a>,
+    hash: KeyHash,
+    start: usize,
+    end: usize,
+}
+
+/// What came of one request.
+enum Served {
+    Done,
+    Blocked,
+    Detach,
+}
+
+impl<M: DerefMut<Target = [u8]>> Core<M> {
+    /// Serves the requests in `bytes`. Answers how many bytes were used, and how to go on.
+    #[inline]
+    pub(super) fn serve(
+        &mut self,
+        id: ConnectionId,
+        session: &mut Session,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+    ) -> (usize, Flow) {
+        let before = session.output_bytes();
+        let mut counts = BatchCounts::default();
+        let (used, flow) = match session.protocol {
+            Protocol::Native => self.serve_as::<Native>(id, session, bytes, out, &mut counts),
+            Protocol::Resp => self.serve_as::<Resp>(id, session, bytes, out, &mut counts),
+        };
+        let now_ns = self.shared.started.elapsed().as_nanos() as u64;
+        self.times.record(counts, now_ns - self.batch_began_ns);
+        self.batch_began_ns = now_ns;
+        self.output_bytes += session.output_bytes() - before;
+        (used, flow)
+    }
+
+    fn serve_as<C: Codec>(
+        &mut self,
+        id: ConnectionId,
+        session: &mut Session,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+        counts: &mut BatchCounts,
+    ) -> (usize, Flow) {
+        let counted = session.output_bytes();
+        let mut at = 0;
+        session.blocked = None;
+        loop {
+            let skipped = session.skip.min((bytes.len() - at) as u64);
+            session.skip -= skipped;
+            at += skipped as usize;
+            if at == bytes.len() || session.closing {
+                return (at, Flow::Continue);
+            }
+            let mut ahead = [const { None }; limits::REQUESTS_AHEAD];
+            let stopped_by = self.look_ahead::<C>(bytes, at, &mut ahead);
+            for Ahead { request, hash, start, end } in ahead.iter().map_while(Option::as_ref) {
+                if let Some(bound) = self.bound_reached(session, session.output_bytes() - counted) {
+                    session.blocked = Some(bound);
+                    return (at, Flow::Pause);
+                }
+                session.served_in_turn += 1 + (end - start) / BYTES_PER_SHARE;
+                counts.count(operation_of(&request.command));
+                match self.dispatch::<C>(id, session, request, *hash, out) {
+                    Served::Done => at = *end,
+                    Served::Blocked => {
+                        session.blocked = Some(Bound::Mailbox);
+                        return (at, Flow::Pause);
+                    }
+                    Served::Detach => return (*end, Flow::Detach),
+                }
+            }
+            match stopped_by {
+                None => {}
+                Some(Decoded::Request(..)) => unreachable!("a request does not stop the look ahead"),
+                Some(Decoded::Local(local, length)) => {
+                    at += length;
+                    session.reply(out, |to| C::encode_local(&local, to));
+                    if local == Local::Quit {
+                        session.closing = true;
+                        return (at, close_when_in_order(session));
+                    }
+                }
+                Some(Decoded::Incomplete(needed)) => {
+                    if self.may_keep(session, bytes.len() - at, needed) {
+                        return (at, Flow::Continue);
+                    }
+                    self.counters().refused_busy.add(1);
+                    self.refuse::<C>(session, busy(&bytes[at..], needed), out);
+                }
+                Some(Decoded::Refused(refusal)) => {
+                    if refusal.id != resp::SILENT {
+                        self.counters().refused.add(1);
+                    }
+                    self.refuse::<C>(session, refusal, out);
+                    if refusal.status.closes() {
+                        self.counters().malformed.add(1);
+                        session.closing = true;
+                        return (at, close_when_in_order(session));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Decodes requests from `at` on into `ahead` and asks for what they will read. Answers what it
+    /// stopped at, if not at the end of `ahead`.
+    #[inline]
+    fn look_ahead<'a, C: Codec>(
+        &self,
+        bytes: &'a [u8],
+        at: usize,
+        ahead: &mut [Option<Ahead<'a>>; limits::REQUESTS_AHEAD],
+    ) -> Option<Decoded<'a>> {
+        let mut start = at;
+        let mut count = 0;
+        let mut stopped_by = None;
+        while count < ahead.len() {
+            match C::decode(&bytes[start..], self.value_bytes_max) {
+                Decoded::Request(request, length) => {
+                    let hash = self.shared.seed.hash(request.command.key().unwrap_or_default());
+                    self.store.prefetch(hash);
+                    ahead[count] = Some(Ahead { request, hash, start, end: start + length });
+                    count += 1;
+                    start += length;
+                    if start == bytes.len() {
+                        break;
+                    }
+                }
+                other => {
+                    stopped_by = Some(other);
+                    break;
+                }
+            }
+        }
+        if count >= ITEMS_PREFETCHED_FROM {
+            for Ahead { hash, .. } in ahead[..count].iter().flatten() {
+                self.store.prefetch_item(*hash);
+            }
+        }
+        stopped_by
+    }
+
+    #[inline]
+    fn dispatch<C: Codec>(
+        &mut self,
+        id: ConnectionId,
+        session: &mut Session,
+        request: &Request<'_>,
+        hash: KeyHash,
+        out: &mut Vec<u8>,
+    ) -> Served {
+        if request.command.key().is_none() {
+            return self.dispatch_keyless::<C>(id, session, request, out);
+        }
+        if hash.shard(self.shared.counters.len() as u16) != self.id {
+            return self.forward(id, session, request, hash);
+        }
+        let (store, counters, now) = (&mut self.store, &self.shared.counters[self.id.0 as usize], self.now);
+        session.reply(out, |to| apply::<C, M>(store, counters, request, hash, now, to));
+        Served::Done
+    }
+
+    /// Sends a request to the shard that owns its key, as the native protocol has it.
+    #[cold]
+    fn forward(&mut self, id: ConnectionId, session: &mut Session, request: &Request<'_>, hash: KeyHash) -> Served {
+        let owner = hash.shard(self.shared.counters.len() as u16);
+        self.forward_scratch.clear();
+        native::encode_request(request, &mut self.forward_scratch);
+        if !self.post.has_room(owner, self.forward_scratch.len()) {
+            return Served::Blocked;
+        }
+        let sequence = session.await_remote(1);
+        self.post.send(owner, id, sequence, hash, &self.forward_scratch);
+        self.counters().forwarded_out.add(1);
+        Served::Done
+    }
+
+    #[cold]
+    fn dispatch_keyless<C: Codec>(
+        &mut self,
+        id: ConnectionId,
+        session: &mut Session,
+        request: &Request<'_>,
+        out: &mut Vec<u8>,
+    ) -> Served {
+        match request.command {
+            Command::Hello { shard: Some(shard) }
+                if shard != self.id.0
+                    && (shard as usize) < self.neighbours.len()
+                    && session.is_in_order() =>
+            {
+                session.moving = Some((shard, request.id));
+                return Served::Detach;
+            }
+            Command::Hello { .. } => {
+                session.reply(out, |to| self.answer_hello(request.id, to));
+            }
+            Command::Stats => {
+                let text = stats_text(self.shared.counters.iter());
+                let reply = Reply { status: Status::Ok, value: text.as_bytes(), number: 0 };
+                let opcode = native::opcode_of(&request.command);
+                session.reply(out, |to| C::encode_reply(request.id, opcode, &reply, to));
+            }
+            Command::Flush if self.post.peer_count() > 0 => {
+                if !self.post.all_have_room() {
+                    return Served::Blocked;
+                }
+                self.store.flush();
+                let sequence = session.await_remote(self.post.peer_count() as u16);
+                self.forward_scratch.clear();
+                native::encode_request(request, &mut self.forward_scratch);
+                self.post.send_to_all(id, sequence, &self.forward_scratch);
+            }
+            _ => {
+                let hash = self.shared.seed.hash(&[]);
+                let (store, counters, now) = (&mut self.store, &self.shared.counters[self.id.0 as usize], self.now);
+                session.reply(out, |to| apply::<C, M>(store, counters, request, hash, now, to));
+            }
+        }
+        Served::Done
+    }
+
+    /// Answers a refused frame and passes over it.
+    #[cold]
+    fn refuse<C: Codec>(&mut self, session: &mut Session, refusal: Refusal, out: &mut Vec<u8>) {
+        session.skip = refusal.frame_bytes;
+        if refusal.id == resp::SILENT && refusal.status == Status::Ok {
+            return;
+        }
+        let protocol = session.protocol.name();
+        let text = match refusal.status {
+            Status::KeyLength => format!("keys have 1 to {} bytes", limits::KEY_BYTES_MAX),
+            Status::ValueTooLarge => format!("values have at most {} bytes on this server", self.value_bytes_max),
+            Status::Malformed => format!("this port speaks {protocol}; the frame is none"),
+            Status::UnsupportedVersion => format!("this server speaks version {}", native::VERSION),
+            Status::Busy => "no buffer memory for this frame now, try again".to_string(),
+            _ => String::new(),
+        };
+        let reply = Reply { status: refusal.status, value: text.as_bytes(), number: 0 };
+        session.reply(out, |to| C::encode_reply(refusal.id, refusal.opcode, &reply, to));
+    }
+}
+
+fn close_when_in_order(session: &Session) -> Flow {
+    if session.is_in_order() { Flow::Close } else { Flow::Pause }
+}
+
+/// What a frame is refused with for which there is no memory. Its header is there: smaller frames are kept.
+fn busy(header: &[u8], needed: usize) -> Refusal {
+    let native = header.first() == Some(&native::REQUEST_MAGIC);
+    let id = if native { u32::from_le_bytes([header[12], header[13], header[14], header[15]]) } else { 0 };
+    let opcode = if native { header[2] } else { 0 };
+    Refusal { id, opcode, status: Status::Busy, frame_bytes: needed as u64 }
+}
+
+/// A request takes one share of its connection's turn, and one more for every so many bytes.
+const BYTES_PER_SHARE: usize = 1024;
+/// From so many requests on it pays to look for each item before the first is applied.
+const ITEMS_PREFETCHED_FROM: usize = 4;

@@ -1,0 +1,344 @@
+//! A shard without its network: what the network calls, and the bounds on what connections may hold.
+//!
+//! Every connection has a session; what one session may make others pay is bounded here:
+//!
+//!   received -> [turn's share used up?] -> batch::serve -> out -> sent
+//!                 | yes: bytes gather in the session, tried again next turn
+
+use std::collections::VecDeque;
+use std::ops::DerefMut;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crossbeam::channel::Receiver;
+
+use crate::base::id::{ConnectionId, ShardId};
+use crate::base::limits;
+use crate::base::time::Instant;
+use crate::cache::Store;
+use crate::engine::post::Post;
+use crate::engine::session::{Bound, Protocol, Session};
+use crate::engine::shard::{Control, Neighbour, Shared};
+use crate::net::{Flow, Handler};
+use crate::observe::{ServiceTimes, ShardCounters};
+use crate::wire::native::{self, ServerHello};
+use crate::wire::{Command, Reply, Status};
+
+/// A shard without its network, so that the network can call it.
+pub struct Core<M> {
+    pub(super) id: ShardId,
+    pub(super) shared: Arc<Shared>,
+    pub(super) store: Store<M>,
+    pub(super) sessions: Vec<Option<Box<Session>>>,
+    pub(super) post: Post,
+    pub(super) neighbours: Vec<Neighbour>,
+    pub(super) control: Receiver<Control>,
+    pub(super) now: Instant,
+    /// What each listener's connections speak.
+    pub(super) protocols: Vec<Protocol>,
+    pub(super) value_bytes_max: usize,
+    /// Bytes that connections may buffer, each way.
+    pub(super) buffer_bytes_max: usize,
+    pub(super) output_bytes_high: usize,
+    /// Bytes of output that have not left.
+    pub(super) output_bytes: usize,
+    /// What a reply from another shard is expected to hold: the largest lately, slowly forgotten. It
+    /// begins high, so that the first deep pipeline of large values does not overrun the bound.
+    pub(super) reply_estimate: usize,
+    /// Bytes of incomplete and held-back requests.
+    pub(super) pending_bytes: usize,
+    /// Connections that were held back by a bound, to be tried again in the next turn.
+    pub(super) held: Vec<ConnectionId>,
+    /// Connections held back by [`Bound::Memory`], in order.
+    pub(super) starved: VecDeque<ConnectionId>,
+    /// When this turn began, in nanoseconds of the process's clock, and whether the one before had work.
+    pub(super) turn_began_ns: u64,
+    /// See `turn_began_ns`.
+    pub(super) worked: bool,
+    /// When the batch under way began: with the turn, or when the one before it ended.
+    pub(super) batch_began_ns: u64,
+    /// Turns so far.
+    pub(super) turn: u64,
+    /// A forwarded request on its way into its box.
+    pub(super) forward_scratch: Vec<u8>,
+    pub(super) times: ServiceTimes,
+    pub(super) swept_at: Instant,
+    pub(super) published_at: Instant,
+    pub(super) stopping: Option<Instant>,
+    pub(super) last_work: Instant,
+}
+
+impl<M: DerefMut<Target = [u8]>> Core<M> {
+    /// Reads the clock, once a turn.
+    #[inline]
+    pub(super) fn begin_turn(&mut self) {
+        let now_ns = self.shared.started.elapsed().as_nanos() as u64;
+        if std::mem::take(&mut self.worked) {
+            self.counters().busy_ns.add(now_ns - self.turn_began_ns);
+        }
+        self.turn_began_ns = now_ns;
+        self.batch_began_ns = now_ns;
+        self.now = Instant::from_ms(now_ns / 1_000_000);
+        self.turn += 1;
+    }
+
+    pub(super) fn counters(&self) -> &ShardCounters {
+        &self.shared.counters[self.id.0 as usize]
+    }
+
+    /// Answers the HELLO that brought a connection here.
+    pub(super) fn greet(&mut self, id: ConnectionId, hello_id: u32, out: &mut Vec<u8>) {
+        let before = out.len();
+        self.answer_hello(hello_id, out);
+        let written = out.len() - before;
+        self.output_bytes += written;
+        if let Some(session) = self.session_mut(id) {
+            session.unsent += written;
+        }
+    }
+
+    pub(super) fn answer_hello(&self, id: u32, out: &mut Vec<u8>) {
+        let hello = ServerHello {
+            shard_count: self.shared.counters.len() as u16,
+            shard: self.id.0,
+            key_bytes_max: limits::KEY_BYTES_MAX as u32,
+            value_bytes_max: self.value_bytes_max as u32,
+            hash_seed: self.shared.seed.0,
+            server: concat!("spinetail ", env!("CARGO_PKG_VERSION")).to_string(),
+        };
+        let value = hello.encode();
+        let opcode = native::opcode_of(&Command::Hello { shard: None });
+        native::encode_reply(id, opcode, &Reply { status: Status::Ok, value: &value, number: 0 }, out);
+    }
+
+    /// The bound that keeps a connection from being answered more; `fresh` is output of its own not
+    /// counted yet. Below half of the shard's output memory everybody may go on; above it
+    /// only those who have nothing waiting, up to the whole.
+    #[inline]
+    pub(super) fn bound_reached(&self, session: &Session, fresh: usize) -> Option<Bound> {
+        let expected = self.post.under_way() * self.reply_estimate;
+        let total = self.output_bytes + fresh + expected;
+        let has_waiting = session.output_bytes() > 0 || !session.is_in_order();
+        if session.served_in_turn >= limits::REQUESTS_PER_TURN {
+            Some(Bound::Turn)
+        } else if session.output_bytes() >= self.output_bytes_high {
+            Some(Bound::Output)
+        } else if session.awaited_count() >= limits::FORWARDED_MAX {
+            Some(Bound::Replies)
+        } else if total >= self.buffer_bytes_max || (total >= self.buffer_bytes_max / 2 && has_waiting) {
+            Some(Bound::Memory)
+        } else {
+            None
+        }
+    }
+
+    /// Whether the `arrived` first bytes of a frame of `needed` may be kept until the rest comes.
+    /// Only what has arrived counts: a promise in a header takes nothing from others.
+    pub(super) fn may_keep(&self, session: &Session, arrived: usize, needed: usize) -> bool {
+        let extra = arrived.saturating_sub(session.counted);
+        needed <= limits::SMALL_FRAME_BYTES || self.pending_bytes + extra <= self.buffer_bytes_max
+    }
+
+    /// Keeps what was not used for the next call, and the books right.
+    pub(super) fn keep(&mut self, session: &mut Session, mut bytes: Vec<u8>, used: usize) {
+        if used == bytes.len() {
+            bytes.clear();
+            session.pending_from = 0;
+            if bytes.capacity() > limits::SMALL_FRAME_BYTES {
+                bytes = Vec::new(); // a large buffer is given back, a small one kept for the next fragment
+            }
+        } else if used > bytes.len() / 2 {
+            bytes.drain(..used);
+            session.pending_from = 0;
+        } else {
+            session.pending_from = used;
+        }
+        self.pending_bytes = self.pending_bytes + bytes.len() - session.counted;
+        session.counted = bytes.len();
+        session.pending = bytes;
+    }
+
+    pub(super) fn may_go_on(&mut self, id: ConnectionId) -> bool {
+        let turn = self.turn;
+        if let Some(session) = self.session_mut(id) {
+            session.begin_turn(turn);
+        }
+        let Some(session) = self.sessions.get(id.slot as usize).and_then(Option::as_ref) else { return false };
+        let bound = self.bound_reached(session, 0);
+        if let Some(session) = self.session_mut(id)
+            && bound.is_some()
+        {
+            session.blocked = bound;
+        }
+        bound.is_none()
+    }
+
+    /// Puts a connection on the list of those to try again, once.
+    pub(super) fn hold(&mut self, id: ConnectionId) {
+        if let Some(session) = self.session_mut(id)
+            && !session.held
+        {
+            session.held = true;
+            self.held.push(id);
+        }
+    }
+
+    /// Files a blocked connection where the event that frees it will find it.
+    pub(super) fn wait(&mut self, id: ConnectionId) {
+        match self.session_mut(id).and_then(|session| session.blocked) {
+            Some(Bound::Mailbox | Bound::Turn) => self.hold(id),
+            Some(Bound::Memory) => {
+                if let Some(session) = self.session_mut(id)
+                    && !session.held
+                {
+                    session.held = true;
+                    self.starved.push_back(id);
+                }
+            }
+            Some(Bound::Output | Bound::Replies) | None => {}
+        }
+    }
+
+    /// Some output has left or will never be sent: those who starved may try again.
+    pub(super) fn output_freed(&mut self, bytes: usize) {
+        self.output_bytes -= bytes;
+        for _ in 0..STARVED_PER_SEND {
+            let Some(id) = self.starved.pop_front() else { return };
+            if let Some(session) = self.session_mut(id) {
+                session.held = false;
+                self.hold(id);
+            }
+        }
+    }
+
+    /// Connections that began a request and have sent nothing of the rest for too long.
+    pub(super) fn half_sent(&self) -> Vec<ConnectionId> {
+        let late = |session: &Session| {
+            let waits = !session.pending.is_empty() && session.blocked.is_none() && session.moving.is_none();
+            waits && session.arrived.ms_until(self.now) >= limits::RECEIVE_STALL_MS
+        };
+        let sessions = self.sessions.iter().flatten();
+        sessions.filter(|session| late(session)).map(|session| session.id).collect()
+    }
+
+    pub(super) fn session_mut(&mut self, id: ConnectionId) -> Option<&mut Session> {
+        self.sessions.get_mut(id.slot as usize)?.as_deref_mut().filter(|session| session.id == id)
+    }
+
+    pub(super) fn session(&mut self, id: ConnectionId) -> Option<Box<Session>> {
+        self.sessions.get_mut(id.slot as usize)?.take_if(|session| session.id == id)
+    }
+}
+
+impl<M: DerefMut<Target = [u8]>> Handler for Core<M> {
+    fn opened(&mut self, id: ConnectionId, listener: usize) {
+        let protocol = self.protocols.get(listener).copied().unwrap_or_default();
+        let slot = id.slot as usize;
+        if self.sessions.len() <= slot {
+            self.sessions.resize_with(slot + 1, || None);
+        }
+        self.sessions[slot] = Some(Box::new(Session::new(id, protocol)));
+        self.counters().connections_opened.add(1);
+    }
+
+    fn received(&mut self, id: ConnectionId, bytes: &[u8], out: &mut Vec<u8>) -> Flow {
+        self.counters().received_bytes.add(bytes.len() as u64);
+        let Some(mut session) = self.session(id) else { return Flow::Close };
+        session.begin_turn(self.turn);
+        if !bytes.is_empty() {
+            session.arrived = self.now;
+        }
+        let mut flow = if session.moving.is_some() {
+            session.pending.extend_from_slice(bytes);
+            Flow::Detach
+        } else if session.served_in_turn >= limits::REQUESTS_PER_TURN {
+            let mut pending = std::mem::take(&mut session.pending);
+            pending.extend_from_slice(bytes);
+            let from = session.pending_from;
+            self.keep(&mut session, pending, from);
+            session.blocked = Some(Bound::Turn);
+            Flow::Pause
+        } else if session.pending.is_empty() {
+            // The common case: whole requests, decoded where the kernel put them.
+            let (used, flow) = self.serve(id, &mut session, bytes, out);
+            if used < bytes.len() {
+                let rest = bytes[used..].to_vec();
+                self.keep(&mut session, rest, 0);
+            }
+            flow
+        } else {
+            let mut pending = std::mem::take(&mut session.pending);
+            pending.extend_from_slice(bytes);
+            let from = session.pending_from;
+            let (used, flow) = self.serve(id, &mut session, &pending[from..], out);
+            self.keep(&mut session, pending, from + used);
+            flow
+        };
+        if session.is_over() && flow != Flow::Detach {
+            flow = Flow::Close;
+        }
+        if flow == Flow::Pause
+            && session.blocked == Some(Bound::Turn)
+            && session.pending.len() < limits::WAITING_BYTES_HIGH
+        {
+            // It goes on in a moment: reading on meanwhile is cheaper than stopping and starting again.
+            flow = Flow::Continue;
+        }
+        let blocked = session.blocked.is_some();
+        self.sessions[id.slot as usize] = Some(session);
+        if blocked {
+            self.wait(id);
+        }
+        flow
+    }
+
+    fn ended(&mut self, id: ConnectionId) -> Flow {
+        match self.session_mut(id) {
+            // What it has asked is still answered: a client may close its sending side and wait.
+            Some(session) if !session.is_in_order() || session.blocked.is_some() => {
+                session.ended = true;
+                Flow::Pause
+            }
+            _ => Flow::Close,
+        }
+    }
+
+    fn sent(&mut self, id: ConnectionId, bytes: usize) {
+        self.counters().sent_bytes.add(bytes as u64);
+        // Freed before asked: the connection's own turn comes first.
+        self.output_freed(bytes);
+        let Some(session) = self.session_mut(id) else { return };
+        session.unsent -= bytes;
+        if matches!(session.blocked, Some(Bound::Output | Bound::Memory)) {
+            // It may stand among the starved already; whoever reads goes first, trying twice is harmless.
+            session.held = false;
+            self.hold(id);
+        }
+    }
+
+    fn closed(&mut self, id: ConnectionId, unsent: usize) {
+        self.counters().connections_closed.add(1);
+        let mut freed = unsent;
+        if let Some(session) = self.session(id) {
+            self.pending_bytes -= session.counted;
+            freed += session.ready_bytes();
+        }
+        self.output_freed(freed);
+    }
+
+    fn detached(&mut self, id: ConnectionId, socket: OwnedFd) {
+        let Some(mut session) = self.session(id) else { return };
+        self.pending_bytes -= session.counted;
+        self.counters().connections_closed.add(1);
+        let Some((shard, hello_id)) = session.moving else { return };
+        let neighbour = &self.neighbours[shard as usize];
+        let pending = std::mem::take(&mut session.pending);
+        // With a thousand connections waiting to move, one more is better closed than waited for.
+        if neighbour.control.try_send(Control::Adopt { socket, hello_id, pending }).is_ok() {
+            neighbour.waker.wake();
+        }
+    }
+}
+
+/// Starved connections that one send lets try again.
+const STARVED_PER_SEND: usize = 4;

@@ -219,6 +219,7 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         self.index.find(memory, hash, |slot| {
             prefetch::line(memory, slot.location());
             prefetch::line(memory, slot.location() + limits::BUCKET_BYTES);
+            prefetch::line(memory, slot.location() + 2 * limits::BUCKET_BYTES);
             true
         });
     }

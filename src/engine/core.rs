@@ -68,7 +68,57 @@ pub struct Core<M> {
     pub(super) last_work: Instant,
 }
 
+/// What a core is made of.
+pub struct Parts<M> {
+    pub id: ShardId,
+    pub shared: Arc<Shared>,
+    pub store: Store<M>,
+    pub post: Post,
+    pub neighbours: Vec<Neighbour>,
+    pub control: Receiver<Control>,
+    /// What the connections of each listener speak.
+    pub protocols: Vec<Protocol>,
+    /// Bytes that connections may buffer.
+    pub connection_bytes: u64,
+}
+
 impl<M: DerefMut<Target = [u8]>> Core<M> {
+    pub fn new(parts: Parts<M>) -> Core<M> {
+        let Parts { id, shared, store, mut post, neighbours, control, protocols, connection_bytes } = parts;
+        let value_bytes_max = Store::<M>::value_bytes_max(store.item_bytes_max(), limits::KEY_BYTES_MAX);
+        let buffer_bytes_max = connection_bytes as usize / 2;
+        post.set_bytes_max(buffer_bytes_max / 4);
+        Core {
+            id,
+            shared,
+            store,
+            sessions: Vec::new(),
+            post,
+            neighbours,
+            control,
+            now: Instant::default(),
+            protocols,
+            value_bytes_max,
+            buffer_bytes_max,
+            output_bytes_high: (buffer_bytes_max / 8).clamp(16 << 10, limits::OUTPUT_BYTES_HIGH),
+            output_bytes: 0,
+            reply_estimate: value_bytes_max.min(REPLY_ESTIMATE_FIRST),
+            pending_bytes: 0,
+            held: Vec::new(),
+            starved: VecDeque::new(),
+            turn_began_ns: 0,
+            worked: false,
+            batch_began_ns: 0,
+            turn: 0,
+            forward_scratch: Vec::new(),
+            times: ServiceTimes::new(),
+            swept_at: Instant::default(),
+            published_at: Instant::default(),
+            stopping: None,
+            last_work: Instant::default(),
+        }
+    }
+
     /// Reads the clock, once a turn.
     #[inline]
     pub(super) fn begin_turn(&mut self) {
@@ -171,6 +221,12 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             session.blocked = bound;
         }
         bound.is_none()
+    }
+
+    /// Whether a connection waits for its share of another turn.
+    pub(super) fn takes_another_turn(&self, id: ConnectionId) -> bool {
+        let session = self.sessions.get(id.slot as usize).and_then(Option::as_ref);
+        session.is_some_and(|session| session.id == id && session.blocked == Some(Bound::Turn))
     }
 
     /// Puts a connection on the list of those to try again, once.
@@ -340,5 +396,7 @@ impl<M: DerefMut<Target = [u8]>> Handler for Core<M> {
     }
 }
 
+/// The first estimate of a forwarded reply, unless values cannot be so large.
+const REPLY_ESTIMATE_FIRST: usize = 64 << 10;
 /// Starved connections that one send lets try again.
 const STARVED_PER_SEND: usize = 4;

@@ -32,6 +32,7 @@ use crate::base::id::ShardId;
 use crate::base::limits;
 use crate::cache::{Accounting, Config, Store};
 use crate::engine::budget::Budget;
+use crate::engine::core::{Core, Parts as CoreParts};
 use crate::engine::post::{self, Post};
 use crate::engine::session::Protocol;
 use crate::engine::shard::{Control, Neighbour, Shard, Shared};
@@ -294,15 +295,17 @@ fn build<N: Network>(
         protocols.push(protocol);
     }
     let shard = Shard::new(
-        parts.id,
         net,
-        store,
-        parts.post,
-        parts.neighbours,
-        parts.control,
-        parts.shared,
-        protocols,
-        parts.budget.connection_bytes,
+        Core::new(CoreParts {
+            id: parts.id,
+            shared: parts.shared,
+            store,
+            post: parts.post,
+            neighbours: parts.neighbours,
+            control: parts.control,
+            protocols,
+            connection_bytes: parts.budget.connection_bytes,
+        }),
     );
     Ok((shard, granted))
 }

@@ -12,6 +12,7 @@
 //! - `apply`: one request against the store
 //! - `batch`: the requests in a piece of a connection's stream, answered in order
 //! - `core`: sessions and the bounds on what each may hold
+//! - `direct`: a shard without sockets, for tests, fuzzing and instruction counts
 //! - `shard`: the turn of a shard: network, mail, control, housekeeping
 //! - `post`: what one shard has under way at the others
 //! - `mailbox`: the ring between two shards
@@ -21,6 +22,7 @@ mod apply;
 mod batch;
 pub mod budget;
 mod core;
+pub mod direct;
 mod executor;
 pub mod mailbox;
 mod post;
@@ -28,4 +30,5 @@ mod session;
 mod shard;
 
 pub use executor::{Io, Plan, PollMode, Running, start};
+pub use session::Protocol;
 pub use shard::Shared;

@@ -3,26 +3,21 @@
 //! A turn never blocks and never waits. It is called again and again by an executor; what it
 //! answers says whether there was anything to do.
 
-use std::collections::VecDeque;
 use std::ops::DerefMut;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender};
+use crossbeam::channel::Sender;
 
 use crate::base::hash::HashSeed;
-use crate::base::id::ShardId;
 use crate::base::limits;
 use crate::base::time::Instant;
-use crate::cache::Store;
 use crate::engine::apply::apply;
 use crate::engine::core::Core;
-use crate::engine::post::Post;
 use crate::engine::session::{Bound, Protocol};
 use crate::net::{Flow, Handler, Network, Waker};
 use crate::observe::service::Published;
-use crate::observe::{ServiceTimes, ShardCounters};
+use crate::observe::ShardCounters;
 use crate::wire::native::{self, Native};
 use crate::wire::resp::Resp;
 use crate::wire::{Codec, Decoded};
@@ -66,51 +61,7 @@ pub struct Shard<N, M> {
 }
 
 impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
-    #[expect(clippy::too_many_arguments, reason = "the parts of a shard, put together in one place")]
-    pub fn new(
-        id: ShardId,
-        net: N,
-        store: Store<M>,
-        post: Post,
-        neighbours: Vec<Neighbour>,
-        control: Receiver<Control>,
-        shared: Arc<Shared>,
-        protocols: Vec<Protocol>,
-        connection_bytes: u64,
-    ) -> Shard<N, M> {
-        let value_bytes_max = Store::<M>::value_bytes_max(store.item_bytes_max(), limits::KEY_BYTES_MAX);
-        let buffer_bytes_max = connection_bytes as usize / 2;
-        let mut post = post;
-        post.set_bytes_max(buffer_bytes_max / 4);
-        let core = Core {
-            id,
-            shared,
-            store,
-            sessions: Vec::new(),
-            post,
-            neighbours,
-            control,
-            now: Instant::default(),
-            protocols,
-            value_bytes_max,
-            buffer_bytes_max,
-            output_bytes_high: (buffer_bytes_max / 8).clamp(16 << 10, limits::OUTPUT_BYTES_HIGH),
-            output_bytes: 0,
-            reply_estimate: value_bytes_max.min(REPLY_ESTIMATE_FIRST),
-            pending_bytes: 0,
-            held: Vec::new(),
-            starved: VecDeque::new(),
-            turn_began_ns: 0,
-            worked: false,
-            batch_began_ns: 0,
-            turn: 0,
-            forward_scratch: Vec::new(),
-            times: ServiceTimes::new(),
-            swept_at: Instant::default(),
-            published_at: Instant::default(),
-            stopping: None,
-            last_work: Instant::default(),
-        };
+    pub fn new(net: N, core: Core<M>) -> Shard<N, M> {
         Shard { net, core }
     }
 
@@ -329,8 +280,6 @@ fn translated<C: Codec>(reply: &[u8]) -> Vec<u8> {
 
 /// Connections that move between shards speak the native protocol, whose listener comes first.
 pub const NATIVE_LISTENER: usize = 0;
-/// The first estimate of a forwarded reply, unless values cannot be so large.
-const REPLY_ESTIMATE_FIRST: usize = 64 << 10;
 /// A smaller reply moves the estimate by one part in this many.
 const REPLY_ESTIMATE_MEMORY: usize = 16;
 /// Milliseconds of expiry sweeps that one turn makes up for.

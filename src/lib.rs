@@ -16,7 +16,7 @@
 //! | `host` | topology, hardware profiles, memory, the check of a machine | base |
 //! | `net` | sockets on io_uring, and on epoll: bytes in, bytes out | base, host |
 //! | `engine` | one shard a core: the turn, sessions, forwarding, executors | base, cache, learn, wire, observe, host, net |
-//! | `client` | the native client | base, wire |
+//! | `client` | the native client, over TCP or shared memory | base, wire, net |
 //! | `trace` | request traces, read from compressed CSV | base |
 //! | `load` | the load generator, its outcome and report | base, client, wire, net, trace |
 //! | `replay` | a trace against the cache alone | base, cache, engine, learn, trace |

@@ -114,6 +114,17 @@ pub const MAILBOX_SLOTS: usize = 256;
 /// connections get their turn.
 pub const FORWARDED_PER_TURN: usize = 64;
 
+/// Bytes of each of the two rings of a shared-memory connection: some 500 replies of 100 bytes, and both
+/// rings of a few busy connections stay in a core's second-level cache.
+pub const SHM_RING_BYTES: usize = 64 << 10;
+
+/// Shared-memory connections of one shard, each of which the shard looks at in every turn (a few
+/// nanoseconds each). Past it a new one is refused.
+pub const SHM_CONNECTIONS_MAX: usize = 16;
+
+/// What a shard's shared-memory connections may hold: their rings and a page each.
+pub const SHM_BYTES: u64 = (SHM_CONNECTIONS_MAX * (2 * SHM_RING_BYTES + 4096)) as u64;
+
 /// Control messages that may wait for a shard. They are rare: adopted connections, stop.
 pub const CONTROL_MESSAGES_MAX: usize = 1024;
 

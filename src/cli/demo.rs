@@ -67,7 +67,7 @@ pub fn run(arguments: &DemoArguments) -> Outcome {
 
     let base = Plan {
         dialect: spinetail::load::Dialect::Native,
-        address: server.address,
+        endpoint: server.address.into(),
         target: format!("native://{}", server.address),
         connections: 1,
         pipeline: 1,

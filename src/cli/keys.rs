@@ -133,7 +133,7 @@ pub fn stats(arguments: &StatsArguments) -> Outcome {
 }
 
 fn connect(at: &At) -> Result<Client, (u8, String)> {
-    Client::connect(at.target.address).map_err(|error| failed(at, &error))
+    Client::connect(at.target.endpoint.clone()).map_err(|error| failed(at, &error))
 }
 
 fn failed(at: &At, error: &Error) -> (u8, String) {

@@ -26,8 +26,8 @@ use crate::cli::target::{Target, parse_any_target, parse_cores};
     after_help = "Latency counts from the moment a request was due, so a stalled server cannot hide.\n\nExamples:\n  spinetail load --fill --rate 50000 --duration 10s --report report.html\n  spinetail load --rate max --pipeline 32 --connections 4\n  spinetail load --trace cluster52.csv.zst --on-miss set\n  spinetail load --slo 'p99<200us'"
 )]
 pub struct LoadArguments {
-    /// The server: native://, resp:// (Redis), memcached:// or echo:// (a server that returns what it gets)
-    #[arg(long, value_name = "SCHEME://ADDR", default_value = "native://127.0.0.1:7700", value_parser = parse_any_target)]
+    /// The server: native://ADDR, shm://PATH, resp://ADDR (Redis), memcached://ADDR or echo://ADDR (returns what it gets)
+    #[arg(long, value_name = "SCHEME://WHERE", default_value = "native://127.0.0.1:7700", value_parser = parse_any_target)]
     target: Target,
     /// Connections, over all threads
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -197,7 +197,7 @@ fn plan_of(arguments: &LoadArguments) -> Result<Plan, (u8, String)> {
     }
     let default_duration = if trace.is_some() { None } else { Some(Duration::from_secs(10)) };
     Ok(Plan {
-        address: arguments.target.address,
+        endpoint: arguments.target.endpoint.clone(),
         dialect: arguments.target.dialect,
         target: arguments.target.text.clone(),
         connections: arguments.connections as usize,
@@ -237,7 +237,7 @@ fn lost_by_right(arguments: &LoadArguments) -> Result<u64, (u8, String)> {
     let failed = |error| (1, format!("{}: {error}", arguments.target.text));
     // Gauges are left for readers four times a second.
     std::thread::sleep(Duration::from_millis(600));
-    let mut client = Client::connect(arguments.target.address).map_err(failed)?;
+    let mut client = Client::connect(arguments.target.endpoint.clone()).map_err(failed)?;
     let stats = client.stats().map_err(failed)?;
     let value = |name: &str| {
         let line = stats.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));

@@ -28,6 +28,9 @@ pub struct ServeArguments {
     /// Address of a RESP listener (the protocol of Redis), like 127.0.0.1:6379 [default: none]
     #[arg(long, value_name = "ADDR")]
     resp: Option<SocketAddr>,
+    /// Give programs of this host connections through shared memory at this socket [default: none]
+    #[arg(long, value_name = "PATH")]
+    shm: Option<PathBuf>,
     /// Number of shards, one a core [default: the profile's data cores]
     #[arg(long, value_name = "N")]
     shards: Option<u16>,
@@ -67,6 +70,7 @@ pub fn run(arguments: ServeArguments) -> Outcome {
         profile: Some(arguments.profile).filter(|profile| profile.as_os_str() != "auto"),
         listen: arguments.listen,
         resp: arguments.resp,
+        shm: arguments.shm,
         shards: arguments.shards,
         cores: arguments.cores,
         memory: arguments.memory,

@@ -1,7 +1,8 @@
-//! `scheme://host:port`, as the flags `--target` of all subcommands take it.
+//! `scheme://host:port` or `shm://path`, as the flags `--target` of all subcommands take it.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::ToSocketAddrs;
 
+use spinetail::client::Endpoint;
 use spinetail::load::Dialect;
 
 /// A server to talk to.
@@ -11,8 +12,8 @@ pub struct Target {
     pub text: String,
     /// What it speaks.
     pub dialect: Dialect,
-    /// Where it listens.
-    pub address: SocketAddr,
+    /// Where it is reached.
+    pub endpoint: Endpoint,
 }
 
 /// Reads the target of a command that speaks the native protocol.
@@ -32,16 +33,20 @@ pub fn parse_any_target(text: &str) -> Result<Target, String> {
         "resp" => Dialect::Resp,
         "memcached" => Dialect::Memcached,
         "echo" => Dialect::Echo,
-        "l0" | "shm" => {
+        "shm" if rest.is_empty() => return Err("shm:// needs the path that serve printed as shm=".to_string()),
+        "shm" => {
+            return Ok(Target { text: text.to_string(), dialect: Dialect::Native, endpoint: Endpoint::Shm(rest.into()) });
+        }
+        "l0" => {
             return Err(format!("{scheme}:// is planned and not spoken by this version; use native://host:port"));
         }
-        _ => return Err(format!("'{scheme}' is no protocol of ours; use native, resp, memcached or echo://host:port")),
+        _ => return Err(format!("'{scheme}' is no protocol of ours; use native, resp, memcached or echo://host:port, or shm://path")),
     };
     let mut addresses = rest
         .to_socket_addrs()
         .map_err(|error| format!("'{rest}' is no address: {error}; write host:port, like 127.0.0.1:7700"))?;
     let address = addresses.next().ok_or_else(|| format!("'{rest}' has no address"))?;
-    Ok(Target { text: format!("{scheme}://{rest}"), dialect, address })
+    Ok(Target { text: format!("{scheme}://{rest}"), dialect, endpoint: address.into() })
 }
 
 /// Reads a list of cores: `0,2-5`.

@@ -1,13 +1,13 @@
-//! One blocking connection to a native listener.
+//! One blocking connection that speaks the native protocol.
 //!
 //! `send` only writes to a buffer and `receive` flushes it first, so a caller may have any number of
 //! requests under way; replies come in the order of requests.
 
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io;
 use std::time::Duration;
 
+use crate::client::transport::{Endpoint, Transport};
 use crate::wire::native::{self, ReplyFrame, ServerHello};
 use crate::wire::{Command, Request, Status};
 
@@ -29,7 +29,7 @@ pub enum Error {
 
 /// A connection.
 pub struct Connection {
-    stream: TcpStream,
+    transport: Transport,
     hello: ServerHello,
     sending: Vec<u8>,
     received: Vec<u8>,
@@ -39,11 +39,9 @@ pub struct Connection {
 
 impl Connection {
     /// Connects, and says hello; to `shard`, if one is named.
-    pub fn open(address: SocketAddr, shard: Option<u16>, timeout: Duration) -> Result<Connection, Error> {
-        let stream = TcpStream::connect_timeout(&address, timeout)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(timeout))?;
-        stream.set_write_timeout(Some(timeout))?;
+    pub fn open(to: impl Into<Endpoint>, shard: Option<u16>, timeout: Duration) -> Result<Connection, Error> {
+        let endpoint = to.into();
+        let transport = Transport::open(&endpoint, shard, timeout)?;
         let hello = ServerHello {
             shard_count: 1,
             shard: 0,
@@ -53,7 +51,9 @@ impl Connection {
             server: String::new(),
         };
         let mut connection =
-            Connection { stream, hello, sending: Vec::new(), received: Vec::new(), used: 0, next_id: 0 };
+            Connection { transport, hello, sending: Vec::new(), received: Vec::new(), used: 0, next_id: 0 };
+        // Shared memory leads to the shard that was asked for at once.
+        let shard = shard.filter(|_| matches!(endpoint, Endpoint::Tcp(_)));
         connection.send(Command::Hello { shard }, false);
         let value = connection.receive()?.reply.value.to_vec();
         connection.hello = ServerHello::decode(&value).map_err(Error::Protocol)?;
@@ -77,7 +77,7 @@ impl Connection {
     /// found, existed or differed is an ordinary answer.
     pub fn receive(&mut self) -> Result<ReplyFrame<'_>, Error> {
         if !self.sending.is_empty() {
-            self.stream.write_all(&self.sending)?;
+            self.transport.write_all(&self.sending)?;
             self.sending.clear();
         }
         self.received.drain(..self.used);
@@ -88,11 +88,7 @@ impl Connection {
                 self.used = length;
                 break;
             }
-            let mut chunk = [0u8; CHUNK_BYTES];
-            match self.stream.read(&mut chunk)? {
-                0 => return Err(Error::Io(io::ErrorKind::UnexpectedEof.into())),
-                count => self.received.extend_from_slice(&chunk[..count]),
-            }
+            self.transport.read_more(&mut self.received)?;
         }
         match native::decode_reply(&self.received).map_err(Error::Protocol)? {
             Some((frame, _)) if frame.reply.status as u16 >= Status::KeyLength as u16 => Err(Error::Refused {
@@ -114,9 +110,9 @@ impl Connection {
         Ok(frame)
     }
 
-    /// The socket, for a driver that waits for many.
-    pub fn into_stream(self) -> TcpStream {
-        self.stream
+    /// What carries the bytes, for a driver that waits for many.
+    pub fn into_transport(self) -> Transport {
+        self.transport
     }
 }
 
@@ -141,5 +137,3 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
-
-const CHUNK_BYTES: usize = 16 << 10;

@@ -3,10 +3,13 @@
 //! Not for: serving. (L0 readers, the near cache and the embedded cache will stand here too.)
 //!
 //! - `connection`: one blocking connection, pipelined if its user wants
+//! - `transport`: bytes to a server and back: TCP, or shared memory on the same host
 //! - `native`: a client that keeps one connection to each shard and asks the owner directly
 
 pub mod connection;
+mod transport;
 pub mod native;
 
 pub use connection::{Connection, Error};
+pub use transport::{Endpoint, Transport};
 pub use native::{Client, Value};

@@ -2,17 +2,17 @@
 //!
 //! ```no_run
 //! use spinetail::client::Client;
-//! let mut client = Client::connect("127.0.0.1:7700".parse().unwrap())?;
+//! let mut client = Client::connect("127.0.0.1:7700".parse::<std::net::SocketAddr>().unwrap())?;
 //! client.set(b"user:7", b"Ada", Some(std::time::Duration::from_secs(60)))?;
 //! assert_eq!(client.get(b"user:7")?.unwrap().bytes, b"Ada");
 //! # Ok::<(), spinetail::client::Error>(())
 //! ```
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::base::hash::HashSeed;
 use crate::client::connection::{Connection, Error};
+use crate::client::transport::Endpoint;
 use crate::wire::{Command, Mode, Status};
 
 /// A client of one server, for one thread.
@@ -42,13 +42,14 @@ pub enum CompareAndSet {
 }
 
 impl Client {
-    /// Connects to every shard of the server at `address`.
-    pub fn connect(address: SocketAddr) -> Result<Client, Error> {
-        let first = Connection::open(address, Some(0), TIMEOUT)?;
+    /// Connects to every shard of a server: at an address, or through shared memory.
+    pub fn connect(to: impl Into<Endpoint>) -> Result<Client, Error> {
+        let endpoint = to.into();
+        let first = Connection::open(endpoint.clone(), Some(0), TIMEOUT)?;
         let (count, seed) = (first.hello().shard_count, HashSeed(first.hello().hash_seed));
         let mut shards = vec![first];
         for shard in 1..count {
-            shards.push(Connection::open(address, Some(shard), TIMEOUT)?);
+            shards.push(Connection::open(endpoint.clone(), Some(shard), TIMEOUT)?);
         }
         Ok(Client { shards, seed })
     }

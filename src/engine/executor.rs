@@ -19,7 +19,7 @@
 #![expect(unsafe_code, reason = "glommio takes a file only by its raw descriptor")]
 
 use std::net::TcpListener;
-use std::os::fd::{FromRawFd, IntoRawFd};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,7 @@ use crate::engine::post::{self, Post};
 use crate::engine::session::Protocol;
 use crate::engine::shard::{Control, Neighbour, Shard, Shared};
 use crate::host::memory::{Arena, PageWish};
+use crate::net::shm::Rings;
 use crate::net::{EpollNetwork, Network, RingNetwork, WakeTarget, Waker};
 use crate::observe::ShardCounters;
 use crate::observe::service::Published;
@@ -95,6 +96,38 @@ pub struct Running {
     pub ended: Receiver<Result<(), String>>,
     neighbours: Vec<(Sender<Control>, Waker)>,
     threads: Vec<Thread>,
+}
+
+/// Hands shared-memory connections to shards.
+pub struct Attacher {
+    neighbours: Vec<(Sender<Control>, Waker)>,
+    next: usize,
+}
+
+impl Attacher {
+    /// How many shards there are.
+    pub fn shard_count(&self) -> u16 {
+        self.neighbours.len() as u16
+    }
+
+    /// The shard that is to serve a client who wants `shard`, or any; `None` if there is no such shard.
+    pub fn pick(&mut self, shard: Option<u16>) -> Option<u16> {
+        match shard {
+            Some(shard) => ((shard as usize) < self.neighbours.len()).then_some(shard),
+            None => {
+                self.next = (self.next + 1) % self.neighbours.len();
+                Some(self.next as u16)
+            }
+        }
+    }
+
+    /// Gives a connection to `shard`. Dropped, which closes it, if the shard has too much to do.
+    pub fn attach(&self, shard: u16, socket: OwnedFd, rings: Rings) {
+        let (control, waker) = &self.neighbours[shard as usize];
+        if control.try_send(Control::Attach { socket, rings: Box::new(rings) }).is_ok() {
+            waker.wake();
+        }
+    }
 }
 
 enum Thread {
@@ -199,6 +232,11 @@ pub fn start(plan: Plan) -> Result<Running, String> {
 }
 
 impl Running {
+    /// Hands shards connections from elsewhere.
+    pub fn attacher(&self) -> Attacher {
+        Attacher { neighbours: self.neighbours.clone(), next: 0 }
+    }
+
     /// Tells every shard to stop accepting, to answer what is under way and to leave.
     pub fn stop(&self) {
         for (control, waker) in &self.neighbours {

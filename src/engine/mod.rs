@@ -29,6 +29,6 @@ mod post;
 mod session;
 mod shard;
 
-pub use executor::{Io, Plan, PollMode, Running, start};
+pub use executor::{Attacher, Io, Plan, PollMode, Running, start};
 pub use session::Protocol;
 pub use shard::Shared;

@@ -15,7 +15,8 @@ use crate::base::time::Instant;
 use crate::engine::apply::apply;
 use crate::engine::core::Core;
 use crate::engine::session::{Bound, Protocol};
-use crate::net::{Flow, Handler, Network, Waker};
+use crate::net::shm::Rings;
+use crate::net::{Flow, Handler, Network, Waker, WithShm};
 use crate::observe::service::Published;
 use crate::observe::ShardCounters;
 use crate::wire::native::{self, Native};
@@ -44,6 +45,8 @@ pub enum Control {
         /// Bytes that arrived after that HELLO.
         pending: Vec<u8>,
     },
+    /// Serve this connection through shared memory; its socket says whether the peer lives.
+    Attach { socket: OwnedFd, rings: Box<Rings> },
     /// Stop accepting, answer what is under way, leave.
     Stop,
 }
@@ -56,13 +59,13 @@ pub struct Neighbour {
 
 /// A shard: its network, and everything else.
 pub struct Shard<N, M> {
-    net: N,
+    net: WithShm<N>,
     core: Core<M>,
 }
 
 impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
     pub fn new(net: N, core: Core<M>) -> Shard<N, M> {
-        Shard { net, core }
+        Shard { net: WithShm::new(net), core }
     }
 
     /// Does what there is to do. Answers whether there was anything.
@@ -131,7 +134,7 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
 
     /// The network, for its driver.
     pub fn net_mut(&mut self) -> &mut N {
-        &mut self.net
+        self.net.inner_mut()
     }
 
     /// Looks for work a few times between two readings of the clock, which cost ten times a look here.
@@ -209,6 +212,14 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
                         if flow == Flow::Close {
                             self.net.close(id);
                         }
+                    }
+                }
+                Control::Attach { socket, rings } => {
+                    // Dropping the socket tells the peer that there is no room.
+                    if self.net.port_count() < limits::SHM_CONNECTIONS_MAX
+                        && let Some(id) = self.net.attach(socket, *rings, self.core.now)
+                    {
+                        self.core.opened(id, NATIVE_LISTENER);
                     }
                 }
                 Control::Stop => {

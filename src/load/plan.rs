@@ -1,11 +1,11 @@
 //! What a run consists of.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crate::base::units::parse_duration;
+use crate::client::Endpoint;
 use crate::load::dialect::Dialect;
 use crate::load::keys::Distribution;
 use crate::trace::Trace;
@@ -13,8 +13,8 @@ use crate::trace::Trace;
 /// A load to put on a server.
 #[derive(Clone)]
 pub struct Plan {
-    /// Where the server listens.
-    pub address: SocketAddr,
+    /// Where the server is reached.
+    pub endpoint: Endpoint,
     /// What it speaks.
     pub dialect: Dialect,
     /// What to call it in the outcome.

@@ -6,7 +6,6 @@
 //! when it is sent: the last one written before it.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,11 +19,11 @@ use crate::base::id::ConnectionId;
 use crate::base::limits;
 use crate::base::prng::{Prng, mix};
 use crate::base::time::Instant;
-use crate::client::{Connection, Error};
+use crate::client::{Connection, Error, Transport};
 use crate::load::dialect::{Answer, Dialect};
 use crate::load::plan::{Arrivals, Plan, Route};
 use crate::load::work::{Task, Work};
-use crate::net::{EpollNetwork, Flow, Handler, Network, WakeTarget};
+use crate::net::{EpollNetwork, Flow, Handler, Network, WakeTarget, WithShm};
 use crate::wire::{Command, Mode, Status};
 
 /// What one worker has measured.
@@ -61,7 +60,7 @@ pub enum Phase {
 }
 
 pub struct Worker {
-    net: EpollNetwork,
+    net: WithShm<EpollNetwork>,
     core: Core,
     arrivals: Arrivals,
     route: Route,
@@ -137,7 +136,7 @@ impl Worker {
     pub fn connect(plan: &Plan, worker: usize, workers: usize) -> Result<Worker, String> {
         let share = (plan.connections + workers - 1 - worker) / workers;
         let wake = WakeTarget::new().map_err(|error| format!("no eventfd: {error}"))?;
-        let mut net = EpollNetwork::new(wake).map_err(|error| format!("no epoll: {error}"))?;
+        let mut net = WithShm::new(EpollNetwork::new(wake).map_err(|error| format!("no epoll: {error}"))?);
         let mut peers = Vec::new();
         let mut groups: Vec<Group> = Vec::new();
         let mut seed = HashSeed(0);
@@ -147,15 +146,15 @@ impl Worker {
             route = Route::Any;
             groups.push(Group { connections: Vec::new(), next: 0 });
             for _ in 0..share.max(1) {
-                let stream = connect(plan)?;
-                adopt(&mut net, stream, &mut peers, &mut groups[0])?;
+                let transport = connect(plan)?;
+                adopt(&mut net, transport, &mut peers, &mut groups[0])?;
             }
         }
         let native_share = if plan.dialect == Dialect::Native { share.max(1) } else { 0 };
         for number in 0..native_share {
             // A connection of its own for each shard, as long as there are enough.
             let shard = (route == Route::Owner && number > 0).then_some((number % shard_count) as u16);
-            let connection = Connection::open(plan.address, shard, CONNECT_TIMEOUT)
+            let connection = Connection::open(plan.endpoint.clone(), shard, CONNECT_TIMEOUT)
                 .map_err(|error| format!("{}: {error}", plan.target))?;
             seed = HashSeed(connection.hello().hash_seed);
             let served_by = connection.hello().shard as usize;
@@ -169,14 +168,14 @@ impl Worker {
                 if route == Route::Owner && served_by != 0 {
                     // The first one came in anywhere; start over at shard 0 so that all are covered.
                     drop(connection);
-                    let connection = Connection::open(plan.address, Some(0), CONNECT_TIMEOUT)
+                    let connection = Connection::open(plan.endpoint.clone(), Some(0), CONNECT_TIMEOUT)
                         .map_err(|error| format!("{}: {error}", plan.target))?;
-                    adopt(&mut net, connection.into_stream(), &mut peers, &mut groups[0])?;
+                    adopt(&mut net, connection.into_transport(), &mut peers, &mut groups[0])?;
                     continue;
                 }
             }
             let group = if route == Route::Owner { served_by } else { 0 };
-            adopt(&mut net, connection.into_stream(), &mut peers, &mut groups[group])?;
+            adopt(&mut net, connection.into_transport(), &mut peers, &mut groups[group])?;
         }
         let verify = plan.verify.then(|| Verify {
             versions: vec![0; (plan.keys + workers as u64) as usize],
@@ -574,20 +573,22 @@ impl Tally {
 }
 
 /// A connection to a server that needs no greeting.
-fn connect(plan: &Plan) -> Result<TcpStream, String> {
-    let stream = TcpStream::connect_timeout(&plan.address, CONNECT_TIMEOUT)
-        .and_then(|stream| stream.set_nodelay(true).map(|()| stream));
-    stream.map_err(|error| format!("{}: {}", plan.target, Error::from(error)))
+fn connect(plan: &Plan) -> Result<Transport, String> {
+    Transport::open(&plan.endpoint, None, CONNECT_TIMEOUT)
+        .map_err(|error| format!("{}: {}", plan.target, Error::from(error)))
 }
 
 fn adopt(
-    net: &mut EpollNetwork,
-    stream: TcpStream,
+    net: &mut WithShm<EpollNetwork>,
+    transport: Transport,
     peers: &mut Vec<Peer>,
     group: &mut Group,
 ) -> Result<(), String> {
-    let socket = OwnedFd::from(stream);
-    let id = net.adopt(socket, Instant::default()).ok_or("too many connections for one load thread")?;
+    let adopted = match transport {
+        Transport::Tcp(stream) => net.adopt(OwnedFd::from(stream), Instant::default()),
+        Transport::Shm { rings, socket, .. } => net.attach(OwnedFd::from(socket), rings, Instant::default()),
+    };
+    let id = adopted.ok_or("too many connections for one load thread")?;
     assert_eq!(id.slot as usize, peers.len(), "slots of a fresh table are given in order");
     peers.push(Peer { alive: true, ..Peer::default() });
     group.connections.push(id);

@@ -184,6 +184,8 @@ impl EpollNetwork {
 }
 
 impl Network for EpollNetwork {
+    const ASKING_COSTS: bool = true;
+
     fn listen(&mut self, listener: TcpListener) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         let token = TOKEN_LISTENER | self.listeners.len() as u64;
@@ -248,6 +250,10 @@ impl Network for EpollNetwork {
             self.settle(slot, handler, now);
         }
         Ok(worked)
+    }
+
+    fn has_output(&self) -> bool {
+        !self.connections.dirty.is_empty()
     }
 
     fn is_ready(&mut self) -> bool {

@@ -12,12 +12,16 @@
 //! - `buffers`: receive buffers lent to the kernel
 //! - `ring`: the network on a raw io_uring
 //! - `epoll`: its twin for kernels and containers that refuse io_uring
+//! - `shm`: connections through shared memory beside the sockets of either
+//! - `greeting`: how a program gets such a connection
 //! - `wake`: how one thread wakes another's sleeping network
 
 mod buffers;
 mod connections;
 mod epoll;
+pub mod greeting;
 mod ring;
+pub mod shm;
 pub mod socket;
 mod wake;
 
@@ -27,6 +31,7 @@ use std::os::fd::OwnedFd;
 
 pub use epoll::EpollNetwork;
 pub use ring::RingNetwork;
+pub use shm::WithShm;
 pub use wake::{WakeTarget, Waker};
 
 use crate::base::id::ConnectionId;
@@ -64,6 +69,9 @@ pub enum Flow {
 
 /// The sockets of one shard, driven by one thread.
 pub trait Network {
+    /// Whether [`Network::poll`] makes a system call even if nothing has happened.
+    const ASKING_COSTS: bool;
+
     /// Accepts connections from `listener` from now on.
     fn listen(&mut self, listener: TcpListener) -> io::Result<()>;
     /// Stops accepting and closes the listeners.
@@ -72,6 +80,8 @@ pub trait Network {
     fn adopt(&mut self, socket: OwnedFd, now: Instant) -> Option<ConnectionId>;
     /// Handles what has happened, sends what is due. Answers whether there was anything.
     fn poll(&mut self, handler: &mut impl Handler, now: Instant) -> io::Result<bool>;
+    /// Whether there is output, or another change, that waits for the next poll.
+    fn has_output(&self) -> bool;
     /// Whether [`Network::poll`] would find something, as far as that can be told without a system call.
     fn is_ready(&mut self) -> bool;
     /// The output of a connection, to append to; what is in it goes out with the next poll.

@@ -283,6 +283,8 @@ impl RingNetwork {
 }
 
 impl Network for RingNetwork {
+    const ASKING_COSTS: bool = false;
+
     fn listen(&mut self, listener: TcpListener) -> io::Result<()> {
         self.listeners.push(Listener { socket: listener, armed: false, retry_at: Instant::default() });
         Ok(())
@@ -333,6 +335,10 @@ impl Network for RingNetwork {
             self.enter()?;
         }
         Ok(true)
+    }
+
+    fn has_output(&self) -> bool {
+        !self.connections.dirty.is_empty()
     }
 
     #[inline]

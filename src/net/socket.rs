@@ -4,7 +4,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Opens one listening socket for each of `count` shards on the same address; the kernel spreads
 /// connections over them (SO_REUSEPORT). With port 0 the first picks, the others follow.
@@ -126,6 +126,76 @@ pub(super) fn receive(socket: &impl AsRawFd, bytes: &mut [u8]) -> io::Result<usi
         unsafe { libc::recv(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) };
     if received < 0 { Err(io::Error::last_os_error()) } else { Ok(received as usize) }
 }
+
+/// Sleeps until there is something to read, or the time is up.
+pub fn wait_readable(socket: &impl AsRawFd, timeout: std::time::Duration) -> io::Result<()> {
+    let mut entry = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one live pollfd is passed with that count.
+    let result = unsafe { libc::poll(&raw mut entry, 1, timeout.as_millis().min(60_000) as i32) };
+    match io::Error::last_os_error() {
+        error if result < 0 && error.kind() != io::ErrorKind::Interrupted => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Sends `bytes` with a descriptor over a Unix socket (SCM_RIGHTS).
+pub fn send_with_descriptor(socket: &impl AsRawFd, bytes: &[u8], descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    let mut piece = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let mut control = Control([0; CONTROL_BYTES]);
+    // SAFETY: 1. all-zero is a message header without anything. 2. the pointers put into it outlive the
+    // call. 3. the control buffer is aligned and has room for one header and one descriptor, by
+    // CONTROL_BYTES, so the first header exists and its data may be written.
+    let sent = unsafe {
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_iov = &raw mut piece;
+        message.msg_iovlen = 1;
+        message.msg_control = control.0.as_mut_ptr().cast();
+        message.msg_controllen = libc::CMSG_SPACE(size_of::<RawFd>() as u32) as usize;
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        (*header).cmsg_len = libc::CMSG_LEN(size_of::<RawFd>() as u32) as usize;
+        libc::CMSG_DATA(header).cast::<RawFd>().write_unaligned(descriptor.as_raw_fd());
+        libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL)
+    };
+    match sent {
+        sent if sent < 0 => Err(io::Error::last_os_error()),
+        sent if sent as usize == bytes.len() => Ok(()),
+        _ => Err(io::ErrorKind::WriteZero.into()),
+    }
+}
+
+/// Receives bytes and the descriptor that came with them, if one did.
+pub fn receive_with_descriptor(socket: &impl AsRawFd, bytes: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+    let mut piece = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    let mut control = Control([0; CONTROL_BYTES]);
+    // SAFETY: 1. and 2. as in `send_with_descriptor`. 3. the kernel fills the control buffer and says
+    // how far; a header it reports of this type carries at least one descriptor, new and ours alone.
+    unsafe {
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_iov = &raw mut piece;
+        message.msg_iovlen = 1;
+        message.msg_control = control.0.as_mut_ptr().cast();
+        message.msg_controllen = CONTROL_BYTES;
+        let received = libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC);
+        if received < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        let is_one = !header.is_null()
+            && (*header).cmsg_level == libc::SOL_SOCKET
+            && (*header).cmsg_type == libc::SCM_RIGHTS
+            && (*header).cmsg_len == libc::CMSG_LEN(size_of::<RawFd>() as u32) as usize;
+        let descriptor = is_one.then(|| OwnedFd::from_raw_fd(libc::CMSG_DATA(header).cast::<RawFd>().read_unaligned()));
+        Ok((received as usize, descriptor))
+    }
+}
+
+/// Room for one control header and one descriptor, aligned as the kernel wants it.
+#[repr(align(8))]
+struct Control([u8; CONTROL_BYTES]);
+
+const CONTROL_BYTES: usize = 64;
 
 /// Connections that may wait to be accepted.
 const LISTEN_BACKLOG: i32 = 1024;

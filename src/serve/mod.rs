@@ -4,10 +4,12 @@
 //!
 //! - `settle`: flags over profile over detection: one settled configuration, or a refusal that says
 //!   what to do
+//! - `shm`: the door for programs of this host
 //! - `run`: starts, prints the ready line, waits for a signal, stops
 
 pub mod run;
 pub mod settle;
+mod shm;
 
 pub use run::run;
 pub use settle::{Failure, Options, Settled, settle};

@@ -14,6 +14,7 @@ use crate::base::units::format_bytes;
 use crate::engine::{self, Io, Plan, PollMode};
 use crate::net::socket;
 use crate::serve::settle::{Failure, Settled};
+use crate::serve::shm;
 
 /// Serves until a signal says otherwise.
 pub fn run(settled: &Settled) -> Result<(), Failure> {
@@ -38,6 +39,8 @@ pub fn run(settled: &Settled) -> Result<(), Failure> {
     })
     .map_err(Failure::failed)?;
 
+    let shm = settled.shm.as_deref().map(|path| shm::open(path, running.attacher())).transpose()?;
+
     for remark in &settled.remarks {
         log(&format!("remark=\"{remark}\""));
     }
@@ -58,7 +61,9 @@ pub fn run(settled: &Settled) -> Result<(), Failure> {
     ));
     let mut stdout = io::stdout();
     // Whoever waits for this line has gone if it cannot be written; serving goes on.
-    let _ = writeln!(stdout, "ready native={address} resp={resp_address} memcached=- admin=- l0=-").and_then(|()| stdout.flush());
+    let shm_field = shm.as_ref().map(|shm| format!(" shm={}", shm.path().display())).unwrap_or_default();
+    let ready = format!("ready native={address} resp={resp_address} memcached=- admin=- l0=-{shm_field}");
+    let _ = writeln!(stdout, "{ready}").and_then(|()| stdout.flush());
 
     loop {
         select! {

@@ -23,6 +23,8 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// Address of the RESP listener, if there shall be one.
     pub resp: Option<SocketAddr>,
+    /// Path of the socket where programs of this host get shared-memory connections.
+    pub shm: Option<PathBuf>,
     /// Shards.
     pub shards: Option<u16>,
     /// Cores of the shards.
@@ -44,6 +46,8 @@ pub struct Settled {
     pub listen: SocketAddr,
     /// Address of the RESP listener, if there shall be one.
     pub resp: Option<SocketAddr>,
+    /// Path of the socket where programs of this host get shared-memory connections.
+    pub shm: Option<PathBuf>,
     /// One core for each shard.
     pub cores: Vec<usize>,
     /// The NUMA node of each, where memory is to be bound.
@@ -108,7 +112,7 @@ pub fn settle_on(
             format_bytes(total),
         )));
     }
-    let budget = Budget::new(memory_bytes, cores.len() as u16).map_err(Failure::configuration)?;
+    let budget = Budget::new(memory_bytes, cores.len() as u16, options.shm.is_some()).map_err(Failure::configuration)?;
     let io = choose_io(options.io.unwrap_or(profile.network.io), process, ring_refusal, &mut remarks)?;
     let poll = options.poll.unwrap_or(match profile.network.poll {
         profile::Poll::Spin => PollMode::Spin,
@@ -120,6 +124,7 @@ pub fn settle_on(
         profile: profile.machine.name.clone(),
         listen: options.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT))),
         resp: options.resp,
+        shm: options.shm.clone(),
         cores,
         nodes,
         memory_bytes,

@@ -1,0 +1,164 @@
+//! A shard without sockets: bytes in, bytes out, on the caller's thread.
+//!
+//! For what wants the request path itself, from the bytes of requests to the bytes of replies, and
+//! nothing around it: instruction counts, fuzzing, tests. The code between is the server's own.
+
+use std::ops::DerefMut;
+use std::sync::Arc;
+
+use crate::base::hash::HashSeed;
+use crate::base::id::{ConnectionId, ShardId};
+use crate::cache::Store;
+use crate::engine::core::{Core, Parts};
+use crate::engine::post;
+use crate::engine::session::Protocol;
+use crate::engine::shard::Shared;
+use crate::net::{Flow, Handler};
+use crate::observe::ShardCounters;
+use crate::observe::service::Published;
+
+/// One shard with one connection.
+pub struct Direct<M> {
+    core: Core<M>,
+    protocol: Protocol,
+    id: ConnectionId,
+    out: Vec<u8>,
+}
+
+impl<M: DerefMut<Target = [u8]>> Direct<M> {
+    /// A shard around `store`, whose key hash has seed `seed`; its connection speaks `protocol`.
+    pub fn new(store: Store<M>, seed: HashSeed, protocol: Protocol) -> Direct<M> {
+        let shared = Arc::new(Shared {
+            counters: vec![ShardCounters::default()],
+            published: vec![Published::new()],
+            seed,
+            started: std::time::Instant::now(),
+        });
+        // Nobody is on the other end: there is nothing to control.
+        let (_, control) = crossbeam::channel::bounded(1);
+        let core = Core::new(Parts {
+            id: ShardId(0),
+            shared,
+            store,
+            post: post::connect(1).pop().unwrap_or_default(),
+            neighbours: Vec::new(),
+            control,
+            protocols: vec![Protocol::Native, Protocol::Resp],
+            connection_bytes: CONNECTION_BYTES,
+        });
+        let mut direct = Direct { core, protocol, id: ConnectionId::default(), out: Vec::new() };
+        direct.open();
+        direct
+    }
+
+    /// Gives the connection `bytes` and returns what it is answered, and whether it stays open; if
+    /// not, a fresh connection takes its place.
+    pub fn exchange(&mut self, bytes: &[u8]) -> (&[u8], bool) {
+        self.out.clear();
+        self.core.begin_turn();
+        let mut flow = self.core.received(self.id, bytes, &mut self.out);
+        // What the connection's share of a turn has left over is served in the next ones.
+        while self.core.takes_another_turn(self.id) {
+            self.core.begin_turn();
+            flow = self.core.received(self.id, &[], &mut self.out);
+        }
+        self.core.sent(self.id, self.out.len());
+        self.core.held.clear();
+        let open = flow != Flow::Close && flow != Flow::Detach;
+        if !open {
+            self.core.closed(self.id, 0);
+            self.open();
+        }
+        (&self.out, open)
+    }
+
+    fn open(&mut self) {
+        self.id.generation += 1;
+        self.core.opened(self.id, self.protocol as usize);
+    }
+}
+
+/// Enough for any exchange a test makes.
+const CONNECTION_BYTES: u64 = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::limits;
+    use crate::base::prng::Prng;
+    use crate::cache::{Accounting, Config};
+    use crate::wire::native;
+    use crate::wire::{Command, Mode, Request, Status, resp};
+
+    fn direct(protocol: Protocol) -> Direct<Vec<u8>> {
+        let segment_bytes = 64 << 10;
+        let config = Config { segment_bytes, seed: HashSeed(1), accounting: Accounting::Memory };
+        Direct::new(Store::new(vec![0; 64 * segment_bytes], config), HashSeed(1), protocol)
+    }
+
+    fn frame(id: u32, command: Command<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        native::encode_request(&Request { id, want_version: false, command }, &mut out);
+        out
+    }
+
+    #[test]
+    fn a_pipeline_longer_than_a_turn_is_answered_whole_and_in_order() {
+        let mut shard = direct(Protocol::Native);
+        shard.exchange(&frame(0, Command::Set { key: b"k", value: b"v", ttl_ms: 0, mode: Mode::Set }));
+        let count = 5 * limits::REQUESTS_PER_TURN as u32 + 7;
+        let bytes: Vec<u8> = (0..count).flat_map(|id| frame(id, Command::Get { key: b"k" })).collect();
+        let (mut replies, open) = shard.exchange(&bytes);
+        assert!(open);
+        for id in 0..count {
+            let (reply, length) = native::decode_reply(replies).unwrap().unwrap();
+            assert_eq!((reply.id, reply.reply.status, reply.reply.value), (id, Status::Ok, b"v".as_slice()));
+            replies = &replies[length..];
+        }
+        assert!(replies.is_empty());
+    }
+
+    /// However a stream is cut into pieces, it is answered the same.
+    #[test]
+    fn a_stream_in_pieces_is_answered_like_the_whole() {
+        let mut prng = Prng::new(9);
+        for protocol in [Protocol::Native, Protocol::Resp] {
+            for _ in 0..100 {
+                let mut stream = Vec::new();
+                for id in 0..40 {
+                    let key = format!("key-{}", prng.below(5));
+                    let value = vec![b'v'; prng.below(3000) as usize];
+                    let command = match prng.below(3) {
+                        0 => Command::Set { key: key.as_bytes(), value: &value, ttl_ms: 0, mode: Mode::Set },
+                        _ => Command::Get { key: key.as_bytes() },
+                    };
+                    match protocol {
+                        Protocol::Native => stream.extend(frame(id, command)),
+                        Protocol::Resp => resp::encode_request(&command, &mut stream),
+                    }
+                }
+                let whole = direct(protocol).exchange(&stream).0.to_vec();
+                let (mut shard, mut pieces, mut at) = (direct(protocol), Vec::new(), 0);
+                while at < stream.len() {
+                    let end = (at + 1 + prng.below(5000) as usize).min(stream.len());
+                    pieces.extend_from_slice(shard.exchange(&stream[at..end]).0);
+                    at = end;
+                }
+                assert!(whole == pieces, "{protocol:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn resp_is_answered_by_the_same_store_in_its_own_forms() {
+        let mut shard = direct(Protocol::Resp);
+        let mut say = |text: &str| String::from_utf8_lossy(shard.exchange(text.as_bytes()).0).into_owned();
+        assert_eq!(say("SET a 1\r\nINCR a\r\nGET a\r\nGET b\r\n"), "+OK\r\n:2\r\n$1\r\n2\r\n$-1\r\n");
+        assert_eq!(say("SET a x NX\r\nDEL a\r\nDEL a\r\nTTL a\r\n"), "$-1\r\n:1\r\n:0\r\n:-2\r\n");
+        assert_eq!(say("SET a x EX 100\r\nTTL a\r\nINCR a\r\nFLUSHALL\r\nEXISTS a\r\n"), "+OK\r\n:100\r\n-ERR value is not an integer or out of range\r\n+OK\r\n:0\r\n");
+        assert_eq!(say("*1\r\n$-3\r\n"), "-ERR Protocol error: this port speaks RESP; the frame is none\r\n");
+        assert_eq!(say("PING\r\n\r\nBOGUS x\r\n"), "+PONG\r\n-ERR unknown command 'BOGUS'\r\n", "a fresh connection");
+        assert_eq!(say("PING\r\nQUIT\r\nPING\r\n"), "+PONG\r\n+OK\r\n");
+        assert!(say("INFO\r\n").contains("get_hits 1"));
+    }
+}

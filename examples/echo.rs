@@ -17,7 +17,8 @@ use std::time::Instant;
 
 fn main() -> std::io::Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
-    let value = |flag: &str| arguments.iter().position(|argument| argument == flag).and_then(|at| arguments.get(at + 1));
+    let value =
+        |flag: &str| arguments.iter().position(|argument| argument == flag).and_then(|at| arguments.get(at + 1));
     if let Some(core) = value("--core").and_then(|core| core.parse().ok()) {
         assert!(core_affinity::set_for_current(core_affinity::CoreId { id: core }), "core {core} cannot be pinned");
     }

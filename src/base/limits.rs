@@ -147,8 +147,8 @@ pub const EXPIRE_ITEMS_PER_MS: usize = 256;
 
 // --- Turns of the shard loop ---------------------------------------------------------------
 
-/// Looks for work between two readings of the clock while there is none.
-pub const LOOKS_PER_TURN: usize = 16;
+/// Looks for work between two readings of the clock while there is none: some 100 ns.
+pub const LOOKS_PER_TURN: usize = 32;
 
 /// How long the shard's loop runs before it lets the executor's other tasks have the core.
 pub const YIELD_US: u64 = 100;

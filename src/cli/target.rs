@@ -35,12 +35,20 @@ pub fn parse_any_target(text: &str) -> Result<Target, String> {
         "echo" => Dialect::Echo,
         "shm" if rest.is_empty() => return Err("shm:// needs the path that serve printed as shm=".to_string()),
         "shm" => {
-            return Ok(Target { text: text.to_string(), dialect: Dialect::Native, endpoint: Endpoint::Shm(rest.into()) });
+            return Ok(Target {
+                text: text.to_string(),
+                dialect: Dialect::Native,
+                endpoint: Endpoint::Shm(rest.into()),
+            });
         }
         "l0" => {
             return Err(format!("{scheme}:// is planned and not spoken by this version; use native://host:port"));
         }
-        _ => return Err(format!("'{scheme}' is no protocol of ours; use native, resp, memcached or echo://host:port, or shm://path")),
+        _ => {
+            return Err(format!(
+                "'{scheme}' is no protocol of ours; use native, resp, memcached or echo://host:port, or shm://path"
+            ));
+        }
     };
     let mut addresses = rest
         .to_socket_addrs()

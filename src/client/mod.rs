@@ -7,9 +7,9 @@
 //! - `native`: a client that keeps one connection to each shard and asks the owner directly
 
 pub mod connection;
-mod transport;
 pub mod native;
+mod transport;
 
 pub use connection::{Connection, Error};
-pub use transport::{Endpoint, Transport};
 pub use native::{Client, Value};
+pub use transport::{Endpoint, Transport};

@@ -50,14 +50,12 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         out: &mut Vec<u8>,
     ) -> (usize, Flow) {
         let before = session.output_bytes();
-        let mut counts = BatchCounts::default();
+        let mut counts = self.turn_counts;
         let (used, flow) = match session.protocol {
             Protocol::Native => self.serve_as::<Native>(id, session, bytes, out, &mut counts),
             Protocol::Resp => self.serve_as::<Resp>(id, session, bytes, out, &mut counts),
         };
-        let now_ns = self.shared.started.elapsed().as_nanos() as u64;
-        self.times.record(counts, now_ns - self.batch_began_ns);
-        self.batch_began_ns = now_ns;
+        self.turn_counts = counts;
         self.output_bytes += session.output_bytes() - before;
         (used, flow)
     }
@@ -214,9 +212,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     ) -> Served {
         match request.command {
             Command::Hello { shard: Some(shard) }
-                if shard != self.id.0
-                    && (shard as usize) < self.neighbours.len()
-                    && session.is_in_order() =>
+                if shard != self.id.0 && (shard as usize) < self.neighbours.len() && session.is_in_order() =>
             {
                 session.moving = Some((shard, request.id));
                 return Served::Detach;

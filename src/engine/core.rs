@@ -20,6 +20,7 @@ use crate::engine::post::Post;
 use crate::engine::session::{Bound, Protocol, Session};
 use crate::engine::shard::{Control, Neighbour, Shared};
 use crate::net::{Flow, Handler};
+use crate::observe::service::BatchCounts;
 use crate::observe::{ServiceTimes, ShardCounters};
 use crate::wire::native::{self, ServerHello};
 use crate::wire::{Command, Reply, Status};
@@ -55,8 +56,8 @@ pub struct Core<M> {
     pub(super) turn_began_ns: u64,
     /// See `turn_began_ns`.
     pub(super) worked: bool,
-    /// When the batch under way began: with the turn, or when the one before it ended.
-    pub(super) batch_began_ns: u64,
+    /// Requests served in this turn.
+    pub(super) turn_counts: BatchCounts,
     /// Turns so far.
     pub(super) turn: u64,
     /// A forwarded request on its way into its box.
@@ -108,7 +109,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             starved: VecDeque::new(),
             turn_began_ns: 0,
             worked: false,
-            batch_began_ns: 0,
+            turn_counts: BatchCounts::default(),
             turn: 0,
             forward_scratch: Vec::new(),
             times: ServiceTimes::new(),
@@ -119,17 +120,16 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         }
     }
 
-    /// Reads the clock, once a turn.
+    /// Reads the clock, and books the turn that has ended.
     #[inline]
     pub(super) fn begin_turn(&mut self) {
         let now_ns = self.shared.started.elapsed().as_nanos() as u64;
         if std::mem::take(&mut self.worked) {
             self.counters().busy_ns.add(now_ns - self.turn_began_ns);
+            self.times.record(std::mem::take(&mut self.turn_counts), now_ns - self.turn_began_ns);
         }
         self.turn_began_ns = now_ns;
-        self.batch_began_ns = now_ns;
         self.now = Instant::from_ms(now_ns / 1_000_000);
-        self.turn += 1;
     }
 
     pub(super) fn counters(&self) -> &ShardCounters {

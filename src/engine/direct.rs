@@ -56,10 +56,11 @@ impl<M: DerefMut<Target = [u8]>> Direct<M> {
     pub fn exchange(&mut self, bytes: &[u8]) -> (&[u8], bool) {
         self.out.clear();
         self.core.begin_turn();
+        self.core.turn += 1;
         let mut flow = self.core.received(self.id, bytes, &mut self.out);
         // What the connection's share of a turn has left over is served in the next ones.
         while self.core.takes_another_turn(self.id) {
-            self.core.begin_turn();
+            self.core.turn += 1;
             flow = self.core.received(self.id, &[], &mut self.out);
         }
         self.core.sent(self.id, self.out.len());
@@ -155,7 +156,10 @@ mod tests {
         let mut say = |text: &str| String::from_utf8_lossy(shard.exchange(text.as_bytes()).0).into_owned();
         assert_eq!(say("SET a 1\r\nINCR a\r\nGET a\r\nGET b\r\n"), "+OK\r\n:2\r\n$1\r\n2\r\n$-1\r\n");
         assert_eq!(say("SET a x NX\r\nDEL a\r\nDEL a\r\nTTL a\r\n"), "$-1\r\n:1\r\n:0\r\n:-2\r\n");
-        assert_eq!(say("SET a x EX 100\r\nTTL a\r\nINCR a\r\nFLUSHALL\r\nEXISTS a\r\n"), "+OK\r\n:100\r\n-ERR value is not an integer or out of range\r\n+OK\r\n:0\r\n");
+        assert_eq!(
+            say("SET a x EX 100\r\nTTL a\r\nINCR a\r\nFLUSHALL\r\nEXISTS a\r\n"),
+            "+OK\r\n:100\r\n-ERR value is not an integer or out of range\r\n+OK\r\n:0\r\n"
+        );
         assert_eq!(say("*1\r\n$-3\r\n"), "-ERR Protocol error: this port speaks RESP; the frame is none\r\n");
         assert_eq!(say("PING\r\n\r\nBOGUS x\r\n"), "+PONG\r\n-ERR unknown command 'BOGUS'\r\n", "a fresh connection");
         assert_eq!(say("PING\r\nQUIT\r\nPING\r\n"), "+PONG\r\n+OK\r\n");

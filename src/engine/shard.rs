@@ -17,8 +17,8 @@ use crate::engine::core::Core;
 use crate::engine::session::{Bound, Protocol};
 use crate::net::shm::Rings;
 use crate::net::{Flow, Handler, Network, Waker, WithShm};
-use crate::observe::service::Published;
 use crate::observe::ShardCounters;
+use crate::observe::service::Published;
 use crate::wire::native::{self, Native};
 use crate::wire::resp::Resp;
 use crate::wire::{Codec, Decoded};
@@ -70,11 +70,17 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
 
     /// Does what there is to do. Answers whether there was anything.
     pub fn turn(&mut self) -> Result<bool, String> {
-        if !self.core.worked {
-            self.spin();
+        // After a turn with work the clock is read anew. After one without it was read a few looks ago,
+        // some hundred nanoseconds: not worth the 22 ns that reading it takes, while a request waits.
+        let found = self.core.worked || self.look();
+        if self.core.worked || !found {
+            self.core.begin_turn();
         }
-        self.core.begin_turn();
         let now = self.core.now;
+        if !found && now == self.core.swept_at {
+            return Ok(false);
+        }
+        self.core.turn += 1;
         let polled = self.net.poll(&mut self.core, now);
         let mut worked = polled.map_err(|error| format!("shard {}: the network failed: {error}", self.core.id))?;
         if self.core.post.peer_count() > 0 {
@@ -137,15 +143,23 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         self.net.inner_mut()
     }
 
-    /// Looks for work a few times between two readings of the clock, which cost ten times a look here.
+    /// Looks for something to do a few times. Answers whether there is, as far as that can be told
+    /// without a system call.
     #[inline]
-    fn spin(&mut self) {
-        for _ in 0..limits::LOOKS_PER_TURN {
-            if self.net.is_ready() || self.core.post.has_mail() {
-                return;
-            }
-            std::hint::spin_loop();
+    fn look(&mut self) -> bool {
+        if !self.core.held.is_empty() || !self.core.control.is_empty() {
+            return true;
         }
+        let has_peers = self.core.post.peer_count() > 0;
+        for _ in 0..limits::LOOKS_PER_TURN {
+            if self.net.is_ready() || (has_peers && self.core.post.has_mail()) {
+                return true;
+            }
+            if !self.net.has_ports() {
+                std::hint::spin_loop(); // a round trip through shared memory is shorter than a few of these
+            }
+        }
+        false
     }
 
     /// When the last turn began, by the clock of the process.

@@ -48,7 +48,9 @@ impl Dialect {
                 Ok(memcached::decode_reply(bytes)?.map(|(reply, length)| (Answer { id: None, reply }, length)))
             }
             Dialect::Echo if bytes.is_empty() || bytes.len() < request_bytes => Ok(None),
-            Dialect::Echo if bytes[0] != native::REQUEST_MAGIC => Err("the peer returns other bytes than it got".into()),
+            Dialect::Echo if bytes[0] != native::REQUEST_MAGIC => {
+                Err("the peer returns other bytes than it got".into())
+            }
             Dialect::Echo => {
                 Ok(Some((Answer { id: None, reply: Reply::status(crate::wire::Status::Ok) }, request_bytes)))
             }

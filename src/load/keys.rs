@@ -132,13 +132,16 @@ impl Zipf {
 
     fn h_inverse(&self, y: f64) -> f64 {
         let exponent = 1.0 - self.skew;
-        if exponent.abs() < 1e-9 { y.exp() } else { (1.0 + y * exponent).max(0.0).powf(1.0 / exponent) }
+        if exponent.abs() < 1e-9 { y.exp() } else { ((1.0 + y * exponent).max(0.0).ln() / exponent).exp() }
     }
 }
 
 /// Moves rank `rank` somewhere else below `count`, each rank somewhere of its own.
 fn scatter(rank: u64, factor: u64, count: u64) -> u64 {
-    ((u128::from(rank) * u128::from(factor)) % u128::from(count)) as u64
+    match rank.checked_mul(factor) {
+        Some(product) => product % count,
+        None => ((u128::from(rank) * u128::from(factor)) % u128::from(count)) as u64,
+    }
 }
 
 /// A number near the golden section of `count` that shares no divisor with it.
@@ -156,8 +159,12 @@ fn gcd(a: u64, b: u64) -> u64 {
 
 /// Writes key number `number` as `bytes` decimal digits.
 pub fn write_key(number: u64, bytes: &mut [u8]) {
+    bytes.fill(b'0');
     let mut rest = number;
     for digit in bytes.iter_mut().rev() {
+        if rest == 0 {
+            break;
+        }
         *digit = b'0' + (rest % 10) as u8;
         rest /= 10;
     }

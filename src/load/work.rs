@@ -63,7 +63,7 @@ impl Work {
             Source::Drawn(keys) => {
                 let drawn = keys.next_key();
                 // Its own residue class: the draw picks the neighbourhood.
-                let key = drawn - drawn % self.workers + self.worker;
+                let key = if self.workers == 1 { drawn } else { drawn - drawn % self.workers + self.worker };
                 let writes = self.gets < 1.0 && keys.prng().unit() >= self.gets;
                 Some(Task { key, value_bytes: self.value_bytes, writes })
             }

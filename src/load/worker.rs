@@ -65,20 +65,25 @@ pub struct Worker {
     arrivals: Arrivals,
     route: Route,
     pipeline: usize,
-    /// Connections by the shard that serves them; one group when any shard will do.
-    groups: Vec<Group>,
+    /// Requests have a rate.
+    paced: bool,
     seed: HashSeed,
     prng: Prng,
 }
 
+/// Connections that lead to the same shard.
+#[derive(Default)]
 struct Group {
     connections: Vec<ConnectionId>,
-    next: usize,
+    /// Those that may have room for a request, each once.
+    open: VecDeque<ConnectionId>,
 }
 
 struct Core {
     dialect: Dialect,
     peers: Vec<Peer>,
+    /// Connections by the shard that serves them; one group when any shard will do.
+    groups: Vec<Group>,
     tally: Tally,
     started: WallInstant,
     phase: Phase,
@@ -110,9 +115,13 @@ struct KeyOrder {
 
 #[derive(Default)]
 struct Peer {
+    id: ConnectionId,
     outstanding: VecDeque<Outstanding>,
     partial: Vec<u8>,
     alive: bool,
+    /// Its group, and whether it stands among the open ones there.
+    group: usize,
+    is_open: bool,
 }
 
 struct Outstanding {
@@ -144,10 +153,10 @@ impl Worker {
         let mut route = plan.route;
         if plan.dialect != Dialect::Native {
             route = Route::Any;
-            groups.push(Group { connections: Vec::new(), next: 0 });
+            groups.push(Group::default());
             for _ in 0..share.max(1) {
                 let transport = connect(plan)?;
-                adopt(&mut net, transport, &mut peers, &mut groups[0])?;
+                adopt(&mut net, transport, &mut peers, &mut groups, 0)?;
             }
         }
         let native_share = if plan.dialect == Dialect::Native { share.max(1) } else { 0 };
@@ -164,18 +173,18 @@ impl Worker {
                     route = Route::Any;
                 }
                 let group_count = if route == Route::Owner { shard_count } else { 1 };
-                groups = (0..group_count).map(|_| Group { connections: Vec::new(), next: 0 }).collect();
+                groups = (0..group_count).map(|_| Group::default()).collect();
                 if route == Route::Owner && served_by != 0 {
                     // The first one came in anywhere; start over at shard 0 so that all are covered.
                     drop(connection);
                     let connection = Connection::open(plan.endpoint.clone(), Some(0), CONNECT_TIMEOUT)
                         .map_err(|error| format!("{}: {error}", plan.target))?;
-                    adopt(&mut net, connection.into_transport(), &mut peers, &mut groups[0])?;
+                    adopt(&mut net, connection.into_transport(), &mut peers, &mut groups, 0)?;
                     continue;
                 }
             }
             let group = if route == Route::Owner { served_by } else { 0 };
-            adopt(&mut net, connection.into_transport(), &mut peers, &mut groups[group])?;
+            adopt(&mut net, connection.into_transport(), &mut peers, &mut groups, group)?;
         }
         let verify = plan.verify.then(|| Verify {
             versions: vec![0; (plan.keys + workers as u64) as usize],
@@ -189,6 +198,7 @@ impl Worker {
             core: Core {
                 dialect: plan.dialect,
                 peers,
+                groups,
                 tally: Tally::new(),
                 started: WallInstant::now(),
                 phase: Phase::Warmup,
@@ -207,7 +217,7 @@ impl Worker {
             arrivals: plan.arrivals,
             route,
             pipeline: plan.pipeline,
-            groups,
+            paced: false,
             seed,
             prng,
         })
@@ -226,16 +236,17 @@ impl Worker {
         self.core.started = WallInstant::now();
         let end_ns = duration.map_or(u64::MAX, |duration| duration.as_nanos() as u64);
         let gap_ns = rate.map(|rate| 1e9 / rate);
+        self.paced = rate.is_some();
         let mut due_ns = 0.0f64;
         let mut next: Option<Task> = None;
         let mut exhausted = false;
         let mut idle_polls = 0u32;
+        let mut now_ns = self.core.now_ns();
         loop {
-            let mut now_ns = self.core.now_ns();
             // Issue what is due, as far as the pipelines have room.
             self.issue_released();
             let mut budget = ISSUE_MAX;
-            while budget > 0 && !exhausted && now_ns < end_ns {
+            while budget > 0 && !(exhausted && next.is_none()) && now_ns < end_ns {
                 let due = match gap_ns {
                     Some(_) if due_ns as u64 > now_ns => break,
                     Some(_) => due_ns as u64,
@@ -274,17 +285,26 @@ impl Worker {
             let polled = self.net.poll(&mut self.core, Instant::from_ms(now_ns / 1_000_000));
             let worked = polled.map_err(|error| format!("the load generator's network failed: {error}"))?;
             idle_polls = if worked { 0 } else { idle_polls + 1 };
-            if idle_polls > SPINS_BEFORE_YIELD {
+            if idle_polls > if self.net.port_count() > 0 { LOOKS_BEFORE_YIELD } else { SPINS_BEFORE_YIELD } {
                 // On a core of its own this returns at once. On one shared with the server, which
                 // waits for that very core, spinning on would only make both slow.
                 std::thread::yield_now();
+            }
+            if !worked && self.net.has_ports() {
+                // Shared memory answers sooner than this loop comes around.
+                (0..LOOKS).any(|_| self.net.is_answered());
+            }
+            // Drawn while answers are under way, so that the draw is in nobody's latency.
+            if next.is_none() && !exhausted {
+                next = self.core.work.next();
+                exhausted = next.is_none();
             }
             now_ns = self.core.now_ns();
             if self.core.lost == self.core.peers.len() {
                 self.core.tally.complaint.get_or_insert("every connection was lost".to_string());
                 break;
             }
-            let over = exhausted || now_ns >= end_ns;
+            let over = (exhausted && next.is_none()) || now_ns >= end_ns;
             let waiting = self.core.order.as_ref().is_some_and(|order| order.waiting + order.released.len() > 0);
             if over && self.core.under_way == 0 && !waiting {
                 break;
@@ -316,28 +336,32 @@ impl Worker {
 
     /// A connection with room for the task; `None` if the ones it may take are full.
     fn pick(&mut self, task: &Task) -> Option<ConnectionId> {
-        let group = if self.route == Route::Owner && self.groups.len() > 1 {
-            let length = self.core.work.key(task.key, &mut self.core.key_scratch);
-            let hash = self.seed.hash(&self.core.key_scratch[..length]);
-            hash.shard(self.groups.len() as u16).0 as usize
+        let Core { groups, peers, work, key_scratch, verify, .. } = &mut self.core;
+        let group = if self.route == Route::Owner && groups.len() > 1 {
+            let length = work.key(task.key, key_scratch);
+            let hash = self.seed.hash(&key_scratch[..length]);
+            hash.shard(groups.len() as u16).0 as usize
         } else {
             0
         };
-        let group = &mut self.groups[group];
-        let count = group.connections.len();
-        if self.core.verify.is_some() {
+        let group = &mut groups[group];
+        if verify.is_some() {
             // One key, one connection: its answers come in the order of its requests.
-            let id = group.connections[(mix(task.key) % count as u64) as usize];
-            let peer = &self.core.peers[id.slot as usize];
+            let id = group.connections[(mix(task.key) % group.connections.len() as u64) as usize];
+            let peer = &peers[id.slot as usize];
             return (peer.alive && peer.outstanding.len() < self.pipeline).then_some(id);
         }
-        for _ in 0..count {
-            group.next = (group.next + 1) % count;
-            let id = group.connections[group.next];
-            let peer = &self.core.peers[id.slot as usize];
+        while let Some(&id) = group.open.front() {
+            let peer = &mut peers[id.slot as usize];
             if peer.alive && peer.outstanding.len() < self.pipeline {
+                // As fast as possible means full pipelines, one after the other; a rate is spread evenly.
+                if self.paced {
+                    group.open.rotate_left(1);
+                }
                 return Some(id);
             }
+            peer.is_open = false;
+            group.open.pop_front();
         }
         None
     }
@@ -399,6 +423,7 @@ impl Core {
             return Err("a reply to a request that was never sent".to_string());
         };
         self.under_way -= 1;
+        self.reopen(slot);
         if let Some(id) = frame.id
             && sent.id != id
         {
@@ -440,6 +465,17 @@ impl Core {
             order.finished(sent.task.key);
         }
         Ok(fills.then_some(Task { writes: true, ..sent.task }))
+    }
+
+    /// Puts a connection that has room again among the open ones of its group.
+    #[inline]
+    fn reopen(&mut self, slot: usize) {
+        let peer = &mut self.peers[slot];
+        if !peer.is_open {
+            peer.is_open = true;
+            let group = &mut self.groups[peer.group];
+            group.open.push_back(peer.id);
+        }
     }
 
     fn serve(&mut self, id: ConnectionId, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, String> {
@@ -582,7 +618,8 @@ fn adopt(
     net: &mut WithShm<EpollNetwork>,
     transport: Transport,
     peers: &mut Vec<Peer>,
-    group: &mut Group,
+    groups: &mut [Group],
+    group: usize,
 ) -> Result<(), String> {
     let adopted = match transport {
         Transport::Tcp(stream) => net.adopt(OwnedFd::from(stream), Instant::default()),
@@ -590,8 +627,9 @@ fn adopt(
     };
     let id = adopted.ok_or("too many connections for one load thread")?;
     assert_eq!(id.slot as usize, peers.len(), "slots of a fresh table are given in order");
-    peers.push(Peer { alive: true, ..Peer::default() });
-    group.connections.push(id);
+    peers.push(Peer { id, alive: true, group, is_open: true, ..Peer::default() });
+    groups[group].connections.push(id);
+    groups[group].open.push_back(id);
     Ok(())
 }
 
@@ -628,6 +666,10 @@ const ISSUE_MAX: usize = 256;
 const WAITING_MAX: usize = 4096;
 /// Polls without result before the core is offered to others: some 20 µs.
 const SPINS_BEFORE_YIELD: u32 = 64;
+/// The same where a poll is a look at shared memory.
+const LOOKS_BEFORE_YIELD: u32 = 2048;
+/// Looks at shared memory between two readings of the clock.
+const LOOKS: usize = 16;
 /// How long to wait for answers after the end.
 const DRAIN_S: u64 = 5;
 /// A minute: what takes longer is recorded as that.

@@ -343,10 +343,13 @@ impl Network for RingNetwork {
 
     #[inline]
     fn is_ready(&mut self) -> bool {
-        self.unsubmitted > 0 || !self.connections.dirty.is_empty() || {
-            let submission = self.ring.submission();
-            submission.taskrun() || submission.cq_overflow()
-        } || !self.ring.completion().is_empty()
+        self.unsubmitted > 0
+            || !self.connections.dirty.is_empty()
+            || {
+                let submission = self.ring.submission();
+                submission.taskrun() || submission.cq_overflow()
+            }
+            || !self.ring.completion().is_empty()
     }
 
     fn output(&mut self, id: ConnectionId) -> Option<&mut Vec<u8>> {

@@ -87,7 +87,7 @@ impl Rings {
         }
         // SAFETY: no memory is passed.
         let seals = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) };
-        if seals & libc::F_SEAL_SHRINK == 0 {
+        if seals < 0 || seals & libc::F_SEAL_SHRINK == 0 {
             return Err(wrong("is not sealed: its owner could shrink it under us"));
         }
         let memory = MmapOptions::new().len(FILE_BYTES).map_raw(&file)?;
@@ -270,6 +270,18 @@ impl<N: Network> WithShm<N> {
         self.ports.len()
     }
 
+    /// Whether there are any.
+    #[inline]
+    pub fn has_ports(&self) -> bool {
+        !self.ports.is_empty()
+    }
+
+    /// Whether a ring has something to read.
+    #[inline]
+    pub fn is_answered(&self) -> bool {
+        self.ports.iter().any(|port| port.rings.has_bytes())
+    }
+
     fn port(&mut self, id: ConnectionId) -> Option<&mut Port> {
         self.ports.iter_mut().find(|port| port.id == id)
     }
@@ -319,7 +331,11 @@ impl Port {
         self.progress = now;
         self.out_from += count;
         if self.out_from == self.out.len() {
-            if self.out.capacity() > KEPT_CAPACITY { self.out = Vec::new() } else { self.out.clear() }
+            if self.out.capacity() > KEPT_CAPACITY {
+                self.out = Vec::new()
+            } else {
+                self.out.clear()
+            }
             self.out_from = 0;
         }
         if self.rings.must_wake_peer()
@@ -411,7 +427,9 @@ impl<N: Network> Network for WithShm<N> {
     #[inline]
     fn is_ready(&mut self) -> bool {
         let port_is_ready = |port: &Port| {
-            (!port.paused && !port.closing && port.rings.has_bytes()) || (!port.out.is_empty() && port.rings.has_room()) || (port.closing && !port.closed)
+            (!port.paused && !port.closing && port.rings.has_bytes())
+                || (!port.out.is_empty() && port.rings.has_room())
+                || (port.closing && !port.closed)
         };
         self.inner.is_ready() || self.ports.iter().any(port_is_ready)
     }
@@ -471,7 +489,6 @@ impl<N: Network> Network for WithShm<N> {
         self.inner.disarm();
     }
 }
-
 
 /// What is written to a sleeper's socket; its value means nothing.
 const DOORBELL: u8 = 1;

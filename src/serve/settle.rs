@@ -112,7 +112,8 @@ pub fn settle_on(
             format_bytes(total),
         )));
     }
-    let budget = Budget::new(memory_bytes, cores.len() as u16, options.shm.is_some()).map_err(Failure::configuration)?;
+    let budget =
+        Budget::new(memory_bytes, cores.len() as u16, options.shm.is_some()).map_err(Failure::configuration)?;
     let io = choose_io(options.io.unwrap_or(profile.network.io), process, ring_refusal, &mut remarks)?;
     let poll = options.poll.unwrap_or(match profile.network.poll {
         profile::Poll::Spin => PollMode::Spin,

@@ -29,7 +29,8 @@ pub fn decode_reply(bytes: &[u8]) -> Result<Option<(Reply<'_>, usize)>, String> 
     let Some(end) = bytes.iter().position(|&byte| byte == b'\n') else { return Ok(None) };
     let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
     if let Some(rest) = line.strip_prefix(b"VALUE ") {
-        let length = rest.rsplit(|&byte| byte == b' ').next().and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+        let length =
+            rest.rsplit(|&byte| byte == b' ').next().and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
         let length: usize = length.ok_or("a VALUE line without a length")?;
         let (start, after) = (end + 1, end + 1 + length);
         let Some(tail) = bytes.get(after..after + TAIL.len()) else { return Ok(None) };

@@ -97,8 +97,12 @@ impl Codec for Resp {
                 out.extend_from_slice(b"\r\n");
             }
             Local::Hello => {
-                let fields: [(&str, &str); 4] =
-                    [("server", "spinetail"), ("version", env!("CARGO_PKG_VERSION")), ("mode", "standalone"), ("role", "master")];
+                let fields: [(&str, &str); 4] = [
+                    ("server", "spinetail"),
+                    ("version", env!("CARGO_PKG_VERSION")),
+                    ("mode", "standalone"),
+                    ("role", "master"),
+                ];
                 out.extend_from_slice(b"*14\r\n");
                 for (name, value) in fields {
                     bulk(name.as_bytes(), out);
@@ -536,10 +540,19 @@ mod tests {
         assert_eq!(answered("SET k v NX", Status::Exists, 0), "$-1\r\n");
         assert_eq!((ok("DEL k"), missing("DEL k")), (":1\r\n".into(), ":0\r\n".into()));
         assert_eq!((ok("SETNX k v"), answered("SETNX k v", Status::Exists, 0)), (":1\r\n".into(), ":0\r\n".into()));
-        assert_eq!((ok("INCRBY k 7"), answered("DECR k", Status::Ok, -3i64 as u64)), (":7\r\n".into(), ":-3\r\n".into()));
+        assert_eq!(
+            (ok("INCRBY k 7"), answered("DECR k", Status::Ok, -3i64 as u64)),
+            (":7\r\n".into(), ":-3\r\n".into())
+        );
         assert_eq!((ok("PTTL k"), missing("TTL k")), (":7\r\n".into(), ":-2\r\n".into()));
-        assert_eq!((answered("TTL k", Status::Ok, 1500), answered("TTL k", Status::Ok, u64::MAX)), (":2\r\n".into(), ":-1\r\n".into()));
-        assert_eq!((ok("PING"), ok("ECHO hi"), ok("QUIT")), ("+PONG\r\n".into(), "$2\r\nhi\r\n".into(), "+OK\r\n".into()));
+        assert_eq!(
+            (answered("TTL k", Status::Ok, 1500), answered("TTL k", Status::Ok, u64::MAX)),
+            (":2\r\n".into(), ":-1\r\n".into())
+        );
+        assert_eq!(
+            (ok("PING"), ok("ECHO hi"), ok("QUIT")),
+            ("+PONG\r\n".into(), "$2\r\nhi\r\n".into(), "+OK\r\n".into())
+        );
         assert!(ok("HELLO 3").starts_with("-NOPROTO"));
         assert_eq!(ok("NO such"), "-ERR unknown command 'NO'\r\n");
         assert_eq!(ok("GET"), "-ERR wrong number of arguments for 'GET'\r\n");
@@ -564,7 +577,9 @@ mod tests {
             let frame = array(words);
             for cut in 0..frame.len() {
                 match Resp::decode(&frame[..cut], VALUE_BYTES_MAX) {
-                    Decoded::Incomplete(needed) => assert!(needed > cut && needed <= frame.len(), "cut {cut}: {needed}"),
+                    Decoded::Incomplete(needed) => {
+                        assert!(needed > cut && needed <= frame.len(), "cut {cut}: {needed}")
+                    }
                     other => panic!("cut {cut}: {other:?}"),
                 }
             }

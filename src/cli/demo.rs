@@ -71,6 +71,7 @@ pub fn run(arguments: &DemoArguments) -> Outcome {
         target: format!("native://{}", server.address),
         connections: 1,
         pipeline: 1,
+        deep: 0,
         rate: None,
         arrivals: Arrivals::Poisson,
         duration: Some(Duration::from_secs(arguments.seconds.into())),

@@ -169,6 +169,7 @@ fn describe(machine: &Topology, limits: &Limits, profile: &Profile) -> String {
         profile.memory.pages.name(),
         match profile.network.poll {
             Poll::Spin => "spinning",
+            Poll::Adaptive => "spinning while busy",
             Poll::Park => "parking when idle",
         }
     );

@@ -35,6 +35,10 @@ pub struct LoadArguments {
     /// Most requests under way on each connection
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pipeline: u32,
+    /// One more connection that sends bursts of N GETs, each when the last is answered, and is not counted: what a neighbour with a deep
+    /// pipeline costs the others [default: none]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=65_536))]
+    deep: u32,
     /// Requests a second, or max: as fast as answers come [default: max]
     #[arg(long, value_name = "RPS|max", value_parser = parse_rate, default_value = "max")]
     rate: Rate,
@@ -202,6 +206,7 @@ fn plan_of(arguments: &LoadArguments) -> Result<Plan, (u8, String)> {
         target: arguments.target.text.clone(),
         connections: arguments.connections as usize,
         pipeline: arguments.pipeline as usize,
+        deep: arguments.deep as usize,
         rate: match arguments.rate {
             Rate::Max => None,
             Rate::Requests(rate) => Some(rate),

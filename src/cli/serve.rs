@@ -40,7 +40,8 @@ pub struct ServeArguments {
     /// Memory of the whole process, everything included, like 16MiB or 4GiB [default: the profile's]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     memory: Option<u64>,
-    /// What an idle shard does: spin keeps its core busy, park sleeps and wakes in some 70 µs
+    /// What an idle shard does: spin keeps its core busy; park sleeps, and the next request waits for it to wake;
+    /// adaptive spins as long as pauses are short [default: the profile's]
     #[arg(long, value_enum)]
     poll: Option<Poll>,
     /// What drives the sockets; auto falls back to epoll where io_uring is refused
@@ -53,6 +54,7 @@ type Cores = Vec<usize>;
 #[derive(Clone, Copy, ValueEnum)]
 enum Poll {
     Spin,
+    Adaptive,
     Park,
 }
 
@@ -76,6 +78,7 @@ pub fn run(arguments: ServeArguments) -> Outcome {
         memory: arguments.memory,
         poll: arguments.poll.map(|poll| match poll {
             Poll::Spin => PollMode::Spin,
+            Poll::Adaptive => PollMode::Adaptive,
             Poll::Park => PollMode::Park,
         }),
         io: arguments.io.map(|io| match io {

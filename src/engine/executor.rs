@@ -12,9 +12,9 @@
 //! them and none with them.
 //! The long timer also spares the tail: ring inside glommio p99 23.5 µs with 100 ms, 53 µs with 1 ms.
 //!
-//! **Parking** (poll mode `park`): after some idle microseconds the network's eventfd is armed, the
-//! queues are looked at once more, and the task awaits a read of the eventfd through glommio, whose
-//! own ring sleeps in the kernel. Waking costs some 70 µs; spinning costs a core.
+//! **Parking** (poll modes `park` and `adaptive`, see `idle`): the network's eventfd is armed, the queues
+//! are looked at once more, and the task awaits a read of the eventfd through glommio, whose own ring
+//! sleeps in the kernel. What waking costs and what spinning costs: `scripts/pollmodes`.
 
 #![expect(unsafe_code, reason = "glommio takes a file only by its raw descriptor")]
 
@@ -33,6 +33,7 @@ use crate::base::limits;
 use crate::cache::{Accounting, Config, Store};
 use crate::engine::budget::Budget;
 use crate::engine::core::{Core, Parts as CoreParts};
+use crate::engine::idle::{Idle, PollMode};
 use crate::engine::post::{self, Post};
 use crate::engine::session::Protocol;
 use crate::engine::shard::{Control, Neighbour, Shard, Shared};
@@ -49,15 +50,6 @@ pub enum Io {
     Ring,
     /// epoll on a plain thread.
     Epoll,
-}
-
-/// What an idle shard does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PollMode {
-    /// Spin: the core belongs to the shard.
-    Spin,
-    /// Spin a little, then sleep until something happens.
-    Park,
 }
 
 /// What to start.
@@ -355,7 +347,7 @@ async fn drive(mut shard: Shard<RingNetwork, Arena>, wake: WakeTarget, poll: Pol
     // SAFETY: the descriptor is a duplicate that BufferedFile alone owns from here on.
     let event = unsafe { BufferedFile::from_raw_fd(event.into_raw_fd()) };
     let mut yielded = Duration::ZERO;
-    let mut idle_since: Option<Duration> = None;
+    let mut idle = Idle::new(poll);
     while !shard.is_done() {
         let worked = shard.turn()?;
         let now = shard.turn_began();
@@ -363,16 +355,13 @@ async fn drive(mut shard: Shard<RingNetwork, Arena>, wake: WakeTarget, poll: Pol
             glommio::executor().yield_task_queue_now().await;
             yielded = now;
         }
-        if worked || poll == PollMode::Spin {
-            idle_since = None;
-            continue;
-        }
-        let idle = now - *idle_since.get_or_insert(now);
-        if idle.as_micros() as u64 >= limits::SPIN_BEFORE_PARK_US && shard.arm() {
+        if worked {
+            idle.worked();
+        } else if idle.is_over(now) && shard.arm() {
             let read = event.read_at(0, 8).await;
             shard.disarm();
             read.map_err(|error| format!("the wake event failed: {error}"))?;
-            idle_since = None;
+            idle.woke(shard.clock());
         }
     }
     heart.cancel();
@@ -396,20 +385,16 @@ async fn heartbeat(waker: Waker) {
 
 /// The loop of a plain thread.
 fn drive_plain(mut shard: Shard<EpollNetwork, Arena>, poll: PollMode) -> Result<(), String> {
-    let mut idle_since: Option<Instant> = None;
+    let mut idle = Idle::new(poll);
     while !shard.is_done() {
-        if shard.turn()? || poll == PollMode::Spin {
-            idle_since = None;
-            continue;
-        }
-        let now = Instant::now();
-        let idle = now.duration_since(*idle_since.get_or_insert(now));
-        if idle.as_micros() as u64 >= limits::SPIN_BEFORE_PARK_US && shard.arm() {
+        if shard.turn()? {
+            idle.worked();
+        } else if idle.is_over(shard.turn_began()) && shard.arm() {
             let wait = Duration::from_millis(limits::HEARTBEAT_MS * BEATS_PER_TURN);
             let waited = shard.net_mut().wait(wait);
             shard.disarm();
             waited.map_err(|error| format!("epoll failed: {error}"))?;
-            idle_since = None;
+            idle.woke(shard.clock());
         }
     }
     Ok(())

@@ -16,6 +16,7 @@
 //! - `shard`: the turn of a shard: network, mail, control, housekeeping
 //! - `post`: what one shard has under way at the others
 //! - `mailbox`: the ring between two shards
+//! - `idle`: when a shard that has nothing to do goes to sleep
 //! - `executor`: who calls the turns: a glommio executor, or a plain thread where io_uring is refused
 
 mod apply;
@@ -24,11 +25,13 @@ pub mod budget;
 mod core;
 pub mod direct;
 mod executor;
+mod idle;
 pub mod mailbox;
 mod post;
 mod session;
 mod shard;
 
-pub use executor::{Attacher, Io, Plan, PollMode, Running, start};
+pub use executor::{Attacher, Io, Plan, Running, start};
+pub use idle::PollMode;
 pub use session::Protocol;
 pub use shard::Shared;

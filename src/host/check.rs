@@ -222,6 +222,10 @@ fn core_quota(machine: &Topology, profile: &Profile) -> Line {
 fn poll_mode(profile: &Profile) -> Line {
     match profile.network.poll {
         Poll::Spin => Line::ok("poll mode", "spin", "spin"),
+        Poll::Adaptive => Line::ok("poll mode", "adaptive", "spin").costs(
+            "a wake-up for the first request after a pause of 2 ms or more",
+            "set network.poll = \"spin\" where data cores are the shards' own",
+        ),
         Poll::Park => Line::ok("poll mode", "park", "spin").costs(
             "about 70 µs to wake an idle shard (measured on a 2-core virtual machine)",
             "set network.poll = \"spin\" where data cores are the shards' own",

@@ -96,6 +96,8 @@ pub enum Poll {
     /// Looks again at once, and keeps its core busy.
     #[default]
     Spin,
+    /// Spins as long as pauses are short, then sleeps.
+    Adaptive,
     /// Sleeps until the kernel wakes it.
     Park,
 }

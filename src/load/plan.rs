@@ -23,6 +23,9 @@ pub struct Plan {
     pub connections: usize,
     /// Most requests under way on each.
     pub pipeline: usize,
+    /// Requests that one more connection sends in one burst after the other, uncounted: a neighbour with a
+    /// deep pipeline. 0 for none.
+    pub deep: usize,
     /// Requests a second, or as fast as answers come.
     pub rate: Option<f64>,
     /// How requests of a given rate are spaced.

@@ -104,6 +104,9 @@ fn work(plan: &Plan, number: usize, workers: usize, barrier: &Barrier) -> Result
     }
     barrier.wait();
     let mut worker = worker?;
+    if plan.deep > 0 && number == 0 {
+        worker.start_deep(plan)?;
+    }
     let rate = plan.rate.map(|rate| rate / workers as f64);
     if !plan.warmup.is_zero() {
         let work = Work::measured(&Plan { seed: !plan.seed, ..plan.clone() }, number, workers);

@@ -98,6 +98,17 @@ struct Core {
     work: Work,
     filled: Arc<AtomicU64>,
     order: Option<KeyOrder>,
+    deep: Option<Deep>,
+}
+
+/// A neighbour with a deep pipeline: a burst of GETs, and the next once all are answered, as pipelining
+/// clients do. Its frames are written once, so that it keeps this thread from the others' answers for no
+/// longer than need be.
+struct Deep {
+    frames: Vec<u8>,
+    frame_bytes: usize,
+    /// How much of the present burst has been answered.
+    answered_bytes: usize,
 }
 
 /// Keeps each key's requests in order where misses are filled. A key with a request under way is
@@ -119,6 +130,8 @@ struct Peer {
     outstanding: VecDeque<Outstanding>,
     partial: Vec<u8>,
     alive: bool,
+    /// Its requests are not counted; see [`Deep`].
+    is_deep: bool,
     /// Its group, and whether it stands among the open ones there.
     group: usize,
     is_open: bool,
@@ -212,6 +225,7 @@ impl Worker {
                 lost: 0,
                 work: Work::fill(plan, worker, workers),
                 filled: plan.filled.clone(),
+                deep: None,
                 order: (plan.set_on_miss && plan.trace.is_some()).then(KeyOrder::default),
             },
             arrivals: plan.arrivals,
@@ -320,6 +334,28 @@ impl Worker {
             }
         }
         self.core.tally.elapsed = self.core.started.elapsed().min(duration.unwrap_or(Duration::MAX));
+        Ok(())
+    }
+
+    /// Starts the neighbour with `depth` GETs under way. Its keys are the first ones.
+    pub fn start_deep(&mut self, plan: &Plan) -> Result<(), String> {
+        let transport = connect(plan)?;
+        let mut ignored = [Group::default()];
+        adopt(&mut self.net, transport, &mut self.core.peers, &mut ignored, 0)?;
+        let [Group { connections, .. }] = ignored;
+        let id = connections[0];
+        self.core.peers[id.slot as usize].is_deep = true;
+        let mut frames = Vec::new();
+        for number in 0..plan.deep as u64 {
+            let length = self.core.work.key(number % plan.keys, &mut self.core.key_scratch);
+            let command = Command::Get { key: &self.core.key_scratch[..length] };
+            self.core.dialect.encode(0, command, &mut frames);
+        }
+        let frame_bytes = frames.len() / plan.deep;
+        if let Some(out) = self.net.output(id) {
+            out.extend_from_slice(&frames);
+        }
+        self.core.deep = Some(Deep { frames, frame_bytes, answered_bytes: 0 });
         Ok(())
     }
 
@@ -479,6 +515,9 @@ impl Core {
     }
 
     fn serve(&mut self, id: ConnectionId, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, String> {
+        if self.peers[id.slot as usize].is_deep {
+            return self.serve_deep(bytes, out);
+        }
         let mut at = 0;
         let now_ns = self.now_ns();
         let slot = id.slot as usize;
@@ -489,6 +528,24 @@ impl Core {
             if let Some(write) = self.answered(id.slot as usize, &frame, now_ns)? {
                 self.encode(id, write, now_ns, out);
             }
+        }
+        Ok(at)
+    }
+}
+
+impl Core {
+    /// Counts the replies to a deep neighbour, and asks again when all are there.
+    fn serve_deep(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, String> {
+        let Some(deep) = &mut self.deep else { return Ok(bytes.len()) };
+        let (mut at, mut count) = (0, 0);
+        while let Some((_, length)) = self.dialect.decode(&bytes[at..], deep.frame_bytes)? {
+            at += length;
+            count += 1;
+        }
+        deep.answered_bytes += count * deep.frame_bytes;
+        if deep.answered_bytes >= deep.frames.len() {
+            deep.answered_bytes = 0;
+            out.extend_from_slice(&deep.frames);
         }
         Ok(at)
     }

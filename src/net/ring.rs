@@ -269,6 +269,13 @@ impl RingNetwork {
         self.push(entry.build().user_data(KIND_SEND << 56 | id.pack()))
     }
 
+    /// Whether the kernel has completions to deliver when it is entered.
+    #[inline]
+    fn has_arrivals(&mut self) -> bool {
+        let submission = self.ring.submission();
+        submission.taskrun() || submission.cq_overflow()
+    }
+
     fn arm_listeners(&mut self, now: Instant) -> io::Result<()> {
         for number in 0..self.listeners.len() {
             let listener = &mut self.listeners[number];
@@ -306,7 +313,9 @@ impl Network for RingNetwork {
     fn poll(&mut self, handler: &mut impl Handler, now: Instant) -> io::Result<bool> {
         self.arm_listeners(now)?;
         let ready = self.is_ready();
-        if ready && self.connections.dirty.is_empty() {
+        // What has arrived is taken in before output leaves: those who wait for a turn of their own must
+        // not keep newcomers waiting. Submissions alone can wait for the end of the poll.
+        if self.has_arrivals() || (self.unsubmitted > 0 && self.connections.dirty.is_empty()) {
             self.enter()?;
         }
         let mut completions = std::mem::take(&mut self.completions);
@@ -345,10 +354,7 @@ impl Network for RingNetwork {
     fn is_ready(&mut self) -> bool {
         self.unsubmitted > 0
             || !self.connections.dirty.is_empty()
-            || {
-                let submission = self.ring.submission();
-                submission.taskrun() || submission.cq_overflow()
-            }
+            || self.has_arrivals()
             || !self.ring.completion().is_empty()
     }
 

@@ -11,7 +11,7 @@ use signal_hook::iterator::Signals;
 
 use crate::base::hash::HashSeed;
 use crate::base::units::format_bytes;
-use crate::engine::{self, Io, Plan, PollMode};
+use crate::engine::{self, Io, Plan};
 use crate::net::socket;
 use crate::serve::settle::{Failure, Settled};
 use crate::serve::shm;
@@ -53,7 +53,7 @@ pub fn run(settled: &Settled) -> Result<(), Failure> {
         settled.cores.len(),
         settled.cores,
         if settled.io == Io::Ring { "io_uring" } else { "epoll" },
-        if settled.poll == PollMode::Spin { "spin" } else { "park" },
+        settled.poll.name(),
         format_bytes(settled.memory_bytes),
         format_bytes(settled.budget.arena_bytes),
         format_bytes(settled.budget.segment_bytes as u64),

@@ -117,6 +117,7 @@ pub fn settle_on(
     let io = choose_io(options.io.unwrap_or(profile.network.io), process, ring_refusal, &mut remarks)?;
     let poll = options.poll.unwrap_or(match profile.network.poll {
         profile::Poll::Spin => PollMode::Spin,
+        profile::Poll::Adaptive => PollMode::Adaptive,
         profile::Poll::Park => PollMode::Park,
     });
     let bind = profile.memory.bind && machine.nodes.len() > 1;

@@ -10,6 +10,7 @@ use serde_json::json;
 use spinetail::base::limits;
 use spinetail::base::units::{format_ns, parse_bytes, parse_duration};
 use spinetail::client::Client;
+use spinetail::host::process::raise_open_files;
 use spinetail::host::topology::Topology;
 use spinetail::load::keys::key_digits;
 use spinetail::load::report::{Section, render};
@@ -132,6 +133,7 @@ enum Routing {
 
 /// Runs the command.
 pub fn run(arguments: LoadArguments) -> Outcome {
+    raise_open_files();
     let plan = plan_of(&arguments)?;
     let quiet = arguments.json.as_ref().is_some_and(|file| file.as_os_str() == "-");
     let evicted_before = if plan.verify { lost_by_right(&arguments)? } else { 0 };

@@ -18,6 +18,8 @@ pub struct Budget {
     pub segment_bytes: usize,
     /// Bytes that each shard's connections may buffer.
     pub connection_bytes: u64,
+    /// Connections of a shard.
+    pub connection_count_max: usize,
 }
 
 impl Budget {
@@ -40,7 +42,10 @@ impl Budget {
         let arena = (share - limits::SHARD_FIXED_BYTES - connection_bytes).min(limits::ARENA_BYTES_MAX);
         let segment_bytes = Store::<Vec<u8>>::segment_bytes_for(arena);
         let arena_bytes = arena / segment_bytes as u64 * segment_bytes as u64;
-        Ok(Budget { arena_bytes, segment_bytes, connection_bytes })
+        let table = connection_bytes / limits::CONNECTION_TABLE_SHARE;
+        let connection_count_max = limits::CONNECTION_COUNT_MAX.min((table / limits::CONNECTION_BYTES) as usize);
+        let connection_bytes = connection_bytes - connection_count_max as u64 * limits::CONNECTION_BYTES;
+        Ok(Budget { arena_bytes, segment_bytes, connection_bytes, connection_count_max })
     }
 }
 
@@ -53,7 +58,8 @@ mod tests {
         for memory in [14u64 << 20, 16 << 20, 100 << 20, 1 << 30, 64 << 30] {
             for shards in [1u16, 2, 16, 200] {
                 let Ok(budget) = Budget::new(memory, shards, false) else { continue };
-                let shard = budget.arena_bytes + budget.connection_bytes + limits::SHARD_FIXED_BYTES;
+                let table = budget.connection_count_max as u64 * limits::CONNECTION_BYTES;
+                let shard = budget.arena_bytes + budget.connection_bytes + table + limits::SHARD_FIXED_BYTES;
                 assert!(limits::PROCESS_BYTES + u64::from(shards) * shard <= memory);
                 assert!(budget.arena_bytes / budget.segment_bytes as u64 >= limits::SEGMENT_COUNT_MIN as u64);
             }

@@ -58,6 +58,10 @@ pub struct Core<M> {
     pub(super) worked: bool,
     /// Requests served in this turn.
     pub(super) turn_counts: BatchCounts,
+    /// Where the search for stalled connections is, and how many it has looked at in this round.
+    pub(super) stall_cursor: usize,
+    /// See `stall_cursor`.
+    pub(super) stall_looks: usize,
     /// Turns so far.
     pub(super) turn: u64,
     /// A forwarded request on its way into its box.
@@ -111,6 +115,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             worked: false,
             turn_counts: BatchCounts::default(),
             turn: 0,
+            stall_cursor: 0,
+            stall_looks: 0,
             forward_scratch: Vec::new(),
             times: ServiceTimes::new(),
             swept_at: Instant::default(),
@@ -267,14 +273,20 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         }
     }
 
-    /// Connections that began a request and have sent nothing of the rest for too long.
-    pub(super) fn half_sent(&self) -> Vec<ConnectionId> {
-        let late = |session: &Session| {
+    /// The next connection that began a request and has sent nothing of the rest for too long. Each call
+    /// goes on where the last one stopped, a bounded number of connections in all; `None` ends a round.
+    pub(super) fn next_half_sent(&mut self) -> Option<ConnectionId> {
+        while self.stall_looks < limits::STALL_LOOKS_PER_MS.min(self.sessions.len()) {
+            self.stall_looks += 1;
+            self.stall_cursor = (self.stall_cursor + 1) % self.sessions.len();
+            let Some(session) = &self.sessions[self.stall_cursor] else { continue };
             let waits = !session.pending.is_empty() && session.blocked.is_none() && session.moving.is_none();
-            waits && session.arrived.ms_until(self.now) >= limits::RECEIVE_STALL_MS
-        };
-        let sessions = self.sessions.iter().flatten();
-        sessions.filter(|session| late(session)).map(|session| session.id).collect()
+            if waits && session.arrived.ms_until(self.now) >= limits::RECEIVE_STALL_MS {
+                return Some(session.id);
+            }
+        }
+        self.stall_looks = 0;
+        None
     }
 
     pub(super) fn session_mut(&mut self, id: ConnectionId) -> Option<&mut Session> {

@@ -319,6 +319,7 @@ fn build<N: Network>(
         Config { segment_bytes: parts.budget.segment_bytes, seed: parts.shared.seed, accounting: Accounting::Memory };
     let store = Store::new(arena, config);
     let mut net = network(parts.wake).map_err(|error| format!("shard {}: no network: {error}", parts.id))?;
+    net.set_connection_count_max(parts.budget.connection_count_max);
     let mut protocols = Vec::new();
     for (listener, protocol) in parts.listeners {
         net.listen(listener).map_err(|error| format!("shard {}: cannot listen: {error}", parts.id))?;

@@ -104,6 +104,7 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
             let elapsed = self.core.swept_at.ms_until(now).min(EXPIRE_CATCH_UP_MS) as usize;
             self.core.swept_at = now;
             self.core.store.expire(now, limits::EXPIRE_SEGMENTS_PER_MS * elapsed, limits::EXPIRE_ITEMS_PER_MS);
+            self.close_stalled();
             if self.core.published_at.ms_until(now) >= PUBLISH_MS {
                 self.housekeeping();
             }
@@ -277,6 +278,21 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         worked
     }
 
+    /// Looks at some connections for peers that stopped halfway or take nothing, and closes those. With ten
+    /// thousand connections all of them at once would keep requests waiting for a millisecond.
+    fn close_stalled(&mut self) {
+        let mut closed = 0;
+        while let Some(id) = self.core.next_half_sent() {
+            self.net.close(id);
+            closed += 1;
+        }
+        let since = self.core.now.ms.saturating_sub(limits::SEND_STALL_MS);
+        closed += self.net.close_stalled(Instant::from_ms(since), limits::STALL_LOOKS_PER_MS) as u64;
+        if closed > 0 {
+            self.core.counters().connections_stalled.add(closed);
+        }
+    }
+
     fn housekeeping(&mut self) {
         let core = &mut self.core;
         core.published_at = core.now;
@@ -292,14 +308,6 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         counters.ghost_hits.set(stats.ghost_hits);
         counters.copied_bytes.set(stats.copied_bytes);
         core.times.publish(&core.shared.published[core.id.0 as usize]);
-        for id in core.half_sent() {
-            counters.connections_stalled.add(1);
-            self.net.close(id);
-        }
-        if core.now.ms > limits::SEND_STALL_MS {
-            let stalled = self.net.close_stalled(Instant::from_ms(core.now.ms - limits::SEND_STALL_MS));
-            counters.connections_stalled.add(stalled as u64);
-        }
     }
 }
 
@@ -319,5 +327,5 @@ pub const NATIVE_LISTENER: usize = 0;
 const REPLY_ESTIMATE_MEMORY: usize = 16;
 /// Milliseconds of expiry sweeps that one turn makes up for.
 const EXPIRE_CATCH_UP_MS: u64 = 256;
-/// How often gauges and histograms are left for readers, and stalled peers looked for.
+/// How often gauges and histograms are left for readers.
 const PUBLISH_MS: u64 = 250;

@@ -34,6 +34,21 @@ impl Limits {
     }
 }
 
+/// Raises the number of files this process may have open to the most it may raise it to; each connection
+/// is one. What it is then.
+#[expect(unsafe_code, reason = "getrlimit and setrlimit have no name in std")]
+pub fn raise_open_files() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: one live rlimit is passed to each call.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) < 0 {
+            return 0;
+        }
+        let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+        if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) == 0 { raised.rlim_cur } else { limit.rlim_cur }
+    }
+}
+
 /// The soft limit in a line of `/proc/self/limits`; the inner `None` is unlimited.
 fn soft_limit(text: &str, name: &str) -> Option<Option<u64>> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;

@@ -44,12 +44,16 @@ pub struct Connections {
     /// Slots to look at before the next submission.
     pub dirty: Vec<u32>,
     count: usize,
+    /// The most there may be, if less than the limit.
+    count_max: Option<usize>,
+    /// Where the search for stalled connections is.
+    stall_cursor: usize,
 }
 
 impl Connections {
     /// Takes a connection in; `None`, closing it, when the table is full.
     pub fn insert(&mut self, socket: OwnedFd, now: Instant) -> Option<ConnectionId> {
-        if self.count >= limits::CONNECTION_COUNT_MAX {
+        if self.count >= self.count_max.unwrap_or(limits::CONNECTION_COUNT_MAX) {
             return None;
         }
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -86,6 +90,11 @@ impl Connections {
         self.slots[id.slot as usize].take()
     }
 
+    /// Takes no more than this.
+    pub fn set_count_max(&mut self, most: usize) {
+        self.count_max = Some(most.min(limits::CONNECTION_COUNT_MAX));
+    }
+
     #[inline]
     pub fn get(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         self.slots.get_mut(id.slot as usize)?.as_mut().filter(|connection| connection.generation == id.generation)
@@ -113,16 +122,17 @@ impl Connections {
         self.count
     }
 
-    /// Connections with output that their peers have not taken since `since`.
-    pub fn stalled(&self, since: Instant) -> Vec<ConnectionId> {
-        let stalled = |connection: &Connection| connection.sending && !connection.dead && connection.progress < since;
-        let slots = self.slots.iter().enumerate();
-        slots
-            .filter_map(|(slot, entry)| {
-                let connection = entry.as_ref().filter(|connection| stalled(connection))?;
-                Some(ConnectionId { slot: slot as u32, generation: connection.generation })
-            })
-            .collect()
+    /// Connections with output that their peers have not taken since `since`, among the next `looks`.
+    pub fn stalled(&mut self, since: Instant, looks: usize) -> Vec<ConnectionId> {
+        let mut stalled = Vec::new();
+        for _ in 0..looks.min(self.slots.len()) {
+            self.stall_cursor = (self.stall_cursor + 1) % self.slots.len();
+            let Some(connection) = &self.slots[self.stall_cursor] else { continue };
+            if connection.sending && !connection.dead && connection.progress < since {
+                stalled.push(ConnectionId { slot: self.stall_cursor as u32, generation: connection.generation });
+            }
+        }
+        stalled
     }
 }
 

@@ -83,7 +83,7 @@ impl EpollNetwork {
             match listener.accept() {
                 Ok((stream, _)) => {
                     let socket = OwnedFd::from(stream);
-                    socket::set_nodelay(socket.as_raw_fd());
+                    socket::prepare(socket.as_raw_fd());
                     if let Some(id) = self.adopt(socket, now) {
                         handler.opened(id, number);
                     }
@@ -186,6 +186,10 @@ impl EpollNetwork {
 impl Network for EpollNetwork {
     const ASKING_COSTS: bool = true;
 
+    fn set_connection_count_max(&mut self, most: usize) {
+        self.connections.set_count_max(most);
+    }
+
     fn listen(&mut self, listener: TcpListener) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         let token = TOKEN_LISTENER | self.listeners.len() as u64;
@@ -280,8 +284,8 @@ impl Network for EpollNetwork {
         }
     }
 
-    fn close_stalled(&mut self, since: Instant) -> usize {
-        let stalled = self.connections.stalled(since);
+    fn close_stalled(&mut self, since: Instant, looks: usize) -> usize {
+        let stalled = self.connections.stalled(since, looks);
         for &id in &stalled {
             if let Some(connection) = self.connections.get(id) {
                 connection.dead = true;

@@ -72,6 +72,8 @@ pub trait Network {
     /// Whether [`Network::poll`] makes a system call even if nothing has happened.
     const ASKING_COSTS: bool;
 
+    /// Takes no more connections than this.
+    fn set_connection_count_max(&mut self, most: usize);
     /// Accepts connections from `listener` from now on.
     fn listen(&mut self, listener: TcpListener) -> io::Result<()>;
     /// Stops accepting and closes the listeners.
@@ -90,8 +92,9 @@ pub trait Network {
     fn resume(&mut self, id: ConnectionId);
     /// Sends what is in the output, then closes.
     fn close(&mut self, id: ConnectionId);
-    /// Closes connections whose peer has taken nothing of its output since `since`. Answers how many.
-    fn close_stalled(&mut self, since: Instant) -> usize;
+    /// Closes connections whose peer has taken nothing of its output since `since`. Looks at `looks` of them,
+    /// where the last call stopped. Answers how many it closed.
+    fn close_stalled(&mut self, since: Instant, looks: usize) -> usize;
     /// Connections in the table.
     fn connection_count(&self) -> usize;
     /// Prepares to sleep: from now on the wake event fires when something happens. Answers `false`

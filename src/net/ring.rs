@@ -128,7 +128,7 @@ impl RingNetwork {
         if completion.result >= 0 {
             // SAFETY: the kernel has just made this descriptor for us alone.
             let socket = unsafe { OwnedFd::from_raw_fd(completion.result) };
-            socket::set_nodelay(socket.as_raw_fd());
+            socket::prepare(socket.as_raw_fd());
             if let Some(id) = self.adopt(socket, now) {
                 handler.opened(id, listener);
             }
@@ -292,6 +292,10 @@ impl RingNetwork {
 impl Network for RingNetwork {
     const ASKING_COSTS: bool = false;
 
+    fn set_connection_count_max(&mut self, most: usize) {
+        self.connections.set_count_max(most);
+    }
+
     fn listen(&mut self, listener: TcpListener) -> io::Result<()> {
         self.listeners.push(Listener { socket: listener, armed: false, retry_at: Instant::default() });
         Ok(())
@@ -378,8 +382,8 @@ impl Network for RingNetwork {
         }
     }
 
-    fn close_stalled(&mut self, since: Instant) -> usize {
-        let stalled = self.connections.stalled(since);
+    fn close_stalled(&mut self, since: Instant, looks: usize) -> usize {
+        let stalled = self.connections.stalled(since, looks);
         for &id in &stalled {
             if let Some(connection) = self.connections.get(id) {
                 socket::shutdown(connection.socket.as_raw_fd());

@@ -397,6 +397,10 @@ impl<H: Handler> Handler for SocketHandler<'_, H> {
 impl<N: Network> Network for WithShm<N> {
     const ASKING_COSTS: bool = N::ASKING_COSTS;
 
+    fn set_connection_count_max(&mut self, most: usize) {
+        self.inner.set_connection_count_max(most);
+    }
+
     fn listen(&mut self, listener: std::net::TcpListener) -> io::Result<()> {
         self.inner.listen(listener)
     }
@@ -459,7 +463,7 @@ impl<N: Network> Network for WithShm<N> {
         }
     }
 
-    fn close_stalled(&mut self, since: Instant) -> usize {
+    fn close_stalled(&mut self, since: Instant, looks: usize) -> usize {
         let mut count = 0;
         for port in &mut self.ports {
             if !port.closed && !port.out.is_empty() && port.progress < since {
@@ -468,7 +472,7 @@ impl<N: Network> Network for WithShm<N> {
                 count += 1;
             }
         }
-        count + self.inner.close_stalled(since)
+        count + self.inner.close_stalled(since, looks)
     }
 
     fn connection_count(&self) -> usize {

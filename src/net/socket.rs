@@ -6,6 +6,8 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use crate::base::limits;
+
 /// Opens one listening socket for each of `count` shards on the same address; the kernel spreads
 /// connections over them (SO_REUSEPORT). With port 0 the first picks, the others follow.
 pub fn listen(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
@@ -23,10 +25,19 @@ pub fn listen(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>>
     Ok(listeners)
 }
 
-/// Disables Nagle's algorithm: replies are coalesced already.
-pub fn set_nodelay(socket: RawFd) {
-    // A socket that cannot be set (already reset) is found out by its next read.
-    let _ = set_option(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
+/// Prepares an accepted socket: no Nagle's algorithm, since replies are coalesced already, and probes that
+/// find out when the machine at the other end is gone.
+pub fn prepare(socket: RawFd) {
+    for (level, name, value) in [
+        (libc::IPPROTO_TCP, libc::TCP_NODELAY, 1),
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, limits::KEEPALIVE_IDLE_S),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, limits::KEEPALIVE_INTERVAL_S),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, limits::KEEPALIVE_PROBES),
+    ] {
+        // A socket that cannot be set (already reset) is found out by its next read.
+        let _ = set_option(socket, level, name, value);
+    }
 }
 
 /// Ends both directions: a read under way completes, the peer sees the end.

@@ -12,12 +12,14 @@ use signal_hook::iterator::Signals;
 use crate::base::hash::HashSeed;
 use crate::base::units::format_bytes;
 use crate::engine::{self, Io, Plan};
+use crate::host::process::raise_open_files;
 use crate::net::socket;
 use crate::serve::settle::{Failure, Settled};
 use crate::serve::shm;
 
 /// Serves until a signal says otherwise.
 pub fn run(settled: &Settled) -> Result<(), Failure> {
+    raise_open_files();
     // Before anything runs: a signal that comes early must not kill half a start.
     let signals = signals().map_err(|error| Failure::failed(format!("no signal handler: {error}")))?;
     let (listeners, address) = listen("--listen", settled.listen, settled.cores.len())?;

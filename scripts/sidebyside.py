@@ -19,6 +19,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SPINETAIL = os.path.join(ROOT, "target/release/spinetail")
+ALLOWED = os.sched_getaffinity(0)
 ECHO = os.path.join(ROOT, "target/release/examples/echo")
 
 
@@ -58,7 +59,9 @@ class Server:
 
     def __init__(self, command, pattern=None, port=None):
         pipe = subprocess.PIPE if pattern else subprocess.DEVNULL
-        self.process = subprocess.Popen(command, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+        # Servers pin themselves, whatever core this script keeps to.
+        free = lambda: os.sched_setaffinity(0, ALLOWED)
+        self.process = subprocess.Popen(command, stdout=pipe, stderr=subprocess.DEVNULL, text=True, preexec_fn=free)
         self.fields = {}
         if pattern:
             line = self.process.stdout.readline()
@@ -114,7 +117,7 @@ class Server:
 def load(target, core, *arguments, seconds=2.0, check=True):
     """Runs the load generator; its JSON."""
     command = [SPINETAIL, "load", "--target", target, "--cores", str(core), "--duration", f"{seconds}s", "--json", "-", *map(str, arguments)]
-    ended = subprocess.run(command, capture_output=True, text=True)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60)
     if ended.returncode and check:
         sys.exit(f"{' '.join(command)}: {ended.stderr}")
     return json.loads(ended.stdout)

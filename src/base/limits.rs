@@ -105,6 +105,9 @@ pub const OUTPUT_BYTES_HIGH: usize = 256 << 10;
 /// A connection whose peer accepts none of its reply for this long is closed.
 pub const SEND_STALL_MS: u64 = 10_000;
 
+/// The same while half of the memory for replies is taken: whoever reads nothing keeps others from theirs.
+pub const SEND_STALL_SHORT_MS: u64 = 1_000;
+
 /// A connection that has begun a request and sends nothing of the rest for this long is closed.
 pub const RECEIVE_STALL_MS: u64 = 10_000;
 

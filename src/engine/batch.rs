@@ -81,7 +81,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             let mut ahead = [const { None }; limits::REQUESTS_AHEAD];
             let stopped_by = self.look_ahead::<C>(bytes, at, &mut ahead);
             for Ahead { request, hash, start, end } in ahead.iter().map_while(Option::as_ref) {
-                if let Some(bound) = self.bound_reached(session, session.output_bytes() - counted) {
+                let fresh = session.output_bytes() - counted;
+                if let Some(bound) = self.bound_reached(session, fresh, Some((request, *hash))) {
                     session.blocked = Some(bound);
                     return (at, Flow::Pause);
                 }

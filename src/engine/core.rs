@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crossbeam::channel::Receiver;
 
+use crate::base::hash::KeyHash;
 use crate::base::id::{ConnectionId, ShardId};
 use crate::base::limits;
 use crate::base::time::Instant;
@@ -23,7 +24,7 @@ use crate::net::{Flow, Handler};
 use crate::observe::service::BatchCounts;
 use crate::observe::{ServiceTimes, ShardCounters};
 use crate::wire::native::{self, ServerHello};
-use crate::wire::{Command, Reply, Status};
+use crate::wire::{Command, Reply, Request, Status};
 
 /// A shard without its network, so that the network can call it.
 pub struct Core<M> {
@@ -168,24 +169,46 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     }
 
     /// The bound that keeps a connection from being answered more; `fresh` is output of its own not
-    /// counted yet. Below half of the shard's output memory everybody may go on; above it
-    /// only those who have nothing waiting, up to the whole.
+    /// counted yet, `next` the request it would be answered. Below half of the shard's output memory
+    /// everybody may go on. Above it only those who have nothing waiting and ask for little, up to the
+    /// whole: many who ask for much and read nothing must not take the rest from those who read.
     #[inline]
-    pub(super) fn bound_reached(&self, session: &Session, fresh: usize) -> Option<Bound> {
+    pub(super) fn bound_reached(
+        &mut self,
+        session: &Session,
+        fresh: usize,
+        next: Option<(&Request<'_>, KeyHash)>,
+    ) -> Option<Bound> {
         let expected = self.post.under_way() * self.reply_estimate;
         let total = self.output_bytes + fresh + expected;
-        let has_waiting = session.output_bytes() > 0 || !session.is_in_order();
         if session.served_in_turn >= limits::REQUESTS_PER_TURN {
             Some(Bound::Turn)
         } else if session.output_bytes() >= self.output_bytes_high {
             Some(Bound::Output)
         } else if session.awaited_count() >= limits::FORWARDED_MAX {
             Some(Bound::Replies)
-        } else if total >= self.buffer_bytes_max || (total >= self.buffer_bytes_max / 2 && has_waiting) {
+        } else if total >= self.buffer_bytes_max / 2 && self.is_too_much(session, total, next) {
             Some(Bound::Memory)
         } else {
             None
         }
+    }
+
+    /// Whether a connection must wait now that half of the output memory is taken.
+    #[cold]
+    fn is_too_much(&mut self, session: &Session, total: usize, next: Option<(&Request<'_>, KeyHash)>) -> bool {
+        if total >= self.buffer_bytes_max || session.output_bytes() > 0 || !session.is_in_order() {
+            return true;
+        }
+        let Some((Request { command: Command::Get { key }, .. }, hash)) = next else { return false };
+        let found = self.store.peek(hash, key, self.now);
+        found.is_some_and(|item| item.value.len() > limits::SMALL_FRAME_BYTES)
+    }
+
+    /// How long a peer may take nothing of its replies: less when their memory runs short.
+    pub(super) fn send_stall_ms(&self) -> u64 {
+        let is_short = self.output_bytes >= self.buffer_bytes_max / 2;
+        if is_short { limits::SEND_STALL_SHORT_MS } else { limits::SEND_STALL_MS }
     }
 
     /// Whether the `arrived` first bytes of a frame of `needed` may be kept until the rest comes.
@@ -214,18 +237,15 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         session.pending = bytes;
     }
 
+    /// Whether a connection that was held back may be tried again.
     pub(super) fn may_go_on(&mut self, id: ConnectionId) -> bool {
-        let turn = self.turn;
-        if let Some(session) = self.session_mut(id) {
-            session.begin_turn(turn);
-        }
-        let Some(session) = self.sessions.get(id.slot as usize).and_then(Option::as_ref) else { return false };
-        let bound = self.bound_reached(session, 0);
-        if let Some(session) = self.session_mut(id)
-            && bound.is_some()
-        {
+        let Some(mut session) = self.session(id) else { return false };
+        session.begin_turn(self.turn);
+        let bound = self.bound_reached(&session, 0, None);
+        if bound.is_some() {
             session.blocked = bound;
         }
+        self.sessions[id.slot as usize] = Some(session);
         bound.is_none()
     }
 

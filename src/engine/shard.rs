@@ -286,7 +286,7 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
             self.net.close(id);
             closed += 1;
         }
-        let since = self.core.now.ms.saturating_sub(limits::SEND_STALL_MS);
+        let since = self.core.now.ms.saturating_sub(self.core.send_stall_ms());
         closed += self.net.close_stalled(Instant::from_ms(since), limits::STALL_LOOKS_PER_MS) as u64;
         if closed > 0 {
             self.core.counters().connections_stalled.add(closed);

@@ -102,6 +102,13 @@ pub const KEEPALIVE_PROBES: i32 = 3;
 /// Reply bytes of one connection waiting to be sent before we stop reading from it.
 pub const OUTPUT_BYTES_HIGH: usize = 256 << 10;
 
+/// Bytes given to the kernel in one send: some 15 µs of copying, the longest a send keeps others waiting.
+pub const SEND_BYTES_MAX: usize = 64 << 10;
+
+/// An output larger than this waits for its turn among the large ones, of which one is sent in each poll;
+/// smaller ones all leave at once.
+pub const SEND_BYTES_SMALL: usize = 16 << 10;
+
 /// A connection whose peer accepts none of its reply for this long is closed.
 pub const SEND_STALL_MS: u64 = 10_000;
 

@@ -281,16 +281,25 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         }
     }
 
-    /// Some output has left or will never be sent: those who starved may try again.
-    pub(super) fn output_freed(&mut self, bytes: usize) {
-        self.output_bytes -= bytes;
-        for _ in 0..STARVED_PER_SEND {
-            let Some(id) = self.starved.pop_front() else { return };
+    /// Lets some of those who starved try again. Called when output memory is freed, and now and then: those
+    /// whom it wakes may be gone or blocked by something else, and must not be the last.
+    pub(super) fn feed_starved(&mut self) {
+        let mut fed = 0;
+        while fed < STARVED_PER_SEND
+            && let Some(id) = self.starved.pop_front()
+        {
             if let Some(session) = self.session_mut(id) {
                 session.held = false;
                 self.hold(id);
+                fed += 1;
             }
         }
+    }
+
+    /// Some output has left or will never be sent: those who starved may try again.
+    pub(super) fn output_freed(&mut self, bytes: usize) {
+        self.output_bytes -= bytes;
+        self.feed_starved();
     }
 
     /// The next connection that began a request and has sent nothing of the rest for too long. Each call

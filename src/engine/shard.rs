@@ -105,6 +105,9 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
             self.core.swept_at = now;
             self.core.store.expire(now, limits::EXPIRE_SEGMENTS_PER_MS * elapsed, limits::EXPIRE_ITEMS_PER_MS);
             self.close_stalled();
+            if self.core.output_bytes < self.core.buffer_bytes_max / 2 {
+                self.core.feed_starved();
+            }
             if self.core.published_at.ms_until(now) >= PUBLISH_MS {
                 self.housekeeping();
             }

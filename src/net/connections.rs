@@ -137,6 +137,11 @@ impl Connections {
 }
 
 impl Connection {
+    /// Whether its next send is one of the large ones.
+    pub fn has_much_to_send(&self) -> bool {
+        !self.sending && self.pending_bytes() > limits::SEND_BYTES_SMALL
+    }
+
     /// Moves gathered replies in front of the kernel. Answers whether there is anything to send.
     pub fn load(&mut self, now: Instant) -> bool {
         debug_assert!(!self.sending);

@@ -247,10 +247,18 @@ impl RingNetwork {
     /// depth 32); what it is needed for is to wait for room.
     fn send(&mut self, id: ConnectionId, handler: &mut impl Handler, now: Instant) -> io::Result<()> {
         let Some(connection) = self.connections.get(id) else { return Ok(()) };
-        match socket::send(&connection.socket, connection.unsent()) {
+        let piece = connection.unsent();
+        let piece = &piece[..piece.len().min(limits::SEND_BYTES_MAX)];
+        let piece_bytes = piece.len();
+        match socket::send(&connection.socket, piece) {
             Ok(count) => {
                 connection.took(count, now);
+                let goes_on = count == piece_bytes && connection.pending_bytes() > 0;
                 handler.sent(id, count);
+                if goes_on {
+                    self.connections.mark_dirty(id);
+                    return Ok(());
+                }
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(_) => {
@@ -264,8 +272,8 @@ impl RingNetwork {
         };
         connection.sending = true;
         let (fd, bytes) = (types::Fd(connection.socket.as_raw_fd()), connection.unsent());
-        let entry =
-            opcode::Send::new(fd, bytes.as_ptr(), bytes.len() as u32).flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL);
+        let length = bytes.len().min(limits::SEND_BYTES_MAX) as u32;
+        let entry = opcode::Send::new(fd, bytes.as_ptr(), length).flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL);
         self.push(entry.build().user_data(KIND_SEND << 56 | id.pack()))
     }
 
@@ -340,7 +348,15 @@ impl Network for RingNetwork {
         // Settling one connection never marks another, and at most itself once more for next time.
         let mut dirty = std::mem::take(&mut self.dirty_scratch);
         std::mem::swap(&mut dirty, &mut self.connections.dirty);
+        // Small outputs leave at once, of the large ones one: a client that is answered megabytes must not
+        // keep all others waiting while they are copied.
+        let mut large_left = true;
         for slot in dirty.drain(..) {
+            let is_large = self.connections.in_slot(slot).is_some_and(|(_, connection)| connection.has_much_to_send());
+            if is_large && !std::mem::take(&mut large_left) {
+                self.connections.dirty.push(slot); // still marked
+                continue;
+            }
             self.settle(slot, handler, now)?;
         }
         self.dirty_scratch = dirty;

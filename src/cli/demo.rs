@@ -16,11 +16,12 @@ use clap::Args;
 use serde_json::json;
 
 use spinetail::base::units::{format_bytes, format_ns};
+use spinetail::client::Endpoint;
 use spinetail::host::process::Limits;
 use spinetail::host::topology::Topology;
 use spinetail::load::report::{Section, render};
 use spinetail::load::run::Run;
-use spinetail::load::{Arrivals, Distribution, Plan, Route, run as run_plan};
+use spinetail::load::{Arrivals, Dialect, Distribution, Plan, Route, run as run_plan};
 
 use crate::cli::Outcome;
 use crate::cli::load::host_facts;
@@ -41,6 +42,8 @@ pub struct DemoArguments {
 struct Server {
     child: Child,
     address: SocketAddr,
+    resp: SocketAddr,
+    shm: PathBuf,
 }
 
 /// Runs the command.
@@ -66,7 +69,7 @@ pub fn run(arguments: &DemoArguments) -> Outcome {
     println!("serve   {} on core {server_core} ({poll}), memory {}", server.address, format_bytes(memory));
 
     let base = Plan {
-        dialect: spinetail::load::Dialect::Native,
+        dialect: Dialect::Native,
         endpoint: server.address.into(),
         target: format!("native://{}", server.address),
         connections: 1,
@@ -104,6 +107,18 @@ pub fn run(arguments: &DemoArguments) -> Outcome {
             "as fast as answers come, 4 connections with 32 requests under way each: not open loop, throughput only",
             Plan { connections: 4, pipeline: 32, ..base.clone() },
         ),
+        ("RESP, 1 connection", "20,000 requests/s, one at a time, as a Redis client speaks", {
+            let target = format!("resp://{}", server.resp);
+            Plan { rate: Some(20_000.0), dialect: Dialect::Resp, endpoint: server.resp.into(), target, ..base.clone() }
+        }),
+        ("shared memory", "100,000 requests/s, one at a time, from a program on the same host, without TCP", {
+            let target = format!("shm://{}", server.shm.display());
+            Plan { rate: Some(100_000.0), endpoint: Endpoint::Shm(server.shm.clone()), target, ..base.clone() }
+        }),
+        ("shared memory, depth 256", "the same as fast as answers come: throughput only", {
+            let target = format!("shm://{}", server.shm.display());
+            Plan { pipeline: 256, endpoint: Endpoint::Shm(server.shm.clone()), target, ..base.clone() }
+        }),
     ];
     let mut sections = Vec::new();
     println!();
@@ -119,7 +134,7 @@ pub fn run(arguments: &DemoArguments) -> Outcome {
         }
         sections.push(Section { name: name.to_string(), note: note.to_string(), outcome: run.outcome });
     }
-    println!("\nnot served by this version: RESP, memcached, L0 (see the status table in README.md)");
+    println!("\nnot served by this version: memcached, L0 (see the status table in README.md)");
     server.stop().map_err(failed)?;
     let files = write(arguments, &sections)?;
     println!("report  {}\njson    {}", files.0.display(), files.1.display());
@@ -206,9 +221,11 @@ fn write(arguments: &DemoArguments, sections: &[Section]) -> Result<(PathBuf, Pa
 impl Server {
     /// Starts `spinetail serve` and waits for its ready line.
     fn start(core: usize, memory: u64, poll: &str) -> Result<Server, String> {
+        let shm = std::env::temp_dir().join(format!("spinetail-demo-{}", std::process::id()));
         let executable = std::env::current_exe().map_err(|error| format!("where am I? {error}"))?;
         let mut child = Command::new(executable)
-            .args(["serve", "--listen", "127.0.0.1:0", "--shards", "1"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--resp", "127.0.0.1:0", "--shards", "1"])
+            .args(["--shm".as_ref(), shm.as_os_str()])
             .args(["--cores", &core.to_string(), "--memory", &format!("{memory}B"), "--poll", poll])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -218,9 +235,9 @@ impl Server {
         let mut line = String::new();
         let stdout = child.stdout.take().ok_or("the server has no output")?;
         let read = BufReader::new(stdout).read_line(&mut line);
-        let address = line.split_whitespace().find_map(|word| word.strip_prefix("native=")?.parse().ok());
-        match (read, address) {
-            (Ok(_), Some(address)) => Ok(Server { child, address }),
+        let address = |prefix| line.split_whitespace().find_map(|word| word.strip_prefix(prefix)?.parse().ok());
+        match (read, address("native="), address("resp=")) {
+            (Ok(_), Some(address), Some(resp)) => Ok(Server { child, address, resp, shm }),
             _ => {
                 let mut words = String::new();
                 if let Some(mut stderr) = child.stderr.take() {

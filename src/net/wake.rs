@@ -17,6 +17,8 @@ pub struct WakeTarget(Arc<Inner>);
 #[derive(Clone)]
 pub struct Waker(Arc<Inner>);
 
+/// On lines of its own: others look at the flag when they have sent something, and nobody else shares it.
+#[repr(align(128))]
 struct Inner {
     event: OwnedFd,
     asleep: AtomicBool,
@@ -63,5 +65,31 @@ impl Waker {
     /// Fires the event whether or not somebody sleeps.
     pub fn wake_always(&self) {
         crate::net::socket::fire(self.0.event.as_raw_fd());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_of_two_shards_share_no_cache_line() {
+        assert_eq!((align_of::<Inner>(), size_of::<Inner>() % 128), (128, 0));
+    }
+
+    #[test]
+    fn only_a_sleeper_is_woken() {
+        let target = WakeTarget::new().unwrap();
+        let waker = target.waker();
+        let fired = |target: &WakeTarget| {
+            let before = std::time::Instant::now();
+            crate::net::socket::wait_readable(&target.event(), std::time::Duration::from_millis(50)).unwrap();
+            before.elapsed() < std::time::Duration::from_millis(40)
+        };
+        waker.wake();
+        assert!(!fired(&target));
+        target.fall_asleep();
+        waker.wake();
+        assert!(fired(&target));
     }
 }

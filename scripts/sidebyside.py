@@ -6,6 +6,7 @@ and from the scheduler's (/proc/PID/task/*/schedstat) where it sleeps; both are 
 accounting, and a spinning server's idle turns are nobody's cost.
 """
 
+import ctypes
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import time
 
+PR_SET_PDEATHSIG = 1
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SPINETAIL = os.path.join(ROOT, "target/release/spinetail")
 ALLOWED = os.sched_getaffinity(0)
@@ -60,7 +62,11 @@ class Server:
     def __init__(self, command, pattern=None, port=None):
         pipe = subprocess.PIPE if pattern else subprocess.DEVNULL
         # Servers pin themselves, whatever core this script keeps to.
-        free = lambda: os.sched_setaffinity(0, ALLOWED)
+        # They die with it: one left spinning would spoil every figure after.
+        def free():
+            os.sched_setaffinity(0, ALLOWED)
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
         self.process = subprocess.Popen(command, stdout=pipe, stderr=subprocess.DEVNULL, text=True, preexec_fn=free)
         self.fields = {}
         if pattern:

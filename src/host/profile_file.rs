@@ -90,7 +90,7 @@ const KEYS: [Key; 10] = [
         name: "poll",
         example: None,
         comment: "What an idle shard does: \"spin\" looks again at once and keeps its core at 100 %; \"park\" sleeps\n\
-                  and pays about 70 us to wake up. Default: \"spin\". Spinning on a core that is shared, or billed\n\
+                  and pays a wake-up; \"adaptive\" spins while pauses are short. Default: \"spin\". Spinning on a core that is shared, or billed\n\
                   by use, takes the time from others and from the kernel's own network work.",
     },
     Key {

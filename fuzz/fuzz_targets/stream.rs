@@ -1,0 +1,44 @@
+//! Arbitrary bytes from a client, in arbitrary pieces, in either protocol: no panic, and the same answers
+//! as to the whole stream at once.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use spinetail::base::hash::HashSeed;
+use spinetail::cache::{Accounting, Config, Store};
+use spinetail::engine::Protocol;
+use spinetail::engine::direct::Direct;
+
+const SEGMENT_BYTES: usize = 4096;
+
+fn shard(protocol: Protocol) -> Direct<Vec<u8>> {
+    let config = Config { segment_bytes: SEGMENT_BYTES, seed: HashSeed(1), accounting: Accounting::Memory };
+    Direct::new(Store::new(vec![0; 20 * SEGMENT_BYTES], config), HashSeed(1), protocol)
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let [choice, piece, stream @ ..] = bytes else { return };
+    let protocol = if choice & 1 == 0 { Protocol::Native } else { Protocol::Resp };
+    let (mut whole, open) = {
+        let mut shard = shard(protocol);
+        let (replies, open) = shard.exchange(stream);
+        (replies.to_vec(), open)
+    };
+    let mut shard = shard(protocol);
+    let mut pieces = Vec::new();
+    for piece in stream.chunks(1 + usize::from(*piece)) {
+        let (replies, still_open) = shard.exchange(piece);
+        pieces.extend_from_slice(replies);
+        if !still_open {
+            // What follows would be another connection's.
+            assert!(!open, "the whole stream was taken, a piece of it closed the connection");
+            break;
+        }
+    }
+    // Counters and times are as they are.
+    let varies = |replies: &[u8]| replies.windows(5).any(|window| window == b"_hits");
+    if varies(&whole) || varies(&pieces) {
+        return;
+    }
+    whole.truncate(pieces.len().max(if open { usize::MAX } else { 0 }));
+    assert!(whole == pieces, "pieces are answered otherwise");
+});

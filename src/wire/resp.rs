@@ -3,7 +3,7 @@
 //!   *2\r\n $3\r\nGET\r\n $3\r\nkey\r\n   ->   $5\r\nvalue\r\n   or   $-1\r\n
 //!
 //! Decoding borrows; nothing is copied or reserved before the bytes are there. RESP has no request
-//! ids, so a request's `id` carries which form its reply has ([`Form`]); a forwarded request brings it
+//! ids, so a request's `id` carries which form its reply has (`Form`); a forwarded request brings it
 //! back. Commands of one key are served. RESP3 is declined by HELLO's own means (`-NOPROTO`).
 
 use crate::base::limits;

@@ -127,7 +127,7 @@ pub const STALL_LOOKS_PER_MS: usize = 64;
 pub const REQUESTS_AHEAD: usize = 16;
 
 /// Requests of one connection that are served in one turn; those behind them wait for the others'. Some
-/// ten microseconds: what a deep pipeline may add to its neighbours' round trips.
+/// three microseconds and one send: what a deep pipeline may add to its neighbours' round trips.
 pub const REQUESTS_PER_TURN: usize = 64;
 
 /// Bytes of requests that a connection may have waiting for its next turns before it is read no more.
@@ -186,8 +186,8 @@ pub const YIELD_US: u64 = 100;
 /// How long an idle shard spins before it parks (poll mode `park`, and the least of `adaptive`).
 pub const SPIN_BEFORE_PARK_US: u64 = 50;
 
-/// How long it spins at most where pauses have been short (poll mode `adaptive`). A wake-up costs 30 to 70 µs:
-/// a shard asked for something every 2 ms would pay 3 % of latency for each per cent of a core saved.
+/// How long it spins at most where pauses have been short (poll mode `adaptive`). A wake-up costs 40 to 100
+/// µs (`scripts/pollmodes`): with requests less than 2 ms apart most of them would pay it.
 pub const SPIN_ADAPTIVE_US_MAX: u64 = 2_000;
 
 /// The executor's preemption timer. Long on purpose, see `engine/executor.rs`.

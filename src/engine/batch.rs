@@ -113,7 +113,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                         return (at, Flow::Continue);
                     }
                     self.counters().refused_busy.add(1);
-                    self.refuse::<C>(session, busy(&bytes[at..], needed), out);
+                    self.refuse::<C>(session, C::busy(&bytes[at..], needed), out);
                 }
                 Some(Decoded::Refused(refusal)) => {
                     if refusal.id != resp::SILENT {
@@ -269,14 +269,6 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 
 fn close_when_in_order(session: &Session) -> Flow {
     if session.is_in_order() { Flow::Close } else { Flow::Pause }
-}
-
-/// What a frame is refused with for which there is no memory. Its header is there: smaller frames are kept.
-fn busy(header: &[u8], needed: usize) -> Refusal {
-    let native = header.first() == Some(&native::REQUEST_MAGIC);
-    let id = if native { u32::from_le_bytes([header[12], header[13], header[14], header[15]]) } else { 0 };
-    let opcode = if native { header[2] } else { 0 };
-    Refusal { id, opcode, status: Status::Busy, frame_bytes: needed as u64 }
 }
 
 /// A request takes one share of its connection's turn, and one more for every so many bytes.

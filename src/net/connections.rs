@@ -118,6 +118,29 @@ impl Connections {
         }
     }
 
+    /// The output of a connection, to append to; it is looked at before the next submission.
+    pub fn output(&mut self, id: ConnectionId) -> Option<&mut Vec<u8>> {
+        self.get(id)?;
+        self.mark_dirty(id);
+        self.get(id).filter(|connection| !connection.dead).map(|connection| &mut connection.out)
+    }
+
+    /// Reads from a paused connection again.
+    pub fn resume(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.get(id) {
+            connection.paused = false;
+            self.mark_dirty(id);
+        }
+    }
+
+    /// Closes a connection once its output is sent.
+    pub fn close(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.get(id) {
+            connection.closing = true;
+            self.mark_dirty(id);
+        }
+    }
+
     pub fn count(&self) -> usize {
         self.count
     }

@@ -379,23 +379,15 @@ impl Network for RingNetwork {
     }
 
     fn output(&mut self, id: ConnectionId) -> Option<&mut Vec<u8>> {
-        self.connections.get(id)?;
-        self.connections.mark_dirty(id);
-        self.connections.get(id).filter(|connection| !connection.dead).map(|connection| &mut connection.out)
+        self.connections.output(id)
     }
 
     fn resume(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connections.get(id) {
-            connection.paused = false;
-            self.connections.mark_dirty(id);
-        }
+        self.connections.resume(id);
     }
 
     fn close(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connections.get(id) {
-            connection.closing = true;
-            self.connections.mark_dirty(id);
-        }
+        self.connections.close(id);
     }
 
     fn close_stalled(&mut self, since: Instant, looks: usize) -> usize {

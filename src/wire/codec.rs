@@ -7,6 +7,11 @@ pub trait Codec {
     /// Decodes the first request of `bytes`. `value_bytes_max` is the server's own limit.
     fn decode(bytes: &[u8], value_bytes_max: usize) -> Decoded<'_>;
 
+    /// What the frame of `needed` bytes that `bytes` begins is refused with where there is no memory for it.
+    fn busy(_bytes: &[u8], needed: usize) -> Refusal {
+        Refusal { id: 0, opcode: 0, status: Status::Busy, frame_bytes: needed as u64 }
+    }
+
     /// Appends the reply to the request of this `id` and `opcode` to `out`.
     fn encode_reply(id: u32, opcode: u8, reply: &Reply<'_>, out: &mut Vec<u8>);
 

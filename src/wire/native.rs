@@ -22,6 +22,12 @@ impl Codec for Native {
         decode(bytes, value_bytes_max)
     }
 
+    fn busy(bytes: &[u8], needed: usize) -> Refusal {
+        // A frame too large to be kept is known as such only once its header is there.
+        let (id, opcode) = bytes.first_chunk::<HEADER_BYTES>().map_or((0, 0), |header| (u32_at(header, 12), header[2]));
+        Refusal { id, opcode, status: Status::Busy, frame_bytes: needed as u64 }
+    }
+
     #[inline]
     fn encode_reply(id: u32, opcode: u8, reply: &Reply<'_>, out: &mut Vec<u8>) {
         encode_reply(id, opcode, reply, out);

@@ -14,6 +14,7 @@
 //! | `wire` | codecs: bytes to requests, replies to bytes; *pure* | base |
 //! | `observe` | counters and service-time histograms, one writer each | base |
 //! | `host` | topology, hardware profiles, memory, the check of a machine | base |
+//! | `l0` | published entries in shared memory: layout, publisher, reader | base, host |
 //! | `net` | sockets on io_uring, and on epoll: bytes in, bytes out | base, host |
 //! | `engine` | one shard a core: the turn, sessions, forwarding, executors | base, cache, learn, wire, observe, host, net |
 //! | `client` | the native client, over TCP or shared memory | base, wire, net |
@@ -32,6 +33,7 @@ pub mod cache;
 pub mod client;
 pub mod engine;
 pub mod host;
+pub mod l0;
 pub mod learn;
 pub mod load;
 pub mod net;

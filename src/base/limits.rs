@@ -155,6 +155,58 @@ pub const SHM_CONNECTIONS_MAX: usize = 16;
 /// What a shard's shared-memory connections may hold: their rings and a page each.
 pub const SHM_BYTES: u64 = (SHM_CONNECTIONS_MAX * (2 * SHM_RING_BYTES + 4096)) as u64;
 
+// --- L0: entries in shared memory ------------------------------------------------------------
+
+/// Words of a slot: three cache lines, which hold a key of 16 bytes and a value of 160, or 48 and 128.
+pub const L0_SLOT_WORDS: usize = 24;
+
+/// Slots in which an entry may be, from its home on. At half load a look-up sees 1.5 on average, and one entry in
+/// ten thousand finds its window full.
+pub const L0_WINDOW: usize = 8;
+
+/// Words of a spill cell, for values that do not fit their slot.
+pub const L0_SPILL_WORDS: usize = 128;
+
+/// Longest key that is published. Longer ones are served by the shard.
+pub const L0_KEY_BYTES_MAX: usize = 64;
+
+/// Longest value that is published.
+pub const L0_VALUE_BYTES_MAX: usize = L0_SPILL_WORDS * 8;
+
+/// How often a reader looks at a slot that is being written before it asks the shard: some microsecond, while a write
+/// takes 30 ns unless its thread was taken off the core.
+pub const L0_RETRIES: usize = 64;
+
+/// Least memory of a tenant's table for each shard.
+pub const L0_REGION_BYTES_MIN: u64 = 64 << 10;
+
+/// Share of a server's memory that L0 takes if nothing else is said: one part in this many.
+pub const L0_MEMORY_SHARE: u64 = 8;
+
+/// Most that L0 takes if nothing else is said.
+pub const L0_MEMORY_BYTES_DEFAULT_MAX: u64 = 1 << 30;
+
+/// Tenants with a table of their own.
+pub const L0_TENANTS_MAX: usize = 16;
+
+/// Readers of one server. Each is looked at once a millisecond by every shard.
+pub const L0_READERS_MAX: usize = 64;
+
+/// Places of the ring in which a reader reports hits to one shard.
+pub const L0_REPORTS: usize = 512;
+
+/// Reports that a shard takes from one reader in a millisecond: some 20 µs.
+pub const L0_REPORTS_PER_MS: usize = 256;
+
+/// One in so many hits of a shard is looked at for publishing.
+pub const L0_CANDIDATE_SHARE: u32 = 4;
+
+/// Candidates for which a full window is weighed, in one millisecond: each costs up to a microsecond.
+pub const L0_CANDIDATES_PER_MS: u32 = 64;
+
+/// Slots a shard looks at each millisecond after a flush, to clear what it left: some 20 µs.
+pub const L0_SWEEP_SLOTS_PER_MS: usize = 2048;
+
 /// Control messages that may wait for a shard. They are rare: adopted connections, stop.
 pub const CONTROL_MESSAGES_MAX: usize = 1024;
 
@@ -205,4 +257,8 @@ const _: () = assert!(RECEIVE_BUFFER_COUNT.is_power_of_two(), "the kernel masks 
 const _: () = assert!(MAILBOX_SLOTS.is_power_of_two(), "mailbox positions are masked");
 const _: () = assert!(FORWARDED_MAX <= MAILBOX_SLOTS, "one connection alone must not fill a mailbox");
 const _: () = assert!(CONNECTION_COUNT_MAX < 1 << 24, "a connection slot has 24 bits in user data");
+const _: () = assert!(L0_KEY_BYTES_MAX < 256 && L0_VALUE_BYTES_MAX < 1 << 16, "a slot's head counts them");
+const _: () = assert!(L0_SLOT_WORDS.is_multiple_of(8) && L0_SPILL_WORDS.is_multiple_of(8), "lines are not shared");
+const _: () = assert!(2 + L0_KEY_BYTES_MAX / 8 < L0_SLOT_WORDS, "the longest key leaves room for a cell's number");
+const _: () = assert!(L0_REPORTS.is_power_of_two() && L0_REPORTS_PER_MS < L0_REPORTS);
 const _: () = assert!(HEARTBEAT_MS < PREEMPT_TIMER_MS, "the heartbeat must come first");

@@ -16,6 +16,20 @@ pub fn line(memory: &[u8], at: usize) {
     let _ = (memory, at);
 }
 
+/// Begins to load the line of `value`, for reading soon.
+#[inline(always)]
+#[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "the instruction takes an address"))]
+pub fn value<T>(value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as in `line`.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = value;
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

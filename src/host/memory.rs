@@ -179,7 +179,7 @@ impl Arena {
     /// puts pages on its own node anyway, only without a promise.
     fn bind(&mut self, node: Option<usize>) {
         let Some(node) = node else { return };
-        match bind_to_node(&mut self.map, node) {
+        match bind_to_node(self.map.as_mut_ptr(), self.map.len(), node) {
             Ok(()) => self.node = Some(node),
             Err(error) => self.shortfalls.push(format!(
                 "memory was not bound to node {node} ({error}): allow mbind in the container's seccomp profile, or \
@@ -321,23 +321,22 @@ fn huge_bytes_in_smaps(smaps: &str, range: Range<usize>) -> Option<u64> {
     found
 }
 
-/// Binds every page of `map` to `node`; pages touched before stay where they are.
-fn bind_to_node(map: &mut MmapMut, node: usize) -> io::Result<()> {
+/// Binds every page of a mapping of the caller's to `node`; pages touched before stay where they are.
+pub(super) fn bind_to_node(start: *mut u8, bytes: usize, node: usize) -> io::Result<()> {
     let mut mask = [0u64; NODE_MASK_WORDS];
     let word = mask.get_mut(node / 64).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
     *word = 1 << (node % 64);
     // The kernel reads one bit less than it is told, an old slip that has become the interface.
     let mask_bits = (NODE_MASK_WORDS * 64 + 1) as libc::c_ulong;
     // SAFETY:
-    // 1. The address and length are those of a live mapping that we hold exclusively (`&mut`), and
-    //    an address from mmap lies on a page.
+    // 1. The kernel checks the address and the length: what is no mapping is refused.
     // 2. mbind changes where pages will come from, never their content or their validity.
     // 3. The mask outlives the call and holds the 1,024 bits that the kernel reads of it.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mbind,
-            map.as_mut_ptr(),
-            map.len() as libc::c_ulong,
+            start,
+            bytes as libc::c_ulong,
             libc::c_long::from(libc::MPOL_BIND),
             mask.as_ptr(),
             mask_bits,
@@ -410,12 +409,12 @@ mod tests {
     #[test]
     fn kernel_takes_the_node_mask() {
         let mut map = map(SMALL_PAGE_BYTES, SMALL_PAGE_BYTES).unwrap();
-        match bind_to_node(&mut map, 0) {
+        match bind_to_node(map.as_mut_ptr(), map.len(), 0) {
             Ok(()) => map[0] = 1,
             // A container may forbid the call or a kernel lack it; it must not find the call malformed.
             Err(error) => assert!(matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)), "{error}"),
         }
-        assert!(bind_to_node(&mut map, NODE_MASK_WORDS * 64).is_err());
+        assert!(bind_to_node(map.as_mut_ptr(), map.len(), NODE_MASK_WORDS * 64).is_err());
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! - `process`: limits and allowed cores of this process
 //! - `probe`: whether the kernel gives us the io_uring we need, and if not, why
 //! - `memory`: `Arena`, a shard's memory in 2 MiB pages where they are granted
+//! - `shared`: memory files that other processes may read
 //! - `profile`: what the appliance takes of a machine: `Profile`, the one for any machine, validation
 //! - `profile_file`: the TOML file of a profile: every key with its meaning, read and written
 //! - `check`: the machine against a profile, line by line
@@ -26,4 +27,5 @@ pub mod probe;
 pub mod process;
 pub mod profile;
 pub mod profile_file;
+pub mod shared;
 pub mod topology;

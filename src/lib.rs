@@ -16,16 +16,16 @@
 //! | `host` | topology, hardware profiles, memory, the check of a machine | base |
 //! | `l0` | published entries in shared memory: layout, publisher, reader | base, host |
 //! | `net` | sockets on io_uring, and on epoll: bytes in, bytes out | base, host |
-//! | `engine` | one shard a core: the turn, sessions, forwarding, executors | base, cache, learn, wire, observe, host, net |
-//! | `client` | the native client, over TCP or shared memory | base, wire, net |
+//! | `engine` | one shard a core: the turn, sessions, forwarding, executors | base, cache, learn, wire, observe, host, l0, net |
+//! | `client` | the native client, over TCP or shared memory; the program's side of L0 | base, wire, l0, net |
 //! | `trace` | request traces, read from compressed CSV | base |
 //! | `load` | the load generator, its outcome and report | base, client, wire, net, trace |
 //! | `replay` | a trace against the cache alone | base, cache, engine, learn, trace |
-//! | `serve` | flags and profile to a running appliance | base, engine, host, net |
+//! | `serve` | flags and profile to a running appliance | base, engine, host, l0, net |
 //!
 //! `load` drives its connections with `net`, the same event loop the server uses, and `replay` asks
 //! `engine` only how a server divides its memory. Planned and not there yet: `tenant`, `guard`,
-//! `cluster`, `l0`, `sim`. Beside the library stands `main.rs` with `cli/`, the command line.
+//! `cluster`, `sim`. Beside the library stands `main.rs` with `cli/`, the command line.
 #![warn(missing_docs)]
 
 pub mod base;

@@ -274,6 +274,14 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         Some(Item::read(&self.memory, slot.location()))
     }
 
+    /// How often `key` is expected to be asked for, as hits for each tick of the policy's clock; 0 if it is not
+    /// stored. Counts nothing.
+    pub fn hotness(&self, hash: KeyHash, key: &[u8], now: Instant) -> f32 {
+        let Some((_, slot)) = self.find_any(hash, key) else { return 0.0 };
+        let is_over = Item::expiry_at(&self.memory, slot.location()).is_some_and(|at| at <= now);
+        if is_over { 0.0 } else { self.policy.hotness(slot.touch()) }
+    }
+
     /// Stores a value. Returns its version if one was asked for.
     pub fn set(&mut self, hash: KeyHash, key: &[u8], put: Put<'_>, now: Instant) -> Result<Option<u64>, Refused> {
         // While the lines it will read are on their way, the hand does this write's share of its work.

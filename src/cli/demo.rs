@@ -71,6 +71,7 @@ pub fn run(arguments: &DemoArguments) -> Outcome {
     let base = Plan {
         dialect: Dialect::Native,
         endpoint: server.address.into(),
+        l0: None,
         target: format!("native://{}", server.address),
         connections: 1,
         pipeline: 1,

@@ -27,7 +27,7 @@ use crate::cli::target::{Target, parse_any_target, parse_cores};
     after_help = "Latency counts from the moment a request was due, so a stalled server cannot hide.\n\nExamples:\n  spinetail load --fill --rate 50000 --duration 10s --report report.html\n  spinetail load --rate max --pipeline 32 --connections 4\n  spinetail load --trace cluster52.csv.zst --on-miss set\n  spinetail load --slo 'p99<200us'"
 )]
 pub struct LoadArguments {
-    /// The server: native://ADDR, shm://PATH, resp://ADDR (Redis), memcached://ADDR or echo://ADDR (returns what it gets)
+    /// The server: native://ADDR, shm://PATH, l0://PATH (reads in shared memory), resp://ADDR (Redis), memcached://ADDR or echo://ADDR (returns what it gets)
     #[arg(long, value_name = "SCHEME://WHERE", default_value = "native://127.0.0.1:7700", value_parser = parse_any_target)]
     target: Target,
     /// Connections, over all threads
@@ -195,6 +195,11 @@ fn plan_of(arguments: &LoadArguments) -> Result<Plan, (u8, String)> {
     if arguments.verify && arguments.target.dialect != Dialect::Native {
         return Err(usage("--verify asks the server's statistics what it evicted: only with native://".to_string()));
     }
+    if arguments.target.l0.is_some() && (arguments.verify || arguments.deep > 0 || arguments.pipeline > 1) {
+        return Err(usage(
+            "l0:// reads one key at a time in shared memory: without --verify, --deep and --pipeline".to_string(),
+        ));
+    }
     if !(0.0..=1.0).contains(&arguments.gets) {
         return Err(usage("--gets: a share between 0 and 1".to_string()));
     }
@@ -204,6 +209,7 @@ fn plan_of(arguments: &LoadArguments) -> Result<Plan, (u8, String)> {
     let default_duration = if trace.is_some() { None } else { Some(Duration::from_secs(10)) };
     Ok(Plan {
         endpoint: arguments.target.endpoint.clone(),
+        l0: arguments.target.l0.clone(),
         dialect: arguments.target.dialect,
         target: arguments.target.text.clone(),
         connections: arguments.connections as usize,

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use spinetail::base::units::parse_bytes;
 use spinetail::engine::PollMode;
 use spinetail::host::profile;
+use spinetail::serve::l0::Tenant;
 use spinetail::serve::{self, Options};
 
 use crate::cli::Outcome;
@@ -31,6 +32,16 @@ pub struct ServeArguments {
     /// Give programs of this host connections through shared memory at this socket [default: none]
     #[arg(long, value_name = "PATH")]
     shm: Option<PathBuf>,
+    /// Let programs of this host read hot entries in shared memory; they get it at this socket [default: none]
+    #[arg(long, value_name = "PATH")]
+    l0_socket: Option<PathBuf>,
+    /// A tenant of L0: name, what its keys begin with, whose programs may read, how much memory; may be repeated, like
+    /// ads,prefix=ads:,uid=1001,memory=8MiB [default: every key, for programs of this user]
+    #[arg(long, value_name = "TENANT", value_parser = Tenant::parse)]
+    l0_tenant: Vec<Tenant>,
+    /// Memory for L0 of the whole [default: an eighth]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    l0_memory: Option<u64>,
     /// Number of shards, one a core [default: the profile's data cores]
     #[arg(long, value_name = "N")]
     shards: Option<u16>,
@@ -73,6 +84,9 @@ pub fn run(arguments: ServeArguments) -> Outcome {
         listen: arguments.listen,
         resp: arguments.resp,
         shm: arguments.shm,
+        l0_socket: arguments.l0_socket,
+        l0_tenants: arguments.l0_tenant,
+        l0_memory: arguments.l0_memory,
         shards: arguments.shards,
         cores: arguments.cores,
         memory: arguments.memory,

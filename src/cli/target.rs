@@ -1,6 +1,7 @@
-//! `scheme://host:port` or `shm://path`, as the flags `--target` of all subcommands take it.
+//! `scheme://host:port`, `shm://path` or `l0://path`, as the flags `--target` of all subcommands take it.
 
 use std::net::ToSocketAddrs;
+use std::path::PathBuf;
 
 use spinetail::client::Endpoint;
 use spinetail::load::Dialect;
@@ -14,12 +15,17 @@ pub struct Target {
     pub dialect: Dialect,
     /// Where it is reached.
     pub endpoint: Endpoint,
+    /// Where its L0 tables are given out, if that is what was named; the endpoint is the same path then.
+    pub l0: Option<PathBuf>,
 }
 
 /// Reads the target of a command that speaks the native protocol.
 pub fn parse_target(text: &str) -> Result<Target, String> {
     let target = parse_any_target(text)?;
     match target.dialect {
+        _ if target.l0.is_some() => {
+            Err(format!("'{text}': only 'load' reads there; use native://host:port or shm://path"))
+        }
         Dialect::Native => Ok(target),
         _ => Err(format!("'{text}': only 'load' speaks that; use native://host:port")),
     }
@@ -39,14 +45,21 @@ pub fn parse_any_target(text: &str) -> Result<Target, String> {
                 text: text.to_string(),
                 dialect: Dialect::Native,
                 endpoint: Endpoint::Shm(rest.into()),
+                l0: None,
             });
         }
+        "l0" if rest.is_empty() => return Err("l0:// needs the path that serve printed as l0=".to_string()),
         "l0" => {
-            return Err(format!("{scheme}:// is planned and not spoken by this version; use native://host:port"));
+            return Ok(Target {
+                text: text.to_string(),
+                dialect: Dialect::Native,
+                endpoint: Endpoint::Shm(rest.into()),
+                l0: Some(rest.into()),
+            });
         }
         _ => {
             return Err(format!(
-                "'{scheme}' is no protocol of ours; use native, resp, memcached or echo://host:port, or shm://path"
+                "'{scheme}' is no protocol of ours; use native, resp, memcached or echo://host:port, or shm:// or l0://path"
             ));
         }
     };
@@ -54,7 +67,7 @@ pub fn parse_any_target(text: &str) -> Result<Target, String> {
         .to_socket_addrs()
         .map_err(|error| format!("'{rest}' is no address: {error}; write host:port, like 127.0.0.1:7700"))?;
     let address = addresses.next().ok_or_else(|| format!("'{rest}' has no address"))?;
-    Ok(Target { text: format!("{scheme}://{rest}"), dialect, endpoint: address.into() })
+    Ok(Target { text: format!("{scheme}://{rest}"), dialect, endpoint: address.into(), l0: None })
 }
 
 /// Reads a list of cores: `0,2-5`.

@@ -1,15 +1,18 @@
 //! How a program talks to a Spinetail.
 //!
-//! Not for: serving. (L0 readers, the near cache and the embedded cache will stand here too.)
+//! Not for: serving.
 //!
 //! - `connection`: one blocking connection, pipelined if its user wants
 //! - `transport`: bytes to a server and back: TCP, or shared memory on the same host
+//! - `l0`: a client that reads hot entries in shared memory, and asks the appliance for all else
 //! - `native`: a client that keeps one connection to each shard and asks the owner directly
 
 pub mod connection;
+pub mod l0;
 pub mod native;
 mod transport;
 
 pub use connection::{Connection, Error};
+pub use l0::L0Client;
 pub use native::{Client, Value};
 pub use transport::{Endpoint, Transport};

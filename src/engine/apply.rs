@@ -5,13 +5,16 @@ use std::ops::DerefMut;
 use crate::base::hash::KeyHash;
 use crate::base::time::Instant;
 use crate::cache::{Condition, Put, Refused, Store};
+use crate::engine::l0::L0;
 use crate::observe::{Operation, ShardCounters};
 use crate::wire::{Codec, Command, Mode, Reply, Request, Status, native};
 
-/// Applies a request about a key and appends its reply to `out`.
+/// Applies a request about a key and appends its reply to `out`. What is published of the key has followed
+/// before the reply can leave.
 #[inline]
 pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
     store: &mut Store<M>,
+    l0: &mut Option<Box<L0>>,
     counters: &ShardCounters,
     request: &Request<'_>,
     hash: KeyHash,
@@ -31,6 +34,11 @@ pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
                     let number = if request.want_version { item.version.unwrap_or(0) } else { 0 };
                     answer(Reply { status: Status::Ok, value: item.value, number });
                     counters.get_hits.add(1);
+                    if let Some(l0) = l0
+                        && l0.is_candidate()
+                    {
+                        l0.offer(store, hash, key, now);
+                    }
                 }
                 None => {
                     answer(Reply::status(Status::NotFound));
@@ -49,6 +57,9 @@ pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
             match store.set(hash, key, put, now) {
                 Ok(version) => {
                     counters.sets.add(1);
+                    if let Some(l0) = l0 {
+                        l0.written(hash, key, value, put.expires);
+                    }
                     answer(Reply { number: version.unwrap_or(0), ..Reply::status(Status::Ok) });
                 }
                 Err(refused) => answer(Reply::status(refusal(refused, counters))),
@@ -56,6 +67,10 @@ pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
         }
         Command::Delete { key } => {
             let deleted = store.delete(hash, key, now);
+            // Even if the shard did not have it any more: what was evicted here may still be published.
+            if let Some(l0) = l0 {
+                l0.removed(hash, key);
+            }
             counters.deletes.add(u64::from(deleted));
             answer(Reply::status(if deleted { Status::Ok } else { Status::NotFound }));
         }
@@ -63,6 +78,10 @@ pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
             match store.increment(hash, key, delta, initial, expiry(ttl_ms, now), false, now) {
                 Ok((count, _)) => {
                     counters.increments.add(1);
+                    if let Some(l0) = l0 {
+                        // Its text and its expiry are the store's to know; the next reader brings it back.
+                        l0.removed(hash, key);
+                    }
                     answer(Reply { number: count as u64, ..Reply::status(Status::Ok) });
                 }
                 Err(refused) => answer(Reply::status(refusal(refused, counters))),
@@ -71,6 +90,13 @@ pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
         Command::Touch { key, ttl_ms } => {
             let touched = store.touch(hash, key, expiry(ttl_ms, now), now);
             counters.touches.add(u64::from(touched));
+            if let Some(l0) = l0 {
+                if touched {
+                    l0.touched(hash, key, expiry(ttl_ms, now));
+                } else {
+                    l0.removed(hash, key);
+                }
+            }
             answer(Reply::status(if touched { Status::Ok } else { Status::NotFound }));
         }
         Command::Ttl { key } => match store.peek(hash, key, now) {
@@ -82,6 +108,9 @@ pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
         },
         Command::Flush => {
             store.flush();
+            if let Some(l0) = l0 {
+                l0.flushed();
+            }
             answer(Reply::status(Status::Ok));
         }
         Command::Noop => answer(Reply::status(Status::Ok)),

@@ -184,7 +184,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             return self.forward(id, session, request, hash);
         }
         let (store, counters, now) = (&mut self.store, &self.shared.counters[self.id.0 as usize], self.now);
-        session.reply(out, |to| apply::<C, M>(store, counters, request, hash, now, to));
+        let l0 = &mut self.l0;
+        session.reply(out, |to| apply::<C, M>(store, l0, counters, request, hash, now, to));
         Served::Done
     }
 
@@ -232,6 +233,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                     return Served::Blocked;
                 }
                 self.store.flush();
+                if let Some(l0) = &mut self.l0 {
+                    l0.flushed();
+                }
                 let sequence = session.await_remote(self.post.peer_count() as u16);
                 self.forward_scratch.clear();
                 native::encode_request(request, &mut self.forward_scratch);
@@ -240,7 +244,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             _ => {
                 let hash = self.shared.seed.hash(&[]);
                 let (store, counters, now) = (&mut self.store, &self.shared.counters[self.id.0 as usize], self.now);
-                session.reply(out, |to| apply::<C, M>(store, counters, request, hash, now, to));
+                let l0 = &mut self.l0;
+                session.reply(out, |to| apply::<C, M>(store, l0, counters, request, hash, now, to));
             }
         }
         Served::Done

@@ -1,6 +1,6 @@
 //! How a server's memory is divided, so that `--memory` means all of it.
 //!
-//!   memory = process + shards × (fixed + connections + arena)
+//!   memory = process + L0 + shards × (fixed + connections + arena)
 //!
 //! The same division is used by `replay --charge all`, which is why a server and a replay of the
 //! same size see the same arena.
@@ -24,11 +24,12 @@ pub struct Budget {
 
 impl Budget {
     /// Divides `memory_bytes` among `shards` shards.
-    /// Rings of shared-memory connections are set aside if there may be any.
-    pub fn new(memory_bytes: u64, shards: u16, shm: bool) -> Result<Budget, String> {
+    /// Rings of shared-memory connections are set aside if there may be any, and what L0 takes in all.
+    pub fn new(memory_bytes: u64, shards: u16, shm: bool, l0_bytes: u64) -> Result<Budget, String> {
         let shards = u64::from(shards.max(1));
         let shm_bytes = if shm { limits::SHM_BYTES } else { 0 };
-        let least = limits::PROCESS_BYTES + shards * (limits::SHARD_MEMORY_BYTES_MIN + shm_bytes);
+        let process_bytes = limits::PROCESS_BYTES + l0_bytes;
+        let least = process_bytes + shards * (limits::SHARD_MEMORY_BYTES_MIN + shm_bytes);
         if memory_bytes < least {
             return Err(format!(
                 "--memory {} is too little for {shards} shard(s): give at least {}",
@@ -36,7 +37,7 @@ impl Budget {
                 format_bytes(least),
             ));
         }
-        let share = (memory_bytes - limits::PROCESS_BYTES) / shards - shm_bytes;
+        let share = (memory_bytes - process_bytes) / shards - shm_bytes;
         let connection_bytes = (share / limits::CONNECTION_MEMORY_SHARE)
             .clamp(limits::CONNECTION_MEMORY_BYTES_MIN, limits::CONNECTION_MEMORY_BYTES_MAX);
         let arena = (share - limits::SHARD_FIXED_BYTES - connection_bytes).min(limits::ARENA_BYTES_MAX);
@@ -57,7 +58,7 @@ mod tests {
     fn the_parts_never_exceed_the_whole() {
         for memory in [14u64 << 20, 16 << 20, 100 << 20, 1 << 30, 64 << 30] {
             for shards in [1u16, 2, 16, 200] {
-                let Ok(budget) = Budget::new(memory, shards, false) else { continue };
+                let Ok(budget) = Budget::new(memory, shards, false, 0) else { continue };
                 let table = budget.connection_count_max as u64 * limits::CONNECTION_BYTES;
                 let shard = budget.arena_bytes + budget.connection_bytes + table + limits::SHARD_FIXED_BYTES;
                 assert!(limits::PROCESS_BYTES + u64::from(shards) * shard <= memory);
@@ -68,7 +69,7 @@ mod tests {
 
     #[test]
     fn too_little_memory_is_refused_with_the_least_that_works() {
-        let refusal = Budget::new(4 << 20, 1, false).unwrap_err();
+        let refusal = Budget::new(4 << 20, 1, false, 0).unwrap_err();
         assert!(refusal.contains("14.0 MiB"), "{refusal}");
     }
 }

@@ -17,6 +17,7 @@ use crate::base::id::{ConnectionId, ShardId};
 use crate::base::limits;
 use crate::base::time::Instant;
 use crate::cache::Store;
+use crate::engine::l0::L0;
 use crate::engine::post::Post;
 use crate::engine::session::{Bound, Protocol, Session};
 use crate::engine::shard::{Control, Neighbour, Shared};
@@ -31,6 +32,8 @@ pub struct Core<M> {
     pub(super) id: ShardId,
     pub(super) shared: Arc<Shared>,
     pub(super) store: Store<M>,
+    /// What is published in shared memory, if anything is.
+    pub(super) l0: Option<Box<L0>>,
     pub(super) sessions: Vec<Option<Box<Session>>>,
     pub(super) post: Post,
     pub(super) neighbours: Vec<Neighbour>,
@@ -79,6 +82,7 @@ pub struct Parts<M> {
     pub id: ShardId,
     pub shared: Arc<Shared>,
     pub store: Store<M>,
+    pub l0: Option<Box<L0>>,
     pub post: Post,
     pub neighbours: Vec<Neighbour>,
     pub control: Receiver<Control>,
@@ -90,7 +94,7 @@ pub struct Parts<M> {
 
 impl<M: DerefMut<Target = [u8]>> Core<M> {
     pub fn new(parts: Parts<M>) -> Core<M> {
-        let Parts { id, shared, store, mut post, neighbours, control, protocols, connection_bytes } = parts;
+        let Parts { id, shared, store, l0, mut post, neighbours, control, protocols, connection_bytes } = parts;
         let value_bytes_max = Store::<M>::value_bytes_max(store.item_bytes_max(), limits::KEY_BYTES_MAX);
         let buffer_bytes_max = connection_bytes as usize / 2;
         post.set_bytes_max(buffer_bytes_max / 4);
@@ -98,6 +102,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             id,
             shared,
             store,
+            l0,
             sessions: Vec::new(),
             post,
             neighbours,

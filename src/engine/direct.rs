@@ -40,6 +40,7 @@ impl<M: DerefMut<Target = [u8]>> Direct<M> {
             id: ShardId(0),
             shared,
             store,
+            l0: None,
             post: post::connect(1).pop().unwrap_or_default(),
             neighbours: Vec::new(),
             control,

@@ -34,6 +34,7 @@ use crate::cache::{Accounting, Config, Store};
 use crate::engine::budget::Budget;
 use crate::engine::core::{Core, Parts as CoreParts};
 use crate::engine::idle::{Idle, PollMode};
+use crate::engine::l0::{self, L0, ReaderFile};
 use crate::engine::post::{self, Post};
 use crate::engine::session::Protocol;
 use crate::engine::shard::{Control, Neighbour, Shard, Shared};
@@ -66,6 +67,8 @@ pub struct Plan {
     pub listeners: Vec<TcpListener>,
     /// RESP listeners, one for each shard, or none.
     pub resp_listeners: Vec<TcpListener>,
+    /// What each shard publishes in, if anything is published.
+    pub l0: Vec<l0::Parts>,
     /// How memory is divided.
     pub budget: Budget,
     /// Which pages to ask for.
@@ -113,6 +116,16 @@ impl Attacher {
         }
     }
 
+    /// Tells every shard of a reader in shared memory.
+    pub fn listen_to(&self, reader: &Arc<ReaderFile>) {
+        for (control, waker) in &self.neighbours {
+            // A shard with a thousand messages waiting hears nothing of this reader: its hits are not counted.
+            if control.try_send(Control::Listen(reader.clone())).is_ok() {
+                waker.wake();
+            }
+        }
+    }
+
     /// Gives a connection to `shard`. Dropped, which closes it, if the shard has too much to do.
     pub fn attach(&self, shard: u16, socket: OwnedFd, rings: Rings) {
         let (control, waker) = &self.neighbours[shard as usize];
@@ -143,6 +156,7 @@ struct Parts {
     control: Receiver<Control>,
     wake: WakeTarget,
     shared: Arc<Shared>,
+    l0: Option<l0::Parts>,
     budget: Budget,
     pages: PageWish,
     populate: bool,
@@ -179,6 +193,7 @@ pub fn start(plan: Plan) -> Result<Running, String> {
     let mut threads = Vec::new();
     let parts = wakes.into_iter().zip(receivers).zip(plan.listeners).zip(posts).zip(plan.nodes);
     let mut resp_listeners = plan.resp_listeners.into_iter();
+    let mut l0 = plan.l0.into_iter();
     for (number, ((((wake, control), listener), post), node)) in parts.enumerate() {
         let parts = Parts {
             id: ShardId(number as u16),
@@ -195,6 +210,7 @@ pub fn start(plan: Plan) -> Result<Running, String> {
             control,
             wake,
             shared: shared.clone(),
+            l0: l0.next(),
             budget: plan.budget,
             pages: plan.pages,
             populate: plan.populate,
@@ -318,6 +334,15 @@ fn build<N: Network>(
     let config =
         Config { segment_bytes: parts.budget.segment_bytes, seed: parts.shared.seed, accounting: Accounting::Memory };
     let store = Store::new(arena, config);
+    let l0 = match parts.l0 {
+        None => None,
+        Some(l0) => {
+            let l0 = L0::new(l0, parts.id, parts.shared.seed, parts.shared.started);
+            Some(Box::new(l0.map_err(|error| {
+                format!("L0 needs the kernel to say when a shard has ended (set_robust_list): {error}; leave --l0-socket out")
+            })?))
+        }
+    };
     let mut net = network(parts.wake).map_err(|error| format!("shard {}: no network: {error}", parts.id))?;
     net.set_connection_count_max(parts.budget.connection_count_max);
     let mut protocols = Vec::new();
@@ -331,6 +356,7 @@ fn build<N: Network>(
             id: parts.id,
             shared: parts.shared,
             store,
+            l0,
             post: parts.post,
             neighbours: parts.neighbours,
             control: parts.control,

@@ -16,6 +16,7 @@
 //! - `shard`: the turn of a shard: network, mail, control, housekeeping
 //! - `post`: what one shard has under way at the others
 //! - `mailbox`: the ring between two shards
+//! - `l0`: what a shard publishes in shared memory, and what it hears from readers
 //! - `idle`: when a shard that has nothing to do goes to sleep
 //! - `executor`: who calls the turns: a glommio executor, or a plain thread where io_uring is refused
 
@@ -26,6 +27,7 @@ mod core;
 pub mod direct;
 mod executor;
 mod idle;
+pub mod l0;
 pub mod mailbox;
 mod post;
 mod session;

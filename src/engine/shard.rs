@@ -5,6 +5,7 @@
 
 use std::ops::DerefMut;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::Sender;
@@ -14,6 +15,7 @@ use crate::base::limits;
 use crate::base::time::Instant;
 use crate::engine::apply::apply;
 use crate::engine::core::Core;
+use crate::engine::l0::ReaderFile;
 use crate::engine::session::{Bound, Protocol};
 use crate::net::shm::Rings;
 use crate::net::{Flow, Handler, Network, Waker, WithShm};
@@ -47,6 +49,8 @@ pub enum Control {
     },
     /// Serve this connection through shared memory; its socket says whether the peer lives.
     Attach { socket: OwnedFd, rings: Box<Rings> },
+    /// Hear what this reader in shared memory reports.
+    Listen(Arc<ReaderFile>),
     /// Stop accepting, answer what is under way, leave.
     Stop,
 }
@@ -104,6 +108,9 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
             let elapsed = self.core.swept_at.ms_until(now).min(EXPIRE_CATCH_UP_MS) as usize;
             self.core.swept_at = now;
             self.core.store.expire(now, limits::EXPIRE_SEGMENTS_PER_MS * elapsed, limits::EXPIRE_ITEMS_PER_MS);
+            if let Some(l0) = &mut self.core.l0 {
+                l0.housekeep(&mut self.core.store, &self.core.shared.counters[self.core.id.0 as usize], now);
+            }
             self.close_stalled();
             if self.core.output_bytes < self.core.buffer_bytes_max / 2 {
                 self.core.feed_starved();
@@ -184,10 +191,10 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
     fn take_mail(&mut self) -> bool {
         let core = &mut self.core;
         let counters = &core.shared.counters[core.id.0 as usize];
-        let (store, now, value_bytes_max) = (&mut core.store, core.now, core.value_bytes_max);
+        let (store, l0, now, value_bytes_max) = (&mut core.store, &mut core.l0, core.now, core.value_bytes_max);
         let served = core.post.serve(|forward| match native::decode(&forward.frame, value_bytes_max) {
             Decoded::Request(request, _) => {
-                apply::<Native, M>(store, counters, &request, forward.hash, now, &mut forward.reply)
+                apply::<Native, M>(store, l0, counters, &request, forward.hash, now, &mut forward.reply)
             }
             other => panic!("a shard forwarded what does not decode: {other:?}"),
         });
@@ -250,7 +257,16 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
                         self.core.opened(id, NATIVE_LISTENER);
                     }
                 }
+                Control::Listen(reader) => {
+                    if let Some(l0) = &mut self.core.l0 {
+                        l0.listen_to(reader);
+                    }
+                }
                 Control::Stop => {
+                    // Before the port is free for a successor, whose writes would not reach our readers.
+                    if let Some(l0) = &mut self.core.l0 {
+                        l0.end();
+                    }
                     self.net.stop_listening();
                     self.core.stopping = Some(self.core.now);
                 }

@@ -50,6 +50,13 @@ pub fn raise_open_files() -> u64 {
 }
 
 /// The soft limit in a line of `/proc/self/limits`; the inner `None` is unlimited.
+/// The user whose rights this process has.
+#[expect(unsafe_code, reason = "geteuid has no name in std")]
+pub fn effective_user() -> u32 {
+    // SAFETY: the call takes nothing and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
 fn soft_limit(text: &str, name: &str) -> Option<Option<u64>> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     match line.split_whitespace().next()? {

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::base::hash::{HashSeed, KeyHash};
 use crate::base::limits;
 use crate::host::shared::SharedView;
-use crate::l0::layout::{self, LayoutError, RegionEntry};
+use crate::l0::layout::{self, LayoutError};
 use crate::l0::table::Region;
 use crate::l0::{alive, clock, reports};
 
@@ -36,8 +36,9 @@ struct Files {
 /// Where a shard's region is, and the mark its owner leaves while it lives.
 #[derive(Clone, Copy)]
 struct Shard {
-    table: usize,
-    entry: RegionEntry,
+    /// Borrowed from the reader's own mapping, see [`Reader::open`].
+    region: Region<'static, AtomicU64>,
+    alive: &'static AtomicU64,
     owner: u64,
 }
 
@@ -60,6 +61,7 @@ pub struct Gone;
 
 impl Reader {
     /// Opens the files that came from a server: of liveness, of this reader's reports, and the tables.
+    #[expect(unsafe_code, reason = "a reader borrows from its own mappings")]
     pub fn open(alive: impl AsFd, reports: impl AsFd, tables: &[impl AsFd]) -> Result<Reader, OpenError> {
         let files = Files {
             alive: SharedView::map(alive.as_fd(), false)?,
@@ -68,7 +70,7 @@ impl Reader {
         };
         let mut shards: Vec<Option<Shard>> = Vec::new();
         let mut seed = HashSeed(0);
-        for (table, view) in files.tables.iter().enumerate() {
+        for view in &files.tables {
             let (its_seed, shard_count, regions) = layout::read_header(view.words())?;
             seed = its_seed;
             shards.resize(shard_count.into(), None);
@@ -78,7 +80,10 @@ impl Reader {
                 if owner == 0 || owner >> 30 != 0 {
                     return Err(OpenError::Gone);
                 }
-                shards[entry.shard as usize] = Some(Shard { table, entry, owner });
+                // SAFETY: 1. the words belong to mappings that the reader owns and never changes; their addresses
+                // stay when it moves. 2. no borrow of them leaves the reader: values are copied out.
+                let (words, alive) = unsafe { (forever(view.words()), &*std::ptr::from_ref(mark)) };
+                shards[entry.shard as usize] = Some(Shard { region: entry.region(words), alive, owner });
             }
         }
         let shards: Vec<Shard> = shards.into_iter().collect::<Option<_>>().ok_or(OpenError::Incomplete)?;
@@ -98,15 +103,17 @@ impl Reader {
     /// The same for a key whose hash is known.
     #[inline]
     pub fn get_hashed(&mut self, hash: KeyHash, key: &[u8]) -> Result<Option<&[u8]>, Gone> {
-        let number = hash.shard(self.shards.len() as u16).0;
+        let number = owner(hash, self.shards.len());
         let shard = &self.shards[number as usize];
-        let found = region(&self.files, shard).read(hash, key, &mut self.value, clock::is_over);
+        let found = shard.region.read(hash, key, &mut self.value, clock::is_over);
         // After the copy, and the fence that ends it: had the owner ended before, this would say so.
-        if self.files.alive.words()[alive::at(number)].load(Ordering::Relaxed) != shard.owner {
+        if shard.alive.load(Ordering::Relaxed) != shard.owner {
             return Err(Gone);
         }
         let Some(found) = found else { return Ok(None) };
-        self.reporter.hit(self.files.reports.words(), number, found.slot);
+        if self.reporter.is_due() {
+            self.reporter.report(self.files.reports.words(), number, found.slot);
+        }
         Ok(Some(bytes_of(&self.value, found.value_bytes)))
     }
 
@@ -121,8 +128,8 @@ impl Reader {
         for (batch, keys) in keys.chunks(BATCH).enumerate() {
             for (hash, key) in hashes.iter_mut().zip(keys) {
                 *hash = self.seed.hash(key.as_ref());
-                let shard = &self.shards[hash.shard(self.shards.len() as u16).0 as usize];
-                region(&self.files, shard).prefetch(*hash);
+                let shard = &self.shards[owner(*hash, self.shards.len()) as usize];
+                shard.region.prefetch(*hash);
             }
             for (number, (hash, key)) in hashes.iter().zip(keys).enumerate() {
                 let value = self.get_hashed(*hash, key.as_ref())?;
@@ -130,6 +137,12 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    /// The first bytes of the value found last.
+    #[inline]
+    pub fn last(&self, value_bytes: usize) -> &[u8] {
+        bytes_of(&self.value, value_bytes)
     }
 
     /// The seed of the key hash.
@@ -143,9 +156,26 @@ impl Reader {
     }
 }
 
+/// The shard of a hash. Where there is one only, nothing waits for the arithmetic: 4 ns of a hit.
 #[inline(always)]
-fn region<'a>(files: &'a Files, shard: &Shard) -> Region<'a, AtomicU64> {
-    shard.entry.region(files.tables[shard.table].words())
+fn owner(hash: KeyHash, shards: usize) -> u16 {
+    if shards == 1 { 0 } else { one_of_many(hash, shards) }
+}
+
+/// Out of line, or the compiler computes it always and picks afterwards.
+#[inline(never)]
+fn one_of_many(hash: KeyHash, shards: usize) -> u16 {
+    hash.shard(shards as u16).0
+}
+
+/// Lengthens a borrow.
+///
+/// # Safety
+/// The words must outlive every use.
+#[expect(unsafe_code, reason = "a reader borrows from its own mappings")]
+unsafe fn forever(words: &[AtomicU64]) -> &'static [AtomicU64] {
+    // SAFETY: the caller's promise.
+    unsafe { std::slice::from_raw_parts(words.as_ptr(), words.len()) }
 }
 
 /// The first bytes of some words.

@@ -39,17 +39,16 @@ impl Reporter {
         Reporter { countdown: 1, weight_log: 0, tails: zeros.clone(), hits: zeros }
     }
 
-    /// Counts a hit.
+    /// Counts a hit. Answers whether it is one to report.
     #[inline(always)]
-    pub fn hit(&mut self, words: &[AtomicU64], shard: u16, slot: u32) {
+    pub fn is_due(&mut self) -> bool {
         self.countdown -= 1;
-        if self.countdown == 0 {
-            self.report(words, shard, slot);
-        }
+        self.countdown == 0
     }
 
+    /// Reports a hit.
     #[inline(never)]
-    fn report(&mut self, words: &[AtomicU64], shard: u16, slot: u32) {
+    pub fn report(&mut self, words: &[AtomicU64], shard: u16, slot: u32) {
         let ring = &words[at(shard)..at(shard) + RING_WORDS];
         let (tail, hits) = (&mut self.tails[shard as usize], &mut self.hits[shard as usize]);
         let waiting = tail.wrapping_sub(ring[HEAD].load(Ordering::Acquire));
@@ -135,12 +134,18 @@ mod tests {
         (0..bytes(shards) / 8).map(|_| AtomicU64::new(0)).collect()
     }
 
+    fn hit(reporter: &mut Reporter, words: &[AtomicU64], shard: u16, slot: u32) {
+        if reporter.is_due() {
+            reporter.report(words, shard, slot);
+        }
+    }
+
     #[test]
     fn slow_readers_report_every_hit() {
         let (words, mut reporter, mut listener) = (file(2), Reporter::new(2), Listener::default());
         let mut heard = Vec::new();
         for slot in 0..2000 {
-            reporter.hit(&words, 1, slot);
+            hit(&mut reporter, &words, 1, slot);
             listener.listen(&words, 1, 8, |slot| heard.push(slot));
         }
         assert_eq!(heard, (0..2000).collect::<Vec<_>>());
@@ -152,7 +157,7 @@ mod tests {
         let (words, mut reporter, mut listener) = (file(1), Reporter::new(1), Listener::default());
         let (mut reports, mut hits) = (0u64, 0);
         for number in 0..1_000_000u32 {
-            reporter.hit(&words, 0, number % 100);
+            hit(&mut reporter, &words, 0, number % 100);
             if number % 10_000 == 0 {
                 hits += listener.listen(&words, 0, limits::L0_REPORTS_PER_MS, |_| reports += 1);
             }

@@ -141,6 +141,13 @@ pub fn set_life<W: Word>(words: &[W], life: Life) {
 /// Whether `words` hold `key`, zero-padded. `words` must be as many as `key` needs.
 #[inline(always)]
 pub fn has_key<W: Word>(words: &[W], key: &[u8]) -> bool {
+    // The usual lengths without a loop: the last word is the last eight bytes, moved down to where zeros follow.
+    if let (9..=16, [first, last]) = (key.len(), words) {
+        let (front, back) = (&key[..8], &key[key.len() - 8..]);
+        let whole = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+        let shift = (16 - key.len() as u32) * 8;
+        return (first.load() ^ whole(front)) | (last.load() ^ whole(back) >> shift) == 0;
+    }
     let mut differs = 0;
     let mut chunks = key.chunks_exact(8);
     for (word, chunk) in words.iter().zip(&mut chunks) {

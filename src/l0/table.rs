@@ -45,7 +45,8 @@ impl Shape {
     pub fn for_bytes(bytes: usize) -> Shape {
         let words = bytes / 8;
         let spill_count = words / 4 / limits::L0_SPILL_WORDS;
-        let slots = (words.saturating_sub(STATE_WORDS + spill_count * limits::L0_SPILL_WORDS)) / limits::L0_SLOT_WORDS;
+        let fixed = STATE_WORDS + PAD_WORDS + spill_count * limits::L0_SPILL_WORDS;
+        let slots = words.saturating_sub(fixed) / limits::L0_SLOT_WORDS;
         Shape { home_count: slots.saturating_sub(limits::L0_WINDOW - 1) as u32, spill_count: spill_count as u32 }
     }
 
@@ -56,7 +57,7 @@ impl Shape {
 
     /// Words of the region.
     pub fn words(self) -> usize {
-        STATE_WORDS + self.slot_count() * limits::L0_SLOT_WORDS + self.spill_count as usize * limits::L0_SPILL_WORDS
+        self.spill_at(self.spill_count as usize) + PAD_WORDS
     }
 
     /// The home of a hash.
@@ -146,70 +147,112 @@ impl<'a, W: Word> Region<'a, W> {
         is_over: impl Fn(u64) -> bool,
     ) -> Option<Found> {
         let home = self.home(hash);
-        let key_words = key.len().div_ceil(8);
-        if key.len() > limits::L0_KEY_BYTES_MAX {
+        // Nine of ten are at home when the table is not full: tried in line, all else out of it.
+        let found = match self.attempt(home, key, out) {
+            Attempt::Copied(copied) => (home, copied),
+            _ => self.search(home, key, out)?,
+        };
+        let (slot, Copied { value_bytes, life }) = found;
+        let is_past = life.expires_ms() != 0 && is_over(life.expires_ms());
+        if is_past || life.epoch() != self.epoch() {
             return None;
         }
+        Some(Found { value_bytes, slot: slot as u32 })
+    }
+
+    #[inline(never)]
+    fn search(&self, home: usize, key: &[u8], out: &mut [u64; limits::L0_SPILL_WORDS]) -> Option<(usize, Copied)> {
         for slot in home..home + limits::L0_WINDOW {
-            let words = self.slot(slot);
-            // A writer is done in some ten nanoseconds unless it was interrupted; then the appliance answers.
+            // A writer is done in some thirty nanoseconds unless it was interrupted; then the appliance answers.
             for _ in 0..limits::L0_RETRIES {
-                let head = Head(words[0].load());
-                W::acquire();
-                if head.is_odd() {
-                    std::hint::spin_loop();
-                    continue;
+                match self.attempt(slot, key, out) {
+                    Attempt::Copied(copied) => return Some((slot, copied)),
+                    Attempt::Other => break,
+                    Attempt::End => return None,
+                    Attempt::Disturbed => std::hint::spin_loop(),
                 }
-                if !head.may_hold(key.len()) {
-                    if head.is_end() {
-                        return None;
-                    }
-                    break;
-                }
-                if !slot::has_key(&words[HEADER_WORDS..HEADER_WORDS + key_words], key) {
-                    break;
-                }
-                let life = Life(words[1].load());
-                let value_at = HEADER_WORDS + key_words;
-                let value_words = head.value_bytes().div_ceil(8);
-                let copied = if head.is_spilled() {
-                    self.copy_spilled(words[value_at].load(), value_words, out)
-                } else {
-                    copy(words.get(value_at..value_at + value_words), out)
-                };
-                W::acquire();
-                if words[0].load() != head.0 || !copied {
-                    continue;
-                }
-                let is_past = life.expires_ms() != 0 && is_over(life.expires_ms());
-                if is_past || life.epoch() != self.epoch() {
-                    return None;
-                }
-                return Some(Found { value_bytes: head.value_bytes(), slot: slot as u32 });
             }
         }
         None
     }
 
+    /// Looks at one slot once.
+    #[inline(always)]
+    fn attempt(&self, slot: usize, key: &[u8], out: &mut [u64; limits::L0_SPILL_WORDS]) -> Attempt {
+        let words = self.with_pad(slot);
+        let head = Head(words[0].load());
+        W::acquire();
+        if head.key_bytes() != key.len() || head.is_odd() || key.len() > limits::L0_KEY_BYTES_MAX {
+            return match (head.is_odd(), head.is_end()) {
+                (true, _) => Attempt::Disturbed,
+                (_, true) => Attempt::End,
+                _ => Attempt::Other,
+            };
+        }
+        let value_at = HEADER_WORDS + key.len().div_ceil(8);
+        if !slot::has_key(&words[HEADER_WORDS..value_at], key) {
+            return Attempt::Other;
+        }
+        let life = Life(words[1].load());
+        let lines = head.value_bytes().div_ceil(64);
+        let is_copied = if head.is_spilled() {
+            self.copy_spilled(words[value_at].load(), lines, out)
+        } else {
+            // A slot's own value is four lines at most with what is read beyond its end.
+            lines <= 3 && copy(&words[value_at..], lines, out)
+        };
+        W::acquire();
+        if words[0].load() != head.0 || !is_copied {
+            return Attempt::Disturbed;
+        }
+        Attempt::Copied(Copied { value_bytes: head.value_bytes(), life })
+    }
+
+    /// The words of a slot and a line more, which is always there.
+    #[inline(always)]
+    fn with_pad(&self, slot: usize) -> &'a [W; limits::L0_SLOT_WORDS + PAD_WORDS] {
+        let at = Shape::slot_at(slot);
+        let words = &self.words[at..at + limits::L0_SLOT_WORDS + PAD_WORDS];
+        words.try_into().expect("the slice has that length")
+    }
+
     #[cold]
-    fn copy_spilled(&self, cell: u64, value_words: usize, out: &mut [u64; limits::L0_SPILL_WORDS]) -> bool {
+    #[inline(never)]
+    fn copy_spilled(&self, cell: u64, lines: usize, out: &mut [u64; limits::L0_SPILL_WORDS]) -> bool {
         // The number may be torn like everything else: it is checked before it is followed.
-        cell < u64::from(self.shape.spill_count) && copy(self.spill(cell as usize).get(..value_words), out)
+        cell < u64::from(self.shape.spill_count) && copy(self.spill(cell as usize), lines, out)
     }
 }
 
-/// Copies words; `false` if they are not all there, as torn lengths may have it.
+/// What a look at a slot has found.
+enum Attempt {
+    /// The key, and its value is copied.
+    Copied(Copied),
+    /// Another key or none; go on.
+    Other,
+    /// No key here nor further on.
+    End,
+    /// The slot is being written.
+    Disturbed,
+}
+
+#[derive(Clone, Copy)]
+struct Copied {
+    value_bytes: usize,
+    life: Life,
+}
+
+/// Copies lines of eight words; `false` if there are not so many, as torn lengths may have it.
 #[inline(always)]
-fn copy<W: Word>(from: Option<&[W]>, out: &mut [u64; limits::L0_SPILL_WORDS]) -> bool {
-    let Some(from) = from else { return false };
-    if from.len() > out.len() {
-        return false;
+fn copy<W: Word>(from: &[W], lines: usize, out: &mut [u64; limits::L0_SPILL_WORDS]) -> bool {
+    let is_possible = lines * 8 <= out.len().min(from.len());
+    if is_possible {
+        W::copy(from, lines, out);
     }
-    for (out, word) in out.iter_mut().zip(from) {
-        *out = word.load();
-    }
-    true
+    is_possible
 }
 
+/// Words after the last cell, so that whole lines may be copied wherever a value begins.
+const PAD_WORDS: usize = 8;
 /// Words before the first slot: a line of their own, read with every hit and written by flushes only.
 pub const STATE_WORDS: usize = 8;

@@ -100,6 +100,12 @@ impl Policy {
         if hits < HITS_PER_TICK_MIN { 0.0 } else { hits / self.cost(charge) }
     }
 
+    /// Expected hits for each tick from now on, whatever the item's size: what is worth another copy in faster
+    /// memory.
+    pub fn hotness(&self, touch: Touch) -> f32 {
+        self.ranks.rank(touch, &self.clock)
+    }
+
     #[inline]
     fn cost(&self, charge: u32) -> f32 {
         let exponent = self.balance.exponent();

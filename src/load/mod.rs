@@ -11,15 +11,18 @@
 //! - `dialect`: what it speaks to the server
 //! - `work`: where a worker's next request comes from: a distribution, a trace, a fill
 //! - `worker`: one thread: issues what is due, reads what has come, records
+//! - `l0`: one thread that reads in shared memory; `ticks`: the timer for that
 //! - `run`: workers together, fill, warm-up, the search for a rate that holds an objective
 //! - `outcome`, `report`: what is printed, and the picture of it
 
 pub mod dialect;
 pub mod keys;
+mod l0;
 pub mod outcome;
 pub mod plan;
 pub mod report;
 pub mod run;
+pub mod ticks;
 mod work;
 mod worker;
 

@@ -1,5 +1,6 @@
 //! What a run consists of.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -15,6 +16,8 @@ use crate::trace::Trace;
 pub struct Plan {
     /// Where the server is reached.
     pub endpoint: Endpoint,
+    /// The socket where its L0 tables are given out, if the load reads in shared memory.
+    pub l0: Option<PathBuf>,
     /// What it speaks.
     pub dialect: Dialect,
     /// What to call it in the outcome.

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
+use crate::load::l0;
 use crate::load::outcome::{Operation, Outcome, Second};
 use crate::load::plan::{Objective, Plan};
+use crate::load::ticks::Ticks;
 use crate::load::work::Work;
 use crate::load::worker::{Phase, Tally, Worker};
 
@@ -94,6 +96,9 @@ fn work(plan: &Plan, number: usize, workers: usize, barrier: &Barrier) -> Result
         barrier.wait();
         return Err(format!("--cores: core {core} is not among those this process may use"));
     }
+    if plan.l0.is_some() {
+        return l0::work(plan, number, workers, barrier);
+    }
     // Whoever fails must still come to the barriers, or the others wait for ever.
     let mut worker = Worker::connect(plan, number, workers);
     barrier.wait();
@@ -131,6 +136,10 @@ fn merge(plan: &Plan, tallies: Vec<Tally>) -> Run {
         let latency = merged(tallies.iter().map(|tally| &tally.latency[index]));
         operations.insert(name.to_string(), Operation { count: latency.len(), latency });
     }
+    if plan.l0.is_some() {
+        let latency = merged(tallies.iter().map(|tally| &tally.published));
+        operations.insert("get-l0".to_string(), Operation { count: latency.len(), latency });
+    }
     let second_count = tallies.iter().map(|tally| tally.seconds.len()).max().unwrap_or(0);
     let seconds = (0..second_count)
         .map(|second| {
@@ -160,7 +169,7 @@ fn merge(plan: &Plan, tallies: Vec<Tally>) -> Run {
         miss_ratio: misses as f64 / (hits + misses).max(1) as f64,
         operations,
         seconds,
-        timer_ns: timer_ns(),
+        timer_ns: if plan.l0.is_some() { Ticks::calibrate().pair_ns().round() as u64 } else { timer_ns() },
     };
     let verified = Verified { wrong: sum(|tally| tally.wrong), missing: sum(|tally| tally.missing) };
     Run { outcome, verified, complaint: tallies.into_iter().find_map(|tally| tally.complaint) }

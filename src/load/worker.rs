@@ -30,6 +30,8 @@ use crate::wire::{Command, Mode, Status};
 pub struct Tally {
     /// Latencies of GETs and SETs, nanoseconds.
     pub latency: [Histogram<u64>; 2],
+    /// Latencies of those GETs that found their value in shared memory.
+    pub published: Histogram<u64>,
     /// Requests by second, with their latencies.
     pub seconds: Vec<SecondTally>,
     pub requests: u64,
@@ -630,9 +632,11 @@ impl KeyOrder {
 }
 
 impl Tally {
-    fn new() -> Tally {
+    /// Nothing yet.
+    pub fn new() -> Tally {
         Tally {
             latency: [histogram(3), histogram(3)],
+            published: histogram(3),
             seconds: Vec::new(),
             requests: 0,
             errors: 0,
@@ -646,14 +650,18 @@ impl Tally {
     }
 
     fn record(&mut self, sent: &Outstanding, now_ns: u64, is_miss: bool, is_error: bool) {
-        let latency = now_ns.saturating_sub(sent.due_ns);
+        self.count(sent.task.writes, now_ns.saturating_sub(sent.due_ns), now_ns, is_miss, is_error);
+    }
+
+    /// Counts one request that was answered at `now_ns` of its phase.
+    pub fn count(&mut self, writes: bool, latency: u64, now_ns: u64, is_miss: bool, is_error: bool) {
         self.requests += 1;
         self.errors += u64::from(is_error);
-        if !sent.task.writes && !is_error {
+        if !writes && !is_error {
             self.hits += u64::from(!is_miss);
             self.misses += u64::from(is_miss);
         }
-        self.latency[usize::from(sent.task.writes)].saturating_record(latency);
+        self.latency[usize::from(writes)].saturating_record(latency);
         let second = (now_ns / 1_000_000_000) as usize;
         while self.seconds.len() <= second {
             self.seconds.push(SecondTally { requests: 0, errors: 0, latency: histogram(2) });

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::base::limits::SHM_RING_BYTES;
 use crate::net::shm::{End, Rings, create_file};
-use crate::net::socket::{receive_with_descriptor, send_with_descriptor};
+use crate::net::socket::{receive_with_descriptors, send_with_descriptors};
 
 /// What a client asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +43,13 @@ pub fn connect(path: &Path, shard: Option<u16>, timeout: Duration) -> io::Result
     hello[8..10].copy_from_slice(&shard.unwrap_or(ANY_SHARD).to_le_bytes());
     socket.write_all(&hello)?;
     let mut reply = [0u8; GREETING_BYTES];
-    let (count, file) = receive_with_descriptor(&socket, &mut reply)?;
+    let (count, files) = receive_with_descriptors(&socket, &mut reply)?;
     if count != GREETING_BYTES || reply[..8] != *MAGIC {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the peer gives no shared-memory connections"));
     }
     let number = |at: usize| u16::from_le_bytes([reply[at], reply[at + 1]]);
     let ring_bytes = u32::from_le_bytes([reply[12], reply[13], reply[14], reply[15]]);
-    let Some(file) = file else {
+    let Some(file) = files.into_iter().next() else {
         let mut words = String::new();
         // Whatever part of the reason arrives is better than none.
         let _ = (&socket).take(WORDS_BYTES_MAX).read_to_string(&mut words);
@@ -84,7 +84,7 @@ pub fn grant(socket: &UnixStream, shard: u16, shard_count: u16) -> io::Result<Ri
     reply[8..10].copy_from_slice(&shard.to_le_bytes());
     reply[10..12].copy_from_slice(&shard_count.to_le_bytes());
     reply[12..16].copy_from_slice(&(SHM_RING_BYTES as u32).to_le_bytes());
-    send_with_descriptor(socket, &reply, file.as_fd())?;
+    send_with_descriptors(socket, &reply, &[file.as_fd()])?;
     Ok(rings)
 }
 

@@ -149,24 +149,55 @@ pub fn wait_readable(socket: &impl AsRawFd, timeout: std::time::Duration) -> io:
     }
 }
 
-/// Sends `bytes` with a descriptor over a Unix socket (SCM_RIGHTS).
-pub fn send_with_descriptor(socket: &impl AsRawFd, bytes: &[u8], descriptor: BorrowedFd<'_>) -> io::Result<()> {
+/// Sleeps until some of `sockets` have something to read or have ended. Answers which.
+pub fn wait_any_readable(sockets: &[BorrowedFd<'_>]) -> io::Result<Vec<usize>> {
+    let entry = |socket: &BorrowedFd<'_>| libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut entries: Vec<libc::pollfd> = sockets.iter().map(entry).collect();
+    // SAFETY: live entries are passed with their count.
+    let result = unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, -1) };
+    match io::Error::last_os_error() {
+        error if result < 0 && error.kind() != io::ErrorKind::Interrupted => Err(error),
+        _ => Ok(entries.iter().enumerate().filter(|(_, entry)| entry.revents != 0).map(|(at, _)| at).collect()),
+    }
+}
+
+/// The user of the process at the other end of a Unix socket, as the kernel knows it.
+pub fn peer_user(socket: &impl AsRawFd) -> io::Result<u32> {
+    let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: 0 };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: one live ucred is passed with its size.
+    let result = unsafe {
+        let (level, name) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
+        libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut peer).cast(), &raw mut length)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(peer.uid) }
+}
+
+/// Sends `bytes` with descriptors over a Unix socket (SCM_RIGHTS).
+///
+/// # Panics
+/// If there are more than [`DESCRIPTORS_MAX`], or none.
+pub fn send_with_descriptors(socket: &impl AsRawFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    assert!((1..=DESCRIPTORS_MAX).contains(&descriptors.len()));
+    let descriptors_bytes = descriptors.len() * size_of::<RawFd>();
     let mut piece = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     let mut control = Control([0; CONTROL_BYTES]);
     // SAFETY: 1. all-zero is a message header without anything. 2. the pointers put into it outlive the
-    // call. 3. the control buffer is aligned and has room for one header and one descriptor, by
+    // call. 3. the control buffer is aligned and has room for one header and so many descriptors, by
     // CONTROL_BYTES, so the first header exists and its data may be written.
     let sent = unsafe {
         let mut message: libc::msghdr = std::mem::zeroed();
         message.msg_iov = &raw mut piece;
         message.msg_iovlen = 1;
         message.msg_control = control.0.as_mut_ptr().cast();
-        message.msg_controllen = libc::CMSG_SPACE(size_of::<RawFd>() as u32) as usize;
+        message.msg_controllen = libc::CMSG_SPACE(descriptors_bytes as u32) as usize;
         let header = libc::CMSG_FIRSTHDR(&raw const message);
         (*header).cmsg_level = libc::SOL_SOCKET;
         (*header).cmsg_type = libc::SCM_RIGHTS;
-        (*header).cmsg_len = libc::CMSG_LEN(size_of::<RawFd>() as u32) as usize;
-        libc::CMSG_DATA(header).cast::<RawFd>().write_unaligned(descriptor.as_raw_fd());
+        (*header).cmsg_len = libc::CMSG_LEN(descriptors_bytes as u32) as usize;
+        for (at, descriptor) in descriptors.iter().enumerate() {
+            libc::CMSG_DATA(header).cast::<RawFd>().add(at).write_unaligned(descriptor.as_raw_fd());
+        }
         libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL)
     };
     match sent {
@@ -176,12 +207,12 @@ pub fn send_with_descriptor(socket: &impl AsRawFd, bytes: &[u8], descriptor: Bor
     }
 }
 
-/// Receives bytes and the descriptor that came with them, if one did.
-pub fn receive_with_descriptor(socket: &impl AsRawFd, bytes: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+/// Receives bytes and the descriptors that came with them.
+pub fn receive_with_descriptors(socket: &impl AsRawFd, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut piece = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     let mut control = Control([0; CONTROL_BYTES]);
-    // SAFETY: 1. and 2. as in `send_with_descriptor`. 3. the kernel fills the control buffer and says
-    // how far; a header it reports of this type carries at least one descriptor, new and ours alone.
+    // SAFETY: 1. and 2. as in `send_with_descriptors`. 3. the kernel fills the control buffer and says
+    // how far; a header it reports of this type carries as many descriptors as its length says, new and ours alone.
     unsafe {
         let mut message: libc::msghdr = std::mem::zeroed();
         message.msg_iov = &raw mut piece;
@@ -193,20 +224,24 @@ pub fn receive_with_descriptor(socket: &impl AsRawFd, bytes: &mut [u8]) -> io::R
             return Err(io::Error::last_os_error());
         }
         let header = libc::CMSG_FIRSTHDR(&raw const message);
-        let is_one = !header.is_null()
-            && (*header).cmsg_level == libc::SOL_SOCKET
-            && (*header).cmsg_type == libc::SCM_RIGHTS
-            && (*header).cmsg_len == libc::CMSG_LEN(size_of::<RawFd>() as u32) as usize;
-        let descriptor = is_one.then(|| OwnedFd::from_raw_fd(libc::CMSG_DATA(header).cast::<RawFd>().read_unaligned()));
-        Ok((received as usize, descriptor))
+        let are_descriptors =
+            !header.is_null() && (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS;
+        let count = match are_descriptors {
+            true => ((*header).cmsg_len - libc::CMSG_LEN(0) as usize) / size_of::<RawFd>(),
+            false => 0,
+        };
+        let descriptor = |at| OwnedFd::from_raw_fd(libc::CMSG_DATA(header).cast::<RawFd>().add(at).read_unaligned());
+        Ok((received as usize, (0..count).map(descriptor).collect()))
     }
 }
 
-/// Room for one control header and one descriptor, aligned as the kernel wants it.
+/// Room for one control header and its descriptors, aligned as the kernel wants it.
 #[repr(align(8))]
 struct Control([u8; CONTROL_BYTES]);
 
-const CONTROL_BYTES: usize = 64;
+/// Descriptors that travel in one message.
+pub const DESCRIPTORS_MAX: usize = 32;
+const CONTROL_BYTES: usize = 32 + DESCRIPTORS_MAX * size_of::<RawFd>();
 
 /// Connections that may wait to be accepted.
 const LISTEN_BACKLOG: i32 = 1024;

@@ -102,6 +102,12 @@ counters! {
     ghost_hits,
     /// Bytes that eviction copied.
     copied_bytes,
+    /// Hits in shared memory, as readers report them.
+    l0_hits,
+    /// Entries that readers in shared memory find.
+    l0_published,
+    /// Readers in shared memory, as each shard counts them.
+    l0_readers,
 }
 
 /// The sum over all shards as lines of `name value`.

@@ -19,7 +19,7 @@ impl StoreCache {
     /// The store of a one-shard server with that much memory; below what a server accepts, an arena of
     /// just that size.
     pub fn of_memory(memory_bytes: u64) -> Result<StoreCache, String> {
-        let arena = match Budget::new(memory_bytes, 1, false) {
+        let arena = match Budget::new(memory_bytes, 1, false, 0) {
             Ok(budget) => budget.arena_bytes,
             Err(_) => memory_bytes,
         };

@@ -4,9 +4,13 @@
 //!
 //! - `settle`: flags over profile over detection: one settled configuration, or a refusal that says
 //!   what to do
-//! - `shm`: the door for programs of this host
+//! - `door`: a Unix socket at a path
+//! - `shm`: the door where programs of this host get connections through shared memory
+//! - `l0`: tables for readers in shared memory, who may have which, and their door
 //! - `run`: starts, prints the ready line, waits for a signal, stops
 
+mod door;
+pub mod l0;
 pub mod run;
 pub mod settle;
 mod shm;

@@ -15,7 +15,7 @@ use crate::engine::{self, Io, Plan};
 use crate::host::process::raise_open_files;
 use crate::net::socket;
 use crate::serve::settle::{Failure, Settled};
-use crate::serve::shm;
+use crate::serve::{l0, shm};
 
 /// Serves until a signal says otherwise.
 pub fn run(settled: &Settled) -> Result<(), Failure> {
@@ -27,6 +27,15 @@ pub fn run(settled: &Settled) -> Result<(), Failure> {
         None => (Vec::new(), "-".to_string()),
         Some(wanted) => listen("--resp", wanted, settled.cores.len())?,
     };
+    let seed = random_seed();
+    let (tables, l0_parts) = match &settled.l0 {
+        None => (None, Vec::new()),
+        Some(l0) => {
+            let (tables, parts) = l0::Tables::create(l0, &settled.nodes, settled.pages, seed)?;
+            (Some(tables), parts)
+        }
+    };
+    let l0_shortfalls = tables.as_ref().map(|tables| tables.shortfalls.clone()).unwrap_or_default();
     let running = engine::start(Plan {
         io: settled.io,
         poll: settled.poll,
@@ -34,19 +43,29 @@ pub fn run(settled: &Settled) -> Result<(), Failure> {
         nodes: settled.nodes.clone(),
         listeners,
         resp_listeners,
+        l0: l0_parts,
         budget: settled.budget,
         pages: settled.pages,
         populate: settled.populate,
-        seed: random_seed(),
+        seed,
     })
     .map_err(Failure::failed)?;
 
     let shm = settled.shm.as_deref().map(|path| shm::open(path, running.attacher())).transpose()?;
 
+    let fallback = match &settled.shm {
+        None => format!("native={address}"),
+        Some(shm) => format!("native={address} shm={}", shm.display()),
+    };
+    let l0 = match (tables, &settled.l0) {
+        (Some(tables), Some(l0)) => Some(tables.open_door(&l0.path, fallback, running.attacher())?),
+        _ => None,
+    };
+
     for remark in &settled.remarks {
         log(&format!("remark=\"{remark}\""));
     }
-    for shortfall in &running.shortfalls {
+    for shortfall in running.shortfalls.iter().chain(&l0_shortfalls) {
         log(&format!("remark=\"{shortfall}\""));
     }
     log(&format!(
@@ -64,7 +83,8 @@ pub fn run(settled: &Settled) -> Result<(), Failure> {
     let mut stdout = io::stdout();
     // Whoever waits for this line has gone if it cannot be written; serving goes on.
     let shm_field = shm.as_ref().map(|shm| format!(" shm={}", shm.path().display())).unwrap_or_default();
-    let ready = format!("ready native={address} resp={resp_address} memcached=- admin=- l0=-{shm_field}");
+    let l0_field = l0.as_ref().map_or("-".to_string(), |door| door.path().display().to_string());
+    let ready = format!("ready native={address} resp={resp_address} memcached=- admin=- l0={l0_field}{shm_field}");
     let _ = writeln!(stdout, "{ready}").and_then(|()| stdout.flush());
 
     loop {

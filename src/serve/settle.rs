@@ -13,6 +13,7 @@ use crate::host::probe::io_uring_refusal;
 use crate::host::process::Limits;
 use crate::host::profile::{self, Profile};
 use crate::host::topology::Topology;
+use crate::serve::l0::{self, Tenant};
 
 /// What was asked for. `None` leaves it to the profile.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +26,12 @@ pub struct Options {
     pub resp: Option<SocketAddr>,
     /// Path of the socket where programs of this host get shared-memory connections.
     pub shm: Option<PathBuf>,
+    /// Path of the socket where programs of this host get tables to read in shared memory.
+    pub l0_socket: Option<PathBuf>,
+    /// Who may read which keys there; nobody named means this user, and every key.
+    pub l0_tenants: Vec<Tenant>,
+    /// Bytes that L0 may take in all.
+    pub l0_memory: Option<u64>,
     /// Shards.
     pub shards: Option<u16>,
     /// Cores of the shards.
@@ -48,6 +55,8 @@ pub struct Settled {
     pub resp: Option<SocketAddr>,
     /// Path of the socket where programs of this host get shared-memory connections.
     pub shm: Option<PathBuf>,
+    /// What L0 takes, if there is any.
+    pub l0: Option<l0::Settled>,
     /// One core for each shard.
     pub cores: Vec<usize>,
     /// The NUMA node of each, where memory is to be bound.
@@ -112,8 +121,17 @@ pub fn settle_on(
             format_bytes(total),
         )));
     }
-    let budget =
-        Budget::new(memory_bytes, cores.len() as u16, options.shm.is_some()).map_err(Failure::configuration)?;
+    let shards = cores.len() as u16;
+    if options.l0_socket.is_none() && (!options.l0_tenants.is_empty() || options.l0_memory.is_some()) {
+        return Err(Failure::configuration("--l0-tenant and --l0-memory need --l0-socket PATH".to_string()));
+    }
+    let l0_memory = options
+        .l0_memory
+        .unwrap_or_else(|| (memory_bytes / limits::L0_MEMORY_SHARE).min(limits::L0_MEMORY_BYTES_DEFAULT_MAX));
+    let l0 = options.l0_socket.as_deref().map(|path| l0::settle(path, &options.l0_tenants, l0_memory, shards));
+    let l0 = l0.transpose().map_err(Failure::configuration)?;
+    let l0_bytes = l0.as_ref().map_or(0, |l0| l0.bytes);
+    let budget = Budget::new(memory_bytes, shards, options.shm.is_some(), l0_bytes).map_err(Failure::configuration)?;
     let io = choose_io(options.io.unwrap_or(profile.network.io), process, ring_refusal, &mut remarks)?;
     let poll = options.poll.unwrap_or(match profile.network.poll {
         profile::Poll::Spin => PollMode::Spin,
@@ -127,6 +145,7 @@ pub fn settle_on(
         listen: options.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT))),
         resp: options.resp,
         shm: options.shm.clone(),
+        l0,
         cores,
         nodes,
         memory_bytes,

@@ -5,57 +5,22 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::engine::Attacher;
 use crate::net::greeting::{grant, read_wish, refuse};
+use crate::serve::door::Door;
 use crate::serve::settle::Failure;
-
-/// An open door. Dropping it removes the socket; connections stay.
-pub struct Door {
-    path: PathBuf,
-    /// Which file it is: a successor may have put its own in its place.
-    inode: u64,
-}
 
 /// Opens the door at `path`.
 pub fn open(path: &Path, attacher: Attacher) -> Result<Door, Failure> {
-    let failed = |error: io::Error| Failure::failed(format!("cannot listen on --shm {}: {error}", path.display()));
-    // What a killed server left behind is in the way; what a living one listens on is not ours to take.
-    if path.exists() {
-        if UnixStream::connect(path).is_ok() {
-            return Err(Failure::failed(format!(
-                "another program listens on --shm {}; stop it or give another path",
-                path.display()
-            )));
-        }
-        std::fs::remove_file(path).map_err(failed)?;
-    }
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    let (door, listener) = Door::open("--shm", path, true)?;
     let greeter = std::thread::Builder::new().name("shm-door".into());
+    let failed = |error: io::Error| Failure::failed(format!("no thread for --shm: {error}"));
     greeter.spawn(move || greet_all(&listener, attacher)).map_err(failed)?;
-    let inode = std::fs::metadata(path).map_err(failed)?.ino();
-    Ok(Door { path: path.to_path_buf(), inode })
-}
-
-impl Door {
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for Door {
-    fn drop(&mut self) {
-        if std::fs::metadata(&self.path).is_ok_and(|file| file.ino() == self.inode) {
-            // If it is gone by now, so much the better.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
+    Ok(door)
 }
 
 fn greet_all(listener: &UnixListener, mut attacher: Attacher) {

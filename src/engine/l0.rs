@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::hash::{HashSeed, KeyHash};
 use crate::base::id::ShardId;
 use crate::base::limits;
+use crate::base::prng::Prng;
 use crate::base::time::Instant;
 use crate::cache::Store;
 use crate::host::shared::SharedMemory;
@@ -63,6 +64,7 @@ pub struct L0 {
     /// CLOCK_MONOTONIC when the shard's own clock was zero.
     clock_zero_ms: u64,
     hits_to_candidate: u32,
+    prng: Prng,
     candidates_left: u32,
 }
 
@@ -87,6 +89,7 @@ impl L0 {
             readers: Vec::new(),
             clock_zero_ms,
             hits_to_candidate: 1,
+            prng: Prng::new(seed.0),
             candidates_left: limits::L0_CANDIDATES_PER_MS,
         })
     }
@@ -138,7 +141,9 @@ impl L0 {
         if self.hits_to_candidate > 0 {
             return false;
         }
-        self.hits_to_candidate = limits::L0_CANDIDATE_SHARE;
+        // Never in step with what a client does: of two keys read by turns every second hit is the same one's.
+        let spread = u64::from(2 * limits::L0_CANDIDATE_SHARE - 1);
+        self.hits_to_candidate = 1 + (self.prng.next_u64() % spread) as u32;
         true
     }
 

@@ -14,6 +14,7 @@ use crate::base::limits;
 use crate::base::time::Instant;
 use crate::engine::apply::apply;
 use crate::engine::core::Core;
+use crate::engine::interest::{close_subscribers, push_news};
 use crate::engine::session::{Bound, Protocol};
 use crate::net::shm::Rings;
 use crate::net::{Flow, Handler, Network, Waker, WithShm};
@@ -97,6 +98,9 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         }
         if !self.core.held.is_empty() {
             worked |= self.retry_held();
+        }
+        if self.core.interest.has_news() {
+            worked |= push_news(&mut self.net, &mut self.core);
         }
         self.core.post.wake();
         if now > self.core.swept_at {
@@ -185,9 +189,10 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         let core = &mut self.core;
         let counters = &core.shared.counters[core.id.0 as usize];
         let (store, now, value_bytes_max) = (&mut core.store, core.now, core.value_bytes_max);
+        let interest = &mut core.interest;
         let served = core.post.serve(|forward| match native::decode(&forward.frame, value_bytes_max) {
             Decoded::Request(request, _) => {
-                apply::<Native, M>(store, counters, &request, forward.hash, now, &mut forward.reply)
+                apply::<Native, M>(store, counters, interest, &request, forward.hash, now, &mut forward.reply)
             }
             other => panic!("a shard forwarded what does not decode: {other:?}"),
         });
@@ -252,6 +257,7 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
                 }
                 Control::Stop => {
                     self.net.stop_listening();
+                    close_subscribers(&mut self.net, &mut self.core);
                     self.core.stopping = Some(self.core.now);
                 }
             }

@@ -102,6 +102,14 @@ counters! {
     ghost_hits,
     /// Bytes that eviction copied.
     copied_bytes,
+    /// Near caches that are pushed to.
+    near_subscribers,
+    /// Pushes to near caches.
+    near_pushes,
+    /// Buckets in them; "everything" counts as one.
+    near_invalidations,
+    /// Near caches closed because they did not read what was pushed.
+    near_dropped,
 }
 
 /// The sum over all shards as lines of `name value`.

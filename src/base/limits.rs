@@ -217,10 +217,11 @@ pub const NEAR_SUBSCRIBERS_MAX: usize = 64;
 pub const NEAR_BUCKETS_MAX: usize = 1 << 16;
 
 /// Share of a shard's connection memory that the masks may take: one part in this many. It sets the number of
-/// buckets on servers of less than 64 MiB a shard.
+/// buckets on servers of less than some 86 MiB a shard.
 pub const NEAR_MASK_SHARE: u64 = 8;
 
-/// Share of a shard's connection memory for what waits to be pushed, likewise.
+/// Share of a shard's connection memory for what waits to be pushed. It sets the number of near caches
+/// on servers of less than some 22 MiB a shard.
 pub const NEAR_LIST_SHARE: u64 = 4;
 
 /// Buckets that wait to be pushed to one near cache; past it the push says "everything". 4 KiB.

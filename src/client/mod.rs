@@ -1,15 +1,22 @@
 //! How a program talks to a Spinetail.
 //!
-//! Not for: serving. (L0 readers, the near cache and the embedded cache will stand here too.)
+//! Not for: serving. (L0 readers and the embedded cache will stand here too.)
 //!
 //! - `connection`: one blocking connection, pipelined if its user wants
 //! - `transport`: bytes to a server and back: TCP, or shared memory on the same host
 //! - `native`: a client that keeps one connection to each shard and asks the owner directly
+//! - `near`: a cache inside the client's process that hears of every write
+//! - `near_watch`: its subscriptions, and what they say of what is held
+//! - `near_store`: its memory
 
 pub mod connection;
 pub mod native;
+pub mod near;
+mod near_store;
+mod near_watch;
 mod transport;
 
 pub use connection::{Connection, Error};
 pub use native::{Client, Value};
+pub use near::{NearCache, NearOptions, NearStats};
 pub use transport::{Endpoint, Transport};

@@ -55,7 +55,10 @@ fn what_is_acknowledged_is_what_readers_see() {
             assert_eq!(table.reader.get(&key).unwrap().unwrap(), value(0));
             client.set(&key, &value(1), None).unwrap();
             let read = table.reader.get(&key).unwrap();
-            assert!(read.is_none_or(|read| read == value(1)), "the old value was read after the new one was acknowledged");
+            assert!(
+                read.is_none_or(|read| read == value(1)),
+                "the old value was read after the new one was acknowledged"
+            );
             match number % 4 {
                 0 => assert!(client.delete(&key).unwrap()),
                 1 => {

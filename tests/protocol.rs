@@ -395,7 +395,7 @@ fn garbage_on_fifty_connections_does_not_end_the_server() {
                 for field in 0..if round % 2 == 0 { 0 } else { bytes.len() / 24 } {
                     bytes[field * 24] = 0x5b;
                     bytes[field * 24 + 1] = 1;
-                    bytes[field * 24 + 2] = [0x01, 0x03, 0x04, 0x10, 0x11, 0x14, 0x16, 0x18, 0x99][field % 9];
+                    bytes[field * 24 + 2] = [0x01, 0x03, 0x04, 0x05, 0x10, 0x11, 0x14, 0x16, 0x18, 0x99][field % 10];
                     bytes[field * 24 + 3] &= 1;
                     bytes[field * 24 + 5] = 0;
                     bytes[field * 24 + 6] = 0;

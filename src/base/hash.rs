@@ -41,6 +41,13 @@ impl KeyHash {
         self.0 as u32
     }
 
+    /// The bucket in which near caches register their interest, of `count`, a power of two up to 65,536: the upper
+    /// bits of the lower half, so that it depends neither on the shard choice nor on the tag.
+    #[inline]
+    pub fn near_bucket(self, count: u32) -> u32 {
+        (self.0 as u32 >> 16) & (count - 1)
+    }
+
     /// Eight bits, never zero, kept in the index slot, so that most misses never read an item. Taken
     /// from the low end of the upper half: the shard choice depends on the high end, the bucket on
     /// the other half.

@@ -207,6 +207,50 @@ pub const L0_CANDIDATES_PER_MS: u32 = 64;
 /// Slots a shard looks at each millisecond after a flush, to clear what it left: some 20 µs.
 pub const L0_SWEEP_SLOTS_PER_MS: usize = 2048;
 
+// --- Near caches ------------------------------------------------------------------------------
+
+/// Near caches that one shard keeps coherent: one bit each in the mask of a bucket.
+pub const NEAR_SUBSCRIBERS_MAX: usize = 64;
+
+/// Buckets of keys in which a shard remembers who has read, at most: 512 KiB of masks while there is a near
+/// cache. With 100,000 keys held, a write drops one and a half besides its own.
+pub const NEAR_BUCKETS_MAX: usize = 1 << 16;
+
+/// Share of a shard's connection memory that the masks may take: one part in this many. It sets the number of
+/// buckets on servers of less than some 86 MiB a shard.
+pub const NEAR_MASK_SHARE: u64 = 8;
+
+/// Share of a shard's connection memory for what waits to be pushed. It sets the number of near caches
+/// on servers of less than some 22 MiB a shard.
+pub const NEAR_LIST_SHARE: u64 = 4;
+
+/// Buckets that wait to be pushed to one near cache; past it the push says "everything". 4 KiB.
+pub const NEAR_BUCKETS_PER_PUSH: usize = 1024;
+
+/// How long a near cache serves without having heard from its server: the bound of staleness when the network or
+/// the server fails. A few times what a loaded machine keeps a thread waiting.
+pub const NEAR_LEASE_MS: u64 = 500;
+
+/// A near cache renews its lease this many times within one, so that a lost core or two does not end it.
+pub const NEAR_RENEWALS_PER_LEASE: u32 = 5;
+
+/// A server that says nothing to a near cache for this long is given up and connected to anew.
+pub const NEAR_SILENCE_MS: u64 = 5_000;
+
+/// Pause before a near cache connects again, the first time and at most; it doubles.
+pub const NEAR_BACKOFF_MS_MIN: u64 = 50;
+/// See [`NEAR_BACKOFF_MS_MIN`].
+pub const NEAR_BACKOFF_MS_MAX: u64 = 2_000;
+
+/// Idle connections to a server that a near cache keeps for misses and writes; more are opened as threads need
+/// them, and closed after use.
+pub const NEAR_CLIENTS_KEPT: usize = 8;
+
+/// Parts of a near cache's memory, each under a lock of its own, and the least of one.
+pub const NEAR_PARTS_MAX: usize = 16;
+/// See [`NEAR_PARTS_MAX`].
+pub const NEAR_PART_BYTES_MIN: usize = 1 << 20;
+
 /// Control messages that may wait for a shard. They are rare: adopted connections, stop.
 pub const CONTROL_MESSAGES_MAX: usize = 1024;
 
@@ -261,4 +305,8 @@ const _: () = assert!(L0_KEY_BYTES_MAX < 256 && L0_VALUE_BYTES_MAX < 1 << 16, "a
 const _: () = assert!(L0_SLOT_WORDS.is_multiple_of(8) && L0_SPILL_WORDS.is_multiple_of(8), "lines are not shared");
 const _: () = assert!(2 + L0_KEY_BYTES_MAX / 8 < L0_SLOT_WORDS, "the longest key leaves room for a cell's number");
 const _: () = assert!(L0_REPORTS.is_power_of_two() && L0_REPORTS_PER_MS < L0_REPORTS);
+const _: () = assert!(NEAR_SUBSCRIBERS_MAX == u64::BITS as usize, "a bucket's mask has a bit for each");
+const _: () = assert!(NEAR_BUCKETS_MAX.is_power_of_two() && NEAR_BUCKETS_MAX <= 1 << 16, "a bucket has 16 bits");
+const _: () = assert!(NEAR_BUCKETS_PER_PUSH * 4 < OUTPUT_BYTES_HIGH, "one push fits its connection's bound");
+const _: () = assert!(NEAR_LEASE_MS < NEAR_SILENCE_MS, "a lease ends before its server is given up");
 const _: () = assert!(HEARTBEAT_MS < PREEMPT_TIMER_MS, "the heartbeat must come first");

@@ -110,6 +110,11 @@ impl Connection {
         Ok(frame)
     }
 
+    /// How long [`Connection::receive`] waits from now on. One that waited in vain may be called again.
+    pub fn set_read_timeout(&mut self, timeout: Duration) -> Result<(), Error> {
+        Ok(self.transport.set_read_timeout(timeout)?)
+    }
+
     /// What carries the bytes, for a driver that waits for many.
     pub fn into_transport(self) -> Transport {
         self.transport

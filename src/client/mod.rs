@@ -6,13 +6,20 @@
 //! - `transport`: bytes to a server and back: TCP, or shared memory on the same host
 //! - `l0`: a client that reads hot entries in shared memory, and asks the appliance for all else
 //! - `native`: a client that keeps one connection to each shard and asks the owner directly
+//! - `near`: a cache inside the client's process that hears of every write
+//! - `near_watch`: its subscriptions, and what they say of what is held
+//! - `near_store`: its memory
 
 pub mod connection;
 pub mod l0;
 pub mod native;
+pub mod near;
+mod near_store;
+mod near_watch;
 mod transport;
 
 pub use connection::{Connection, Error};
 pub use l0::L0Client;
 pub use native::{Client, Value};
+pub use near::{NearCache, NearOptions, NearStats};
 pub use transport::{Endpoint, Transport};

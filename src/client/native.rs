@@ -149,6 +149,14 @@ impl Client {
         &mut self.shards[shard.0 as usize]
     }
 
+    /// Reads a value for the near cache that the key's shard knows by `token`, 0 for none, and what the shard says
+    /// of it: milliseconds left, 0 if it does not watch the key.
+    pub(super) fn get_tracked(&mut self, key: &[u8], token: u64) -> Result<Option<(Vec<u8>, u64)>, Error> {
+        let command = if token == 0 { Command::Get { key } } else { Command::GetTracked { key, token } };
+        let reply = self.owner(key).call(command, false)?.reply;
+        Ok((reply.status == Status::Ok).then(|| (reply.value.to_vec(), reply.number)))
+    }
+
     fn read(&mut self, key: &[u8], want_version: bool) -> Result<Option<Value>, Error> {
         let reply = self.owner(key).call(Command::Get { key }, want_version)?.reply;
         Ok((reply.status == Status::Ok).then(|| Value { bytes: reply.value.to_vec(), version: reply.number }))

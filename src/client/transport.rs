@@ -58,6 +58,17 @@ impl Transport {
         }
     }
 
+    /// How long a read waits from now on; through shared memory a write too.
+    pub fn set_read_timeout(&mut self, most: Duration) -> io::Result<()> {
+        match self {
+            Transport::Tcp(stream) => stream.set_read_timeout(Some(most)),
+            Transport::Shm { timeout, .. } => {
+                *timeout = most;
+                Ok(())
+            }
+        }
+    }
+
     /// Writes all of `bytes`, waiting for room if need be.
     pub fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {

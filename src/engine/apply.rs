@@ -5,6 +5,7 @@ use std::ops::DerefMut;
 use crate::base::hash::KeyHash;
 use crate::base::time::Instant;
 use crate::cache::{Condition, Put, Refused, Store};
+use crate::engine::interest::Interest;
 use crate::engine::l0::L0;
 use crate::observe::{Operation, ShardCounters};
 use crate::wire::{Codec, Command, Mode, Reply, Request, Status, native};
@@ -16,6 +17,7 @@ pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
     store: &mut Store<M>,
     l0: &mut Option<Box<L0>>,
     counters: &ShardCounters,
+    interest: &mut Interest,
     request: &Request<'_>,
     hash: KeyHash,
     now: Instant,
@@ -46,6 +48,18 @@ pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
                 }
             }
         }
+        Command::GetTracked { key, token } => match store.get(hash, key, now) {
+            Some(item) => {
+                let left = item.expires.map_or(u64::MAX, |expires| now.ms_until(expires));
+                let number = if interest.note(token, hash) { left } else { NOT_TRACKED };
+                answer(Reply { status: Status::Ok, value: item.value, number });
+                counters.get_hits.add(1);
+            }
+            None => {
+                answer(Reply::status(Status::NotFound));
+                counters.get_misses.add(1);
+            }
+        },
         Command::Set { key, value, ttl_ms, mode } => {
             let put = Put {
                 value,
@@ -56,6 +70,7 @@ pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
             };
             match store.set(hash, key, put, now) {
                 Ok(version) => {
+                    interest.changed(hash);
                     counters.sets.add(1);
                     if let Some(l0) = l0 {
                         l0.written(hash, key, value, put.expires);
@@ -71,12 +86,15 @@ pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
             if let Some(l0) = l0 {
                 l0.removed(hash, key);
             }
+            // Even a key that is not stored: it may have been evicted, and near caches hold it still.
+            interest.changed(hash);
             counters.deletes.add(u64::from(deleted));
             answer(Reply::status(if deleted { Status::Ok } else { Status::NotFound }));
         }
         Command::Increment { key, delta, initial, ttl_ms } => {
             match store.increment(hash, key, delta, initial, expiry(ttl_ms, now), false, now) {
                 Ok((count, _)) => {
+                    interest.changed(hash);
                     counters.increments.add(1);
                     if let Some(l0) = l0 {
                         // Its text and its expiry are the store's to know; the next reader brings it back.
@@ -89,6 +107,9 @@ pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
         }
         Command::Touch { key, ttl_ms } => {
             let touched = store.touch(hash, key, expiry(ttl_ms, now), now);
+            if touched {
+                interest.changed(hash);
+            }
             counters.touches.add(u64::from(touched));
             if let Some(l0) = l0 {
                 if touched {
@@ -111,10 +132,11 @@ pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
             if let Some(l0) = l0 {
                 l0.flushed();
             }
+            interest.all_changed();
             answer(Reply::status(Status::Ok));
         }
         Command::Noop => answer(Reply::status(Status::Ok)),
-        Command::Hello { .. } | Command::Stats => unreachable!("the shard answers these itself"),
+        Command::Hello { .. } | Command::Stats | Command::Subscribe => unreachable!("the shard answers these itself"),
     }
 }
 
@@ -122,11 +144,14 @@ pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
 #[inline]
 pub fn operation_of(command: &Command<'_>) -> Operation {
     match command {
-        Command::Get { .. } => Operation::Get,
+        Command::Get { .. } | Command::GetTracked { .. } => Operation::Get,
         Command::Set { .. } => Operation::Set,
         _ => Operation::Other,
     }
 }
+
+/// The number of a reply whose key the shard does not watch for the near cache that asked.
+const NOT_TRACKED: u64 = 0;
 
 fn expiry(ttl_ms: u64, now: Instant) -> Option<Instant> {
     (ttl_ms > 0).then(|| now.after_ms(ttl_ms))

@@ -184,8 +184,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             return self.forward(id, session, request, hash);
         }
         let (store, counters, now) = (&mut self.store, &self.shared.counters[self.id.0 as usize], self.now);
-        let l0 = &mut self.l0;
-        session.reply(out, |to| apply::<C, M>(store, l0, counters, request, hash, now, to));
+        let (l0, interest) = (&mut self.l0, &mut self.interest);
+        session.reply(out, |to| apply::<C, M>(store, l0, counters, interest, request, hash, now, to));
         Served::Done
     }
 
@@ -214,7 +214,10 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     ) -> Served {
         match request.command {
             Command::Hello { shard: Some(shard) }
-                if shard != self.id.0 && (shard as usize) < self.neighbours.len() && session.is_in_order() =>
+                if shard != self.id.0
+                    && (shard as usize) < self.neighbours.len()
+                    && session.is_in_order()
+                    && !session.subscribed =>
             {
                 session.moving = Some((shard, request.id));
                 return Served::Detach;
@@ -228,6 +231,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 let opcode = native::opcode_of(&request.command);
                 session.reply(out, |to| C::encode_reply(request.id, opcode, &reply, to));
             }
+            Command::Subscribe => self.subscribe(id, session, request.id, out),
+            Command::Noop if session.subscribed => self.renew(session, request.id, out),
             Command::Flush if self.post.peer_count() > 0 => {
                 if !self.post.all_have_room() {
                     return Served::Blocked;
@@ -236,6 +241,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 if let Some(l0) = &mut self.l0 {
                     l0.flushed();
                 }
+                self.interest.all_changed();
                 let sequence = session.await_remote(self.post.peer_count() as u16);
                 self.forward_scratch.clear();
                 native::encode_request(request, &mut self.forward_scratch);
@@ -244,8 +250,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             _ => {
                 let hash = self.shared.seed.hash(&[]);
                 let (store, counters, now) = (&mut self.store, &self.shared.counters[self.id.0 as usize], self.now);
-                let l0 = &mut self.l0;
-                session.reply(out, |to| apply::<C, M>(store, l0, counters, request, hash, now, to));
+                let (l0, interest) = (&mut self.l0, &mut self.interest);
+                session.reply(out, |to| apply::<C, M>(store, l0, counters, interest, request, hash, now, to));
             }
         }
         Served::Done

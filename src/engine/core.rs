@@ -17,6 +17,7 @@ use crate::base::id::{ConnectionId, ShardId};
 use crate::base::limits;
 use crate::base::time::Instant;
 use crate::cache::Store;
+use crate::engine::interest::Interest;
 use crate::engine::l0::L0;
 use crate::engine::post::Post;
 use crate::engine::session::{Bound, Protocol, Session};
@@ -34,6 +35,7 @@ pub struct Core<M> {
     pub(super) store: Store<M>,
     /// What is published in shared memory, if anything is.
     pub(super) l0: Option<Box<L0>>,
+    pub(super) interest: Interest,
     pub(super) sessions: Vec<Option<Box<Session>>>,
     pub(super) post: Post,
     pub(super) neighbours: Vec<Neighbour>,
@@ -100,6 +102,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         post.set_bytes_max(buffer_bytes_max / 4);
         Core {
             id,
+            interest: Interest::new(shared.seed, id, connection_bytes),
             shared,
             store,
             l0,
@@ -205,7 +208,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         if total >= self.buffer_bytes_max || session.output_bytes() > 0 || !session.is_in_order() {
             return true;
         }
-        let Some((Request { command: Command::Get { key }, .. }, hash)) = next else { return false };
+        let Some((Request { command: Command::Get { key } | Command::GetTracked { key, .. }, .. }, hash)) = next else {
+            return false;
+        };
         let found = self.store.peek(hash, key, self.now);
         found.is_some_and(|item| item.value.len() > limits::SMALL_FRAME_BYTES)
     }
@@ -424,6 +429,7 @@ impl<M: DerefMut<Target = [u8]>> Handler for Core<M> {
         if let Some(session) = self.session(id) {
             self.pending_bytes -= session.counted;
             freed += session.ready_bytes();
+            self.unsubscribe(&session);
         }
         self.output_freed(freed);
     }
@@ -431,6 +437,7 @@ impl<M: DerefMut<Target = [u8]>> Handler for Core<M> {
     fn detached(&mut self, id: ConnectionId, socket: OwnedFd) {
         let Some(mut session) = self.session(id) else { return };
         self.pending_bytes -= session.counted;
+        self.unsubscribe(&session);
         self.counters().connections_closed.add(1);
         let Some((shard, hello_id)) = session.moving else { return };
         let neighbour = &self.neighbours[shard as usize];

@@ -120,6 +120,50 @@ mod tests {
         assert!(replies.is_empty());
     }
 
+    #[test]
+    fn a_renewal_is_answered_behind_all_that_was_written_before_it() {
+        let mut shard = direct(Protocol::Native);
+        let set = |ttl_ms| Command::Set { key: b"k", value: b"v", ttl_ms, mode: Mode::Set };
+        shard.exchange(&[frame(1, set(0)), frame(2, Command::GetTracked { key: b"k", token: 64 })].concat());
+        let reply = native::decode_reply(shard.exchange(&frame(3, Command::Subscribe)).0).unwrap().unwrap().0.reply;
+        let (token, subscribed) = (reply.number, native::Subscribed::decode(reply.value).unwrap());
+        assert!(token != 0 && subscribed.lease_ms > 0 && subscribed.bucket_count.is_power_of_two());
+        let get = |id| frame(id, Command::GetTracked { key: b"k", token });
+        let stream = [
+            get(1),
+            frame(2, Command::Delete { key: b"other" }),
+            frame(3, Command::Noop),
+            frame(4, Command::Delete { key: b"k" }),
+            frame(5, Command::Delete { key: b"k" }),
+            frame(6, Command::Noop),
+            get(7),
+            frame(8, set(5_000)),
+            get(9),
+            frame(10, Command::Touch { key: b"k", ttl_ms: 0 }),
+            frame(11, Command::Flush),
+            frame(12, Command::Subscribe),
+            frame(13, Command::Noop),
+        ];
+        let mut replies = shard.exchange(&stream.concat()).0;
+        let mut said = Vec::new();
+        while let Some((reply, length)) = native::decode_reply(replies).unwrap() {
+            said.push((reply.id, reply.opcode, reply.reply.status, reply.reply.number, reply.reply.value.to_vec()));
+            replies = &replies[length..];
+        }
+        let bucket = HashSeed(1).hash(b"k").near_bucket(subscribed.bucket_count);
+        let push = |number, bucket: u32| (number, native::OPCODE_PUSH, Status::Ok, 0, bucket.to_le_bytes().to_vec());
+        assert_eq!((said[0].3, said[0].4.as_slice()), (u64::MAX, b"v".as_slice()), "watched, and it never expires");
+        assert_eq!((said[1].0, said[2].0), (2, 3), "nothing to push before the first renewal");
+        assert_eq!((said[5].clone(), said[6].0), (push(1, bucket), 6), "the second DELETE found nobody interested");
+        assert_eq!((said[7].2, said[7].3), (Status::NotFound, 0));
+        assert!((4_000..=5_000).contains(&said[9].3), "{:?}", said[9]);
+        assert_eq!((said[12].0, said[12].3), (12, token), "subscribed already");
+        assert_eq!((said[13].clone(), said[14].0), (push(2, native::PUSH_EVERYTHING), 13));
+        let stats = String::from_utf8(shard.exchange(&frame(14, Command::Stats)).0.to_vec());
+        let stats = stats.unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+        assert!(stats.contains("near_subscribers 1\nnear_pushes 2\nnear_invalidations 2\n"), "{stats}");
+    }
+
     /// However a stream is cut into pieces, it is answered the same.
     #[test]
     fn a_stream_in_pieces_is_answered_like_the_whole() {

@@ -12,6 +12,7 @@
 //! - `apply`: one request against the store
 //! - `batch`: the requests in a piece of a connection's stream, answered in order
 //! - `core`: sessions and the bounds on what each may hold
+//! - `interest`: near caches: who has read what, and what to push when it changes
 //! - `direct`: a shard without sockets, for tests, fuzzing and instruction counts
 //! - `shard`: the turn of a shard: network, mail, control, housekeeping
 //! - `post`: what one shard has under way at the others
@@ -27,6 +28,7 @@ mod core;
 pub mod direct;
 mod executor;
 mod idle;
+mod interest;
 pub mod l0;
 pub mod mailbox;
 mod post;

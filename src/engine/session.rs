@@ -53,6 +53,8 @@ pub struct Session {
     pub closing: bool,
     /// The peer has sent its last byte: close once everything is served.
     pub ended: bool,
+    /// A near cache hears through it what changes, see `interest`.
+    pub subscribed: bool,
     /// The shard that HELLO asked for, and the id of that request.
     pub moving: Option<(u16, u32)>,
     /// Bytes given to the output and not yet sent.

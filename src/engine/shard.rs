@@ -15,6 +15,7 @@ use crate::base::limits;
 use crate::base::time::Instant;
 use crate::engine::apply::apply;
 use crate::engine::core::Core;
+use crate::engine::interest::{close_subscribers, push_news};
 use crate::engine::l0::ReaderFile;
 use crate::engine::session::{Bound, Protocol};
 use crate::net::shm::Rings;
@@ -102,6 +103,9 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         if !self.core.held.is_empty() {
             worked |= self.retry_held();
         }
+        if self.core.interest.has_news() {
+            worked |= push_news(&mut self.net, &mut self.core);
+        }
         self.core.post.wake();
         if now > self.core.swept_at {
             // A shard that has slept makes up for it, within a bound.
@@ -152,6 +156,9 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
     /// The opposite of [`Shard::arm`].
     pub fn disarm(&mut self) {
         self.net.disarm();
+        // It may have slept: the next turn must not go by the time at which it lay down, or what has expired
+        // meanwhile is served once more, and what is written now lives that much too short.
+        self.clock_is_fresh = false;
     }
 
     /// The network, for its driver.
@@ -191,10 +198,11 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
     fn take_mail(&mut self) -> bool {
         let core = &mut self.core;
         let counters = &core.shared.counters[core.id.0 as usize];
-        let (store, l0, now, value_bytes_max) = (&mut core.store, &mut core.l0, core.now, core.value_bytes_max);
+        let (store, now, value_bytes_max) = (&mut core.store, core.now, core.value_bytes_max);
+        let (l0, interest) = (&mut core.l0, &mut core.interest);
         let served = core.post.serve(|forward| match native::decode(&forward.frame, value_bytes_max) {
             Decoded::Request(request, _) => {
-                apply::<Native, M>(store, l0, counters, &request, forward.hash, now, &mut forward.reply)
+                apply::<Native, M>(store, l0, counters, interest, &request, forward.hash, now, &mut forward.reply)
             }
             other => panic!("a shard forwarded what does not decode: {other:?}"),
         });
@@ -268,6 +276,7 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
                         l0.end();
                     }
                     self.net.stop_listening();
+                    close_subscribers(&mut self.net, &mut self.core);
                     self.core.stopping = Some(self.core.now);
                 }
             }

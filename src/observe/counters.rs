@@ -108,6 +108,14 @@ counters! {
     l0_published,
     /// Readers in shared memory, as each shard counts them.
     l0_readers,
+    /// Near caches that are pushed to.
+    near_subscribers,
+    /// Pushes to near caches.
+    near_pushes,
+    /// Buckets in them; "everything" counts as one.
+    near_invalidations,
+    /// Near caches closed because they did not read what was pushed.
+    near_dropped,
 }
 
 /// The sum over all shards as lines of `name value`.

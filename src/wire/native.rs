@@ -66,7 +66,8 @@ pub fn decode(bytes: &[u8], value_bytes_max: usize) -> Decoded<'_> {
     let Some(shape) = Shape::of(opcode) else {
         return refuse(id, opcode, Status::Unsupported, frame_bytes);
     };
-    if flags & !FLAG_WANT_VERSION != 0 {
+    // A near cache keeps values, and a version is for who writes next: nobody has needed both yet.
+    if flags & !shape.flags != 0 || (opcode == OPCODE_GET && argument != 0 && flags != 0) {
         return refuse(id, opcode, Status::Unsupported, frame_bytes);
     }
     if shape.has_key != (key_len > 0) || key_len > limits::KEY_BYTES_MAX {
@@ -85,7 +86,8 @@ pub fn decode(bytes: &[u8], value_bytes_max: usize) -> Decoded<'_> {
     let key = &bytes[HEADER_BYTES..HEADER_BYTES + key_len];
     let value = &bytes[HEADER_BYTES + key_len..frame_bytes];
     let command = match opcode {
-        OPCODE_GET => Command::Get { key },
+        OPCODE_GET if argument == 0 => Command::Get { key },
+        OPCODE_GET => Command::GetTracked { key, token: argument },
         OPCODE_SET => Command::Set { key, value, ttl_ms: argument, mode: Mode::Set },
         OPCODE_ADD => Command::Set { key, value, ttl_ms: argument, mode: Mode::Add },
         OPCODE_REPLACE => Command::Set { key, value, ttl_ms: argument, mode: Mode::Replace },
@@ -110,6 +112,8 @@ pub fn decode(bytes: &[u8], value_bytes_max: usize) -> Decoded<'_> {
         OPCODE_NOOP => Command::Noop,
         OPCODE_STATS => Command::Stats,
         OPCODE_FLUSH => Command::Flush,
+        OPCODE_SUBSCRIBE if argument != 0 => return refuse(id, opcode, Status::Malformed, frame_bytes),
+        OPCODE_SUBSCRIBE => Command::Subscribe,
         _ => return refuse(id, opcode, Status::Unsupported, frame_bytes),
     };
     Decoded::Request(Request { id, want_version: flags & FLAG_WANT_VERSION != 0, command }, frame_bytes)
@@ -124,7 +128,9 @@ pub fn encode_request(request: &Request<'_>, out: &mut Vec<u8>) {
         Command::Noop => (OPCODE_NOOP, 0, 0, &[]),
         Command::Stats => (OPCODE_STATS, 0, 0, &[]),
         Command::Flush => (OPCODE_FLUSH, 0, 0, &[]),
+        Command::Subscribe => (OPCODE_SUBSCRIBE, 0, 0, &[]),
         Command::Get { .. } => (OPCODE_GET, 0, 0, &[]),
+        Command::GetTracked { token, .. } => (OPCODE_GET, token, 0, &[]),
         Command::Set { value, ttl_ms, mode, .. } => match mode {
             Mode::Set => (OPCODE_SET, ttl_ms, 0, value),
             Mode::Add => (OPCODE_ADD, ttl_ms, 0, value),
@@ -163,7 +169,8 @@ pub fn opcode_of(command: &Command<'_>) -> u8 {
         Command::Noop => OPCODE_NOOP,
         Command::Stats => OPCODE_STATS,
         Command::Flush => OPCODE_FLUSH,
-        Command::Get { .. } => OPCODE_GET,
+        Command::Subscribe => OPCODE_SUBSCRIBE,
+        Command::Get { .. } | Command::GetTracked { .. } => OPCODE_GET,
         Command::Set { mode: Mode::Set, .. } => OPCODE_SET,
         Command::Set { mode: Mode::Add, .. } => OPCODE_ADD,
         Command::Set { mode: Mode::Replace, .. } => OPCODE_REPLACE,
@@ -267,8 +274,50 @@ impl ServerHello {
     }
 }
 
-/// What lengths an opcode allows.
+/// What a shard tells a near cache that has subscribed: buckets of its interest, and the lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscribed {
+    /// Buckets of the key hash, a power of two up to 65,536.
+    pub bucket_count: u32,
+    /// How long the near cache may serve without having heard from the shard.
+    pub lease_ms: u32,
+}
+
+impl Subscribed {
+    /// The reply value.
+    pub fn encode(self) -> [u8; 8] {
+        (u64::from(self.bucket_count) | u64::from(self.lease_ms) << 32).to_le_bytes()
+    }
+
+    /// Reads the reply value.
+    pub fn decode(value: &[u8]) -> Result<Subscribed, String> {
+        if value.len() < 8 {
+            return Err(format!("the answer to SUBSCRIBE has {} bytes, 8 are needed", value.len()));
+        }
+        let (bucket_count, lease_ms) = (u32_at(value, 0), u32_at(value, 4));
+        if !bucket_count.is_power_of_two() || bucket_count as usize > limits::NEAR_BUCKETS_MAX {
+            return Err(format!("{bucket_count} buckets of interest are no power of two up to 65,536"));
+        }
+        Ok(Subscribed { bucket_count, lease_ms })
+    }
+}
+
+/// Appends push number `sequence` about `buckets` to `out`: a frame like a reply, whose id counts pushes.
+pub fn encode_push(sequence: u32, buckets: &[u32], out: &mut Vec<u8>) {
+    encode_reply(sequence, OPCODE_PUSH, &Reply::status(Status::Ok), out);
+    let length_at = out.len() - HEADER_BYTES + 8;
+    out[length_at..length_at + 4].copy_from_slice(&(buckets.len() as u32 * 4).to_le_bytes());
+    buckets.iter().for_each(|bucket| out.extend_from_slice(&bucket.to_le_bytes()));
+}
+
+/// The buckets that a push is about.
+pub fn pushed_buckets(value: &[u8]) -> impl Iterator<Item = u32> {
+    value.chunks_exact(4).map(|bytes| u32_at(bytes, 0))
+}
+
+/// What lengths and flags an opcode allows.
 struct Shape {
+    flags: u8,
     has_key: bool,
     /// Whether the value goes into the store, hence under the store's limit.
     stores: bool,
@@ -281,14 +330,15 @@ impl Shape {
     fn of(opcode: u8) -> Option<Shape> {
         let (has_key, stores, value_len_min, value_len_max) = match opcode {
             OPCODE_HELLO => (false, false, 0, HELLO_NAME_BYTES_MAX),
-            OPCODE_NOOP | OPCODE_STATS | OPCODE_FLUSH => (false, false, 0, 0),
+            OPCODE_NOOP | OPCODE_STATS | OPCODE_FLUSH | OPCODE_SUBSCRIBE => (false, false, 0, 0),
             OPCODE_GET | OPCODE_DELETE | OPCODE_TOUCH | OPCODE_TTL => (true, false, 0, 0),
             OPCODE_SET | OPCODE_ADD | OPCODE_REPLACE => (true, true, 0, 0),
             OPCODE_CAS => (true, true, 8, 0),
             OPCODE_INCREMENT => (true, false, 8, 16),
             _ => return None,
         };
-        Some(Shape { has_key, stores, value_len_min, value_len_max })
+        let flags = if opcode == OPCODE_SUBSCRIBE { 0 } else { FLAG_WANT_VERSION };
+        Some(Shape { flags, has_key, stores, value_len_min, value_len_max })
     }
 }
 
@@ -311,6 +361,10 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
 
+/// Opcode of a push: the server speaks unasked, on connections that have subscribed.
+pub const OPCODE_PUSH: u8 = 0x81;
+/// The only bucket of a push that is about every key.
+pub const PUSH_EVERYTHING: u32 = u32::MAX;
 const FLAG_WANT_VERSION: u8 = 1;
 const HELLO_BYTES: usize = 24;
 const HELLO_NAME_BYTES_MAX: usize = 64;
@@ -318,6 +372,7 @@ const OPCODE_HELLO: u8 = 0x01;
 const OPCODE_NOOP: u8 = 0x02;
 const OPCODE_STATS: u8 = 0x03;
 const OPCODE_FLUSH: u8 = 0x04;
+const OPCODE_SUBSCRIBE: u8 = 0x05;
 const OPCODE_GET: u8 = 0x10;
 const OPCODE_SET: u8 = 0x11;
 const OPCODE_ADD: u8 = 0x12;
@@ -339,7 +394,8 @@ mod tests {
         let key = &bytes[..1 + prng.below(40) as usize];
         let value = &bytes[..prng.below(300) as usize];
         let ttl_ms = prng.next_u64() >> prng.below(64);
-        let command = match prng.below(12) {
+        let mut want_version = prng.below(2) == 0;
+        let command = match prng.below(14) {
             0 => Command::Hello { shard: (prng.below(2) == 0).then_some(3) },
             1 => Command::Noop,
             2 => Command::Stats,
@@ -351,9 +407,17 @@ mod tests {
             8 => Command::Get { key },
             9 => Command::Set { key, value, ttl_ms, mode: Mode::CompareAndSet(prng.next_u64()) },
             10 => Command::Set { key, value, ttl_ms, mode: Mode::Add },
+            11 => {
+                want_version = false;
+                Command::GetTracked { key, token: prng.next_u64() | 1 }
+            }
+            12 => {
+                want_version = false;
+                Command::Subscribe
+            }
             _ => Command::Set { key, value, ttl_ms, mode: Mode::Set },
         };
-        Request { id: prng.next_u64() as u32, want_version: prng.below(2) == 0, command }
+        Request { id: prng.next_u64() as u32, want_version, command }
     }
 
     #[test]
@@ -419,7 +483,45 @@ mod tests {
         assert_eq!(status([0x5b, 1, 0x10, 2, 1, 0, 0, 0, 0, 0, 0, 0]), Some(Status::Unsupported));
         assert_eq!(status([0x5b, 2, 0x10, 0, 1, 0, 0, 0, 0, 0, 0, 0]), Some(Status::UnsupportedVersion));
         assert_eq!(status([0x5b, 1, 0x10, 0, 1, 0, 1, 0, 0, 0, 0, 0]), Some(Status::Malformed));
+        assert_eq!(status([0x5b, 1, 0x05, 0, 1, 0, 0, 0, 0, 0, 0, 0]), Some(Status::Malformed));
+        assert_eq!(status([0x5b, 1, 0x05, 0, 0, 0, 0, 0, 1, 0, 0, 0]), Some(Status::Malformed));
+        assert_eq!(status([0x5b, 1, 0x05, 1, 0, 0, 0, 0, 0, 0, 0, 0]), Some(Status::Unsupported));
+        assert_eq!(status([0x5b, 1, 0x81, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Some(Status::Unsupported), "only servers push");
         assert!(matches!(decode(b"GET /", 10), Decoded::Refused(Refusal { status: Status::Malformed, .. })));
+    }
+
+    #[test]
+    fn what_a_near_cache_may_not_ask_is_refused() {
+        let status = |flags: u8, opcode: u8, key: &[u8], argument: u64| {
+            let mut frame =
+                vec![REQUEST_MAGIC, VERSION, opcode, flags, key.len() as u8, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0];
+            frame.extend_from_slice(&argument.to_le_bytes());
+            frame.extend_from_slice(key);
+            match decode(&frame, VALUE_BYTES_MAX) {
+                Decoded::Refused(refusal) => Some(refusal.status),
+                _ => None,
+            }
+        };
+        assert_eq!(status(0, OPCODE_GET, b"k", 7), None);
+        assert_eq!(status(FLAG_WANT_VERSION, OPCODE_GET, b"k", 0), None);
+        assert_eq!(status(FLAG_WANT_VERSION, OPCODE_GET, b"k", 7), Some(Status::Unsupported), "a version and a token");
+        assert_eq!(status(0, OPCODE_SUBSCRIBE, b"", 0), None);
+        assert_eq!(status(0, OPCODE_SUBSCRIBE, b"", 1), Some(Status::Malformed), "its argument is reserved");
+    }
+
+    #[test]
+    fn pushes_and_subscriptions_read_back() {
+        let mut out = Vec::new();
+        encode_push(7, &[1, 65_535, PUSH_EVERYTHING], &mut out);
+        let (frame, length) = decode_reply(&out).unwrap().unwrap();
+        assert_eq!((frame.id, frame.opcode, length), (7, OPCODE_PUSH, out.len()));
+        assert_eq!(pushed_buckets(frame.reply.value).collect::<Vec<_>>(), [1, 65_535, PUSH_EVERYTHING]);
+        let subscribed = Subscribed { bucket_count: 8192, lease_ms: 500 };
+        assert_eq!(Subscribed::decode(&subscribed.encode()), Ok(subscribed));
+        assert!(Subscribed::decode(&subscribed.encode()[..7]).is_err());
+        for bucket_count in [0, 3, 1 << 17] {
+            assert!(Subscribed::decode(&Subscribed { bucket_count, lease_ms: 1 }.encode()).is_err());
+        }
     }
 
     #[test]

@@ -32,6 +32,15 @@ pub enum Command<'a> {
         /// The key.
         key: &'a [u8],
     },
+    /// Reads a value for a near cache, which is to hear when it changes.
+    GetTracked {
+        /// The key.
+        key: &'a [u8],
+        /// The subscription of the near cache at the key's shard, never 0.
+        token: u64,
+    },
+    /// Asks the shard that serves this connection to push what changes of what is read with the token it answers.
+    Subscribe,
     /// Stores a value.
     Set {
         /// The key.
@@ -133,12 +142,13 @@ impl<'a> Command<'a> {
     pub fn key(&self) -> Option<&'a [u8]> {
         match *self {
             Command::Get { key }
+            | Command::GetTracked { key, .. }
             | Command::Set { key, .. }
             | Command::Delete { key }
             | Command::Increment { key, .. }
             | Command::Touch { key, .. }
             | Command::Ttl { key } => Some(key),
-            Command::Hello { .. } | Command::Noop | Command::Stats | Command::Flush => None,
+            Command::Hello { .. } | Command::Noop | Command::Stats | Command::Flush | Command::Subscribe => None,
         }
     }
 }

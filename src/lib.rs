@@ -15,6 +15,7 @@
 //! | `observe` | counters and service-time histograms, one writer each | base |
 //! | `host` | topology, hardware profiles, memory, the check of a machine | base |
 //! | `l0` | published entries in shared memory: layout, publisher, reader | base, host |
+//! | `embedded` | the cache inside a program: stripes behind locks, hits without one | base, cache, host, l0 |
 //! | `net` | sockets on io_uring, and on epoll: bytes in, bytes out | base, host |
 //! | `engine` | one shard a core: the turn, sessions, forwarding, executors | base, cache, learn, wire, observe, host, l0, net |
 //! | `client` | the native client, over TCP or shared memory; the program's side of L0 | base, wire, l0, net |
@@ -31,6 +32,7 @@
 pub mod base;
 pub mod cache;
 pub mod client;
+pub mod embedded;
 pub mod engine;
 pub mod host;
 pub mod l0;

@@ -250,6 +250,58 @@ pub const NEAR_CLIENTS_KEPT: usize = 8;
 pub const NEAR_PARTS_MAX: usize = 16;
 /// See [`NEAR_PARTS_MAX`].
 pub const NEAR_PART_BYTES_MIN: usize = 1 << 20;
+// --- The cache inside a program ---------------------------------------------------------------
+
+/// Capacity of an embedded cache if nothing else is said.
+pub const EMBEDDED_CAPACITY_BYTES_DEFAULT: usize = 64 << 20;
+
+/// Stripes for each core if nothing else is said: two threads that both write or miss then meet in one stripe
+/// once in four times the cores.
+pub const EMBEDDED_STRIPES_PER_CORE: usize = 4;
+
+/// Most stripes of a cache.
+pub const EMBEDDED_STRIPES_MAX: usize = 1024;
+
+/// Memory of a stripe below which there are rather fewer stripes than cores would like: what each must learn
+/// costs [`EMBEDDED_STRIPE_FIXED_BYTES`], here some 7 %.
+pub const EMBEDDED_STRIPE_BYTES_AIM: usize = 8 << 20;
+
+/// What a stripe holds beside its arena and its region: tables of ranks, the sampled LRU at its largest, states
+/// of segments, free spill cells.
+pub const EMBEDDED_STRIPE_FIXED_BYTES: usize = 576 << 10;
+
+/// Least arena of a stripe.
+pub const EMBEDDED_ARENA_BYTES_MIN: usize = 128 << 10;
+
+/// Fewest segments of a stripe's arena when its owner asks for large entries: twice what a store works with,
+/// so that no more than a quarter is open or kept free.
+pub const EMBEDDED_SEGMENT_COUNT_MIN: usize = 2 * SEGMENT_COUNT_MIN;
+
+/// Capacity from which memory lies in huge pages. They are touched as a whole: below this the last one would
+/// be too large a part.
+pub const EMBEDDED_HUGE_PAGES_FROM_BYTES: usize = 32 << 20;
+
+/// Longest value that is handed out in line, without an allocation: what a slot of L0 holds beside a key of
+/// 16 bytes.
+pub const EMBEDDED_VALUE_INLINE_BYTES: usize = 160;
+
+/// One in so many hits without a lock is told to its stripe, on average.
+pub const EMBEDDED_HITS_PER_REPORT: u64 = 32;
+
+/// Reports that a thread collects before it looks for their stripes: with the three words beside them, two lines.
+pub const EMBEDDED_REPORTS: usize = 13;
+
+/// One in so many hits whose window is full is weighed against the entries there. Weighing takes up to a
+/// microsecond: in this share it adds 50 ns to hits that took a lock and 100 ns already.
+pub const EMBEDDED_WEIGHED_SHARE: u32 = 16;
+
+/// What a writer does once a millisecond for each stripe: segments looked at for expiry, expired items cleared
+/// away, slots of flushed entries cleared. Some ten microseconds together.
+pub const EMBEDDED_EXPIRE_SEGMENTS: usize = 16;
+/// See [`EMBEDDED_EXPIRE_SEGMENTS`].
+pub const EMBEDDED_EXPIRE_ITEMS: usize = 64;
+/// See [`EMBEDDED_EXPIRE_SEGMENTS`].
+pub const EMBEDDED_SWEEP_SLOTS: usize = 256;
 
 /// Control messages that may wait for a shard. They are rare: adopted connections, stop.
 pub const CONTROL_MESSAGES_MAX: usize = 1024;
@@ -304,6 +356,9 @@ const _: () = assert!(CONNECTION_COUNT_MAX < 1 << 24, "a connection slot has 24 
 const _: () = assert!(L0_KEY_BYTES_MAX < 256 && L0_VALUE_BYTES_MAX < 1 << 16, "a slot's head counts them");
 const _: () = assert!(L0_SLOT_WORDS.is_multiple_of(8) && L0_SPILL_WORDS.is_multiple_of(8), "lines are not shared");
 const _: () = assert!(2 + L0_KEY_BYTES_MAX / 8 < L0_SLOT_WORDS, "the longest key leaves room for a cell's number");
+const _: () = assert!(EMBEDDED_STRIPES_MAX <= u16::MAX as usize, "a stripe is found as a shard is");
+const _: () = assert!(EMBEDDED_VALUE_INLINE_BYTES < 256 && EMBEDDED_VALUE_INLINE_BYTES.is_multiple_of(8));
+const _: () = assert!(EMBEDDED_ARENA_BYTES_MIN >= EMBEDDED_SEGMENT_COUNT_MIN * SEGMENT_BYTES_MIN);
 const _: () = assert!(L0_REPORTS.is_power_of_two() && L0_REPORTS_PER_MS < L0_REPORTS);
 const _: () = assert!(NEAR_SUBSCRIBERS_MAX == u64::BITS as usize, "a bucket's mask has a bit for each");
 const _: () = assert!(NEAR_BUCKETS_MAX.is_power_of_two() && NEAR_BUCKETS_MAX <= 1 << 16, "a bucket has 16 bits");

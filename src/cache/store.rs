@@ -278,8 +278,11 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
     /// stored. Counts nothing.
     pub fn hotness(&self, hash: KeyHash, key: &[u8], now: Instant) -> f32 {
         let Some((_, slot)) = self.find_any(hash, key) else { return 0.0 };
-        let is_over = Item::expiry_at(&self.memory, slot.location()).is_some_and(|at| at <= now);
-        if is_over { 0.0 } else { self.policy.hotness(slot.touch()) }
+        let expires = Item::expiry_at(&self.memory, slot.location());
+        if expires.is_some_and(|at| at <= now) {
+            return 0.0;
+        }
+        self.policy.hotness(slot.touch(), expires, now)
     }
 
     /// Stores a value. Returns its version if one was asked for.

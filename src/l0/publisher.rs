@@ -62,7 +62,8 @@ impl<'a, W: Word> Publisher<'a, W> {
     /// Whether an entry of these lengths can be published.
     #[inline]
     pub fn fits(key_bytes: usize, value_bytes: usize) -> bool {
-        key_bytes <= limits::L0_KEY_BYTES_MAX && value_bytes <= limits::L0_VALUE_BYTES_MAX
+        // An empty key would look like an empty slot.
+        (1..=limits::L0_KEY_BYTES_MAX).contains(&key_bytes) && value_bytes <= limits::L0_VALUE_BYTES_MAX
     }
 
     /// Whether `key` is published.
@@ -130,6 +131,9 @@ impl<'a, W: Word> Publisher<'a, W> {
             Some(slot) => slot,
             None => {
                 let own = hotness(entry.key);
+                if own <= 0.0 {
+                    return false; // nothing is colder, so the others need not be asked
+                }
                 let heat = |slot: usize| self.with_key(slot, &hotness);
                 let coldest = window.map(|slot| (slot, heat(slot))).min_by(|a, b| a.1.total_cmp(&b.1));
                 let Some((slot, _)) = coldest.filter(|&(_, heat)| heat < own) else { return false };

@@ -146,11 +146,33 @@ impl<'a, W: Word> Region<'a, W> {
         out: &mut [u64; limits::L0_SPILL_WORDS],
         is_over: impl Fn(u64) -> bool,
     ) -> Option<Found> {
+        self.read_with(hash, key, is_over, |from, bytes| {
+            let lines = bytes.div_ceil(64);
+            // As torn lengths may have it.
+            let is_possible = lines * 8 <= out.len().min(from.len());
+            if is_possible {
+                W::copy(from, lines, out);
+            }
+            is_possible
+        })
+    }
+
+    /// The same for any destination: `copy` is given the words that the value begins, whole lines of them and at
+    /// least as many as its bytes need, unless lengths are torn; it answers whether it could take them. What it
+    /// took is right only if an answer is found; until then it may be called again and must overwrite what it took.
+    #[inline(always)]
+    pub fn read_with(
+        &self,
+        hash: KeyHash,
+        key: &[u8],
+        is_over: impl Fn(u64) -> bool,
+        mut copy: impl FnMut(&[W], usize) -> bool,
+    ) -> Option<Found> {
         let home = self.home(hash);
         // Nine of ten are at home when the table is not full: tried in line, all else out of it.
-        let found = match self.attempt(home, key, out) {
+        let found = match self.attempt(home, key, &mut copy) {
             Attempt::Copied(copied) => (home, copied),
-            _ => self.search(home, key, out)?,
+            _ => self.search(home, key, &mut copy)?,
         };
         let (slot, Copied { value_bytes, life }) = found;
         let is_past = life.expires_ms() != 0 && is_over(life.expires_ms());
@@ -161,11 +183,11 @@ impl<'a, W: Word> Region<'a, W> {
     }
 
     #[inline(never)]
-    fn search(&self, home: usize, key: &[u8], out: &mut [u64; limits::L0_SPILL_WORDS]) -> Option<(usize, Copied)> {
+    fn search(&self, home: usize, key: &[u8], copy: &mut impl FnMut(&[W], usize) -> bool) -> Option<(usize, Copied)> {
         for slot in home..home + limits::L0_WINDOW {
             // A writer is done in some thirty nanoseconds unless it was interrupted; then the appliance answers.
             for _ in 0..limits::L0_RETRIES {
-                match self.attempt(slot, key, out) {
+                match self.attempt(slot, key, copy) {
                     Attempt::Copied(copied) => return Some((slot, copied)),
                     Attempt::Other => break,
                     Attempt::End => return None,
@@ -178,11 +200,13 @@ impl<'a, W: Word> Region<'a, W> {
 
     /// Looks at one slot once.
     #[inline(always)]
-    fn attempt(&self, slot: usize, key: &[u8], out: &mut [u64; limits::L0_SPILL_WORDS]) -> Attempt {
+    fn attempt(&self, slot: usize, key: &[u8], copy: &mut impl FnMut(&[W], usize) -> bool) -> Attempt {
         let words = self.with_pad(slot);
         let head = Head(words[0].load());
         W::acquire();
-        if head.key_bytes() != key.len() || head.is_odd() || key.len() > limits::L0_KEY_BYTES_MAX {
+        // A slot whose head counts no key bytes holds nothing: nobody finds an empty key.
+        let is_possible = !key.is_empty() && key.len() <= limits::L0_KEY_BYTES_MAX;
+        if head.key_bytes() != key.len() || head.is_odd() || !is_possible {
             return match (head.is_odd(), head.is_end()) {
                 (true, _) => Attempt::Disturbed,
                 (_, true) => Attempt::End,
@@ -194,12 +218,10 @@ impl<'a, W: Word> Region<'a, W> {
             return Attempt::Other;
         }
         let life = Life(words[1].load());
-        let lines = head.value_bytes().div_ceil(64);
         let is_copied = if head.is_spilled() {
-            self.copy_spilled(words[value_at].load(), lines, out)
+            self.spilled(words[value_at].load()).is_some_and(|from| copy(from, head.value_bytes()))
         } else {
-            // A slot's own value is four lines at most with what is read beyond its end.
-            lines <= 3 && copy(&words[value_at..], lines, out)
+            copy(&words[value_at..], head.value_bytes())
         };
         W::acquire();
         if words[0].load() != head.0 || !is_copied {
@@ -218,9 +240,9 @@ impl<'a, W: Word> Region<'a, W> {
 
     #[cold]
     #[inline(never)]
-    fn copy_spilled(&self, cell: u64, lines: usize, out: &mut [u64; limits::L0_SPILL_WORDS]) -> bool {
+    fn spilled(&self, cell: u64) -> Option<&'a [W]> {
         // The number may be torn like everything else: it is checked before it is followed.
-        cell < u64::from(self.shape.spill_count) && copy(self.spill(cell as usize), lines, out)
+        (cell < u64::from(self.shape.spill_count)).then(|| self.spill(cell as usize))
     }
 }
 
@@ -240,16 +262,6 @@ enum Attempt {
 struct Copied {
     value_bytes: usize,
     life: Life,
-}
-
-/// Copies lines of eight words; `false` if there are not so many, as torn lengths may have it.
-#[inline(always)]
-fn copy<W: Word>(from: &[W], lines: usize, out: &mut [u64; limits::L0_SPILL_WORDS]) -> bool {
-    let is_possible = lines * 8 <= out.len().min(from.len());
-    if is_possible {
-        W::copy(from, lines, out);
-    }
-    is_possible
 }
 
 /// Words after the last cell, so that whole lines may be copied wherever a value begins.

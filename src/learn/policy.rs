@@ -92,18 +92,18 @@ impl Policy {
     /// Expected hits for each tick and byte that keeping an item takes.
     #[inline]
     pub fn rank(&self, touch: Touch, charge: u32, expires: Option<Instant>, now: Instant) -> f32 {
-        let hits = match expires {
-            None => self.ranks.rank(touch, &self.clock),
-            Some(at) => self.ranks.rank_until(touch, &self.clock, self.clock.ticks_in(now.ms_until(at))),
-        };
+        let hits = self.hotness(touch, expires, now);
         // What is next to never asked for again is not worth the copying either.
         if hits < HITS_PER_TICK_MIN { 0.0 } else { hits / self.cost(charge) }
     }
 
-    /// Expected hits for each tick from now on, whatever the item's size: what is worth another copy in faster
-    /// memory.
-    pub fn hotness(&self, touch: Touch) -> f32 {
-        self.ranks.rank(touch, &self.clock)
+    /// Expected hits for each tick, whatever the item takes: its rank among places of one size.
+    #[inline]
+    pub fn hotness(&self, touch: Touch, expires: Option<Instant>, now: Instant) -> f32 {
+        match expires {
+            None => self.ranks.rank(touch, &self.clock),
+            Some(at) => self.ranks.rank_until(touch, &self.clock, self.clock.ticks_in(now.ms_until(at))),
+        }
     }
 
     #[inline]

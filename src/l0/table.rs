@@ -182,7 +182,10 @@ impl<'a, W: Word> Region<'a, W> {
         let words = self.with_pad(slot);
         let head = Head(words[0].load());
         W::acquire();
-        if head.key_bytes() != key.len() || head.is_odd() || key.len() > limits::L0_KEY_BYTES_MAX {
+        // Empty keys wrap around and are too long as well: no key bytes mean that nothing is published, and
+        // what a cleared slot was must not be found under the empty key.
+        let is_key = key.len().wrapping_sub(1) < limits::L0_KEY_BYTES_MAX;
+        if head.key_bytes() != key.len() || head.is_odd() || !is_key {
             return match (head.is_odd(), head.is_end()) {
                 (true, _) => Attempt::Disturbed,
                 (_, true) => Attempt::End,

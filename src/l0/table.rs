@@ -169,7 +169,7 @@ impl<'a, W: Word> Region<'a, W> {
                     Attempt::Copied(copied) => return Some((slot, copied)),
                     Attempt::Other => break,
                     Attempt::End => return None,
-                    Attempt::Disturbed => std::hint::spin_loop(),
+                    Attempt::Disturbed => W::pause(),
                 }
             }
         }

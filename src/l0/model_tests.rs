@@ -138,3 +138,13 @@ fn epochs_that_come_around_bring_nothing_back() {
     }
     publisher.verify(|key| SEED.hash(key));
 }
+
+#[test]
+fn a_cleared_slot_is_not_found_under_the_empty_key() {
+    let mut model = Model::new(100_000);
+    let (hash, mut out) = (SEED.hash(b""), [0; limits::L0_SPILL_WORDS]);
+    let entry = Entry { key: b"key", hash, value: b"value", expires_ms: 0 };
+    assert!(model.publisher.publish(&entry, |_| 0.0));
+    model.publisher.removed(hash, b"key");
+    assert_eq!(model.publisher.region().read(hash, b"", &mut out, |_| false), None);
+}

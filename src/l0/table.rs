@@ -191,7 +191,7 @@ impl<'a, W: Word> Region<'a, W> {
                     Attempt::Copied(copied) => return Some((slot, copied)),
                     Attempt::Other => break,
                     Attempt::End => return None,
-                    Attempt::Disturbed => std::hint::spin_loop(),
+                    Attempt::Disturbed => W::pause(),
                 }
             }
         }
@@ -204,9 +204,10 @@ impl<'a, W: Word> Region<'a, W> {
         let words = self.with_pad(slot);
         let head = Head(words[0].load());
         W::acquire();
-        // A slot whose head counts no key bytes holds nothing: nobody finds an empty key.
-        let is_possible = !key.is_empty() && key.len() <= limits::L0_KEY_BYTES_MAX;
-        if head.key_bytes() != key.len() || head.is_odd() || !is_possible {
+        // Empty keys wrap around and are too long as well: no key bytes mean that nothing is published, and
+        // what a cleared slot was must not be found under the empty key.
+        let is_key = key.len().wrapping_sub(1) < limits::L0_KEY_BYTES_MAX;
+        if head.key_bytes() != key.len() || head.is_odd() || !is_key {
             return match (head.is_odd(), head.is_end()) {
                 (true, _) => Attempt::Disturbed,
                 (_, true) => Attempt::End,

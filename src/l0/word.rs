@@ -29,6 +29,12 @@ pub trait Word {
 
     /// Writes after this stay after everything before it.
     fn release();
+
+    /// Between two tries of a reader: lets the writer get on.
+    #[inline(always)]
+    fn pause() {
+        std::hint::spin_loop();
+    }
 }
 
 /// Relaxed loads are the ones that Rust allows on memory mapped without the right to write; the order comes

@@ -8,6 +8,7 @@
 //! longer reaches what it should: a check that sees too little fails like a broken lock. Planted bugs, fences
 //! that do nothing and acknowledgements that come too early, show up in the sets as well.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
@@ -64,6 +65,8 @@ enum Got {
     Nothing,
     /// A whole value: its letter.
     Whole(char),
+    /// The same, but it expires when LATER says.
+    Touched(char),
     Torn,
 }
 
@@ -76,7 +79,7 @@ enum When {
     After,
 }
 
-use Got::{Nothing, Torn, Whole};
+use Got::{Nothing, Torn, Touched, Whole};
 use When::{After, Before};
 
 /// The publisher's part of a test.
@@ -129,16 +132,25 @@ enum Order {
 
 fn read<W: Word>(region: Region<'_, W>) -> Got {
     let mut out = [0; limits::L0_SPILL_WORDS];
-    let Some(found) = region.read(HASH, KEY, &mut out, |_| panic!("nothing expires here")) else { return Nothing };
+    let expires = Cell::new(0);
+    let is_over = |at| {
+        expires.set(at);
+        false
+    };
+    let Some(found) = region.read(HASH, KEY, &mut out, is_over) else { return Nothing };
     let [first, .., last] = &out[..found.value_bytes / 8] else { panic!("values here are of two words at least") };
     let letter = *first as u8 as char;
     // Long values and short ones have letters of their own, so lengths of one with bytes of another show too.
     let is_whole = first == last && letter.is_ascii_lowercase() == (found.value_bytes == SHORT);
-    if is_whole { Whole(letter) } else { Torn }
+    match (is_whole, expires.get()) {
+        (true, LATER) => Touched(letter),
+        (true, at) if at == u64::from(letter) => Whole(letter),
+        _ => Torn,
+    }
 }
 
 /// A value: a letter at its front and its end, zeros between, where nothing is watched. Small letters have
-/// short ones, which fit a slot.
+/// short ones, which fit a slot. It expires when its letter says, so that a life of another value shows.
 fn value(letter: char) -> Vec<u8> {
     let length = if letter.is_ascii_lowercase() { SHORT } else { LONG };
     let mut bytes = vec![0; length];
@@ -147,12 +159,12 @@ fn value(letter: char) -> Vec<u8> {
 }
 
 fn publish<W: Word>(publisher: &mut Publisher<'_, W>, key: &[u8], letter: char) {
-    let entry = Entry { key, hash: HASH, value: &value(letter), expires_ms: 0 };
+    let entry = Entry { key, hash: HASH, value: &value(letter), expires_ms: letter.into() };
     assert!(publisher.publish(&entry, |_| 1.0));
 }
 
 fn rewrite<W: Word>(publisher: &mut Publisher<'_, W>, letter: char) {
-    publisher.written(&Entry { key: KEY, hash: HASH, value: &value(letter), expires_ms: 0 });
+    publisher.written(&Entry { key: KEY, hash: HASH, value: &value(letter), expires_ms: letter.into() });
 }
 
 fn remove<W: Word>(publisher: &mut Publisher<'_, W>) {
@@ -219,6 +231,21 @@ fn what_was_removed_or_flushed_is_not_read_once_that_is_acknowledged() {
     assert_eq!(outcomes(prepare, change, Order::AcknowledgesLast), anew);
 }
 
+#[test]
+fn a_touched_expiry_comes_with_the_value_it_was_given_to() {
+    let touch: Part<Fenced> = |p| p.touched(HASH, KEY, LATER);
+    let seen = outcomes(|p| publish(p, KEY, 'a'), touch, Order::AcknowledgesLast);
+    assert_eq!(seen, set([(Before, Whole('a')), (Before, Touched('a')), (After, Touched('a'))]));
+    // Rewritten before it is touched: nobody sees the older value live longer.
+    let change: Part<Fenced> = |p| {
+        rewrite(p, 'b');
+        p.touched(HASH, KEY, LATER);
+    };
+    let seen = outcomes(|p| publish(p, KEY, 'a'), change, Order::AcknowledgesLast);
+    let both = [(Before, Whole('a')), (Before, Whole('b')), (Before, Touched('b')), (After, Touched('b'))];
+    assert_eq!(seen, set(both));
+}
+
 // --- Planted bugs: what the sets above would show if the code were wrong -----------------------
 
 #[test]
@@ -251,6 +278,8 @@ const OTHER: &[u8] = b"another.";
 /// Bytes of a value that fits a slot, and of one that does not.
 const SHORT: usize = 16;
 const LONG: usize = (limits::L0_SLOT_WORDS - 2) * 8;
+/// An expiry that is no letter's.
+const LATER: u64 = 1000;
 /// Preemptions in one order. Bugs of locks like this one show with two.
 const PREEMPTIONS_MAX: usize = 3;
 

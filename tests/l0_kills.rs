@@ -28,7 +28,7 @@ use spinetail::host::memory::PageWish;
 use spinetail::host::shared::{SharedMemory, Writers};
 use spinetail::l0::{Entry, Publisher, Reader, alive, layout, reports};
 
-use crate::common::{PATIENCE, Scratch, Server, signal};
+use crate::common::{Ended, PATIENCE, Scratch, Server, signal};
 
 const KEYS: u64 = 32;
 
@@ -175,16 +175,21 @@ fn a_reader() {
     }
 }
 
-fn spawn_reader(scratch: &Scratch) -> Child {
+/// A reader process, killed when it is dropped.
+struct Spawned(Child);
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn spawn_reader(scratch: &Scratch) -> Spawned {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "a_reader", "--ignored", "--nocapture"]);
     command.env("SPINETAIL_L0_SOCKET", scratch.file("l0")).env("SPINETAIL_L0_BOARD", scratch.file("board"));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("a reader")
-}
-
-fn kill(mut child: Child) {
-    child.kill().unwrap();
-    child.wait().unwrap();
+    Spawned(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("a reader"))
 }
 
 /// How many readers and servers to kill.
@@ -194,15 +199,15 @@ fn kills() -> (u64, u64) {
     (readers.parse().unwrap(), servers.parse().unwrap())
 }
 
-fn serve(scratch: &Scratch, address: &str) -> Server {
-    Server::start(&["--l0-socket", &scratch.file("l0"), "--l0-memory", "1MiB", "--listen", address])
+fn start(scratch: &Scratch, address: &str) -> Result<Server, Ended> {
+    Server::try_start(&["--l0-socket", &scratch.file("l0"), "--l0-memory", "1MiB", "--listen", address])
 }
 
 #[test]
 fn readers_killed_anywhere_leave_the_server_and_the_others_unharmed() {
     let scratch = Scratch::new("l0-reader-kills");
     let board = Arc::new(Board::create(&scratch.file("board")));
-    let mut server = serve(&scratch, "127.0.0.1:0");
+    let mut server = start(&scratch, "127.0.0.1:0").expect("a server");
     let stop = Arc::new(AtomicBool::new(false));
     let writer = {
         let (board, stop, address) = (board.clone(), stop.clone(), server.address);
@@ -219,13 +224,13 @@ fn readers_killed_anywhere_leave_the_server_and_the_others_unharmed() {
             thread::sleep(Duration::from_micros(50));
         }
         thread::sleep(Duration::from_micros(prng.next_u64() % 1000));
-        kill(reader);
+        drop(reader);
     }
     let before = board.count(Count::Reads).load(Ordering::SeqCst);
     thread::sleep(Duration::from_millis(200));
     let after = board.count(Count::Reads).load(Ordering::SeqCst);
     assert!(after > before, "the surviving reader has stopped");
-    kill(survivor);
+    drop(survivor);
     stop.store(true, Ordering::Relaxed);
     writer.join().unwrap();
     server.assert_serves();
@@ -238,14 +243,14 @@ fn readers_killed_anywhere_leave_the_server_and_the_others_unharmed() {
 fn servers_killed_anywhere_leave_readers_with_nothing_old() {
     let scratch = Scratch::new("l0-server-kills");
     let board = Arc::new(Board::create(&scratch.file("board")));
-    let mut server = serve(&scratch, "127.0.0.1:0");
+    let mut server = start(&scratch, "127.0.0.1:0").expect("a server");
     let address = server.address;
     let stop = Arc::new(AtomicBool::new(false));
     let writer = {
         let (board, stop) = (board.clone(), stop.clone());
         thread::spawn(move || write_load(&board, address, &stop))
     };
-    let readers: Vec<Child> = (0..2).map(|_| spawn_reader(&scratch)).collect();
+    let readers: Vec<Spawned> = (0..2).map(|_| spawn_reader(&scratch)).collect();
     let ((_, servers), mut prng) = (kills(), Prng::new(4));
     for _ in 0..servers {
         let before = board.count(Count::Reads).load(Ordering::SeqCst);
@@ -257,11 +262,21 @@ fn servers_killed_anywhere_leave_readers_with_nothing_old() {
         thread::sleep(Duration::from_micros(prng.next_u64() % 20_000));
         signal(server.pid(), "KILL");
         server.wait(PATIENCE);
-        server = serve(&scratch, &address.to_string());
+        // A killed process's ring holds its listener until the kernel has taken it down, some milliseconds.
+        server = loop {
+            match start(&scratch, &address.to_string()) {
+                Ok(server) => break server,
+                Err(ended) if ended.stderr.contains("Address already in use") => {
+                    thread::sleep(Duration::from_millis(5))
+                }
+                Err(ended) => panic!("the successor did not start: {ended:?}"),
+            }
+            assert!(began.elapsed() < PATIENCE, "the port does not get free");
+        };
     }
     stop.store(true, Ordering::Relaxed);
     writer.join().unwrap();
-    readers.into_iter().for_each(kill);
+    drop(readers);
     let [reads, lost] = [Count::Reads, Count::Lost].map(|what| board.count(what).load(Ordering::SeqCst));
     eprintln!(
         "killed {servers} servers; {reads} values read, tables found dead {lost} times, [torn, foreign, stale, future] {:?}",

@@ -24,7 +24,7 @@ use crate::cli::target::{Target, parse_any_target, parse_cores};
 /// Put an open-loop load on a server and print what it did
 #[derive(Args)]
 #[command(
-    after_help = "Latency counts from the moment a request was due, so a stalled server cannot hide.\n\nExamples:\n  spinetail load --fill --rate 50000 --duration 10s --report report.html\n  spinetail load --rate max --pipeline 32 --connections 4\n  spinetail load --trace cluster52.csv.zst --on-miss set\n  spinetail load --slo 'p99<200us'"
+    after_help = "Latency counts from the moment a request was due, so a stalled server cannot hide.\n\nExamples:\n  spinetail load --fill --rate 50000 --duration 10s --report report.html\n  spinetail load --rate max --pipeline 32 --connections 4\n  spinetail load --trace cluster52.csv.zst --on-miss set\n  spinetail load --slo 'p99<200us'\n  spinetail load --target l0:///run/spinetail/l0.sock --keys 1000 --fill --gets 1"
 )]
 pub struct LoadArguments {
     /// The server: native://ADDR, shm://PATH, l0://PATH (reads in shared memory), resp://ADDR (Redis), memcached://ADDR or echo://ADDR (returns what it gets)

@@ -17,7 +17,7 @@ use crate::cli::target::parse_cores;
 /// Serve as an appliance until SIGTERM
 #[derive(Args)]
 #[command(
-    after_help = "Prints one line when every listener accepts:\n  ready native=127.0.0.1:7700 resp=- memcached=- admin=- l0=-\n\nExample:\n  spinetail serve --memory 4GiB --cores 2-5 --poll spin"
+    after_help = "Prints one line when every listener accepts:\n  ready native=127.0.0.1:7700 resp=- memcached=- admin=- l0=-\n\nExamples:\n  spinetail serve --memory 4GiB --cores 2-5 --poll spin\n  spinetail serve --l0-socket /run/spinetail/l0.sock --l0-memory 64MiB"
 )]
 pub struct ServeArguments {
     /// A hardware profile, or 'auto' to detect one

@@ -140,6 +140,7 @@ impl Outcome {
             grouped(self.misses),
             finite(self.miss_ratio),
         );
+        let _ = writeln!(table, "timer {} ns, which every latency contains", self.timer_ns);
         table
     }
 
@@ -413,7 +414,7 @@ pub(crate) mod tests {
     fn table_columns_line_up() {
         let table = outcome(&[("get", &[800, 1_200_000]), ("set", &[15_000])]).table();
         let lines: Vec<&str> = table.lines().collect();
-        assert_eq!(lines.len(), 4);
+        assert_eq!(lines.len(), 5);
         assert!(lines[..3].iter().all(|line| line.chars().count() == lines[0].chars().count()), "{table}");
         assert!(lines[3].contains("as fast as possible") && lines[3].contains("miss ratio 0.2500"));
     }

@@ -121,10 +121,14 @@ pub fn run(arguments: &DemoArguments) -> Outcome {
             let target = format!("shm://{}", server.shm.display());
             Plan { pipeline: 256, endpoint: Endpoint::Shm(server.shm.clone()), target, ..base.clone() }
         }),
-        ("L0, in shared memory", "hot entries read by the program itself, timed one by one, the timer's cost included", {
-            let (target, keys) = (format!("l0://{}", server.l0.display()), L0_KEYS);
-            Plan { l0: Some(server.l0.clone()), gets: 0.999, keys, fill: true, target, ..base.clone() }
-        }),
+        (
+            "L0, in shared memory",
+            "hot entries read by the program itself, timed one by one, the timer's cost included",
+            {
+                let (target, keys) = (format!("l0://{}", server.l0.display()), L0_KEYS);
+                Plan { l0: Some(server.l0.clone()), gets: 0.999, keys, fill: true, target, ..base.clone() }
+            },
+        ),
     ];
     let mut sections = Vec::new();
     println!();

@@ -145,47 +145,54 @@ impl Plan {
 
     fn for_stripes(builder: &Builder, cores: usize, stripes: usize) -> Result<Plan, BuildError> {
         let capacity = builder.capacity_bytes;
-        let default_l0 =
-            (capacity / limits::L0_MEMORY_SHARE as usize).min(limits::L0_MEMORY_BYTES_DEFAULT_MAX as usize);
-        let l0_bytes = builder.l0_bytes.unwrap_or(default_l0) / stripes;
-        let region_bytes = l0_bytes.max(limits::L0_REGION_BYTES_MIN as usize) / PAGE_BYTES * PAGE_BYTES;
         let segment_bytes_min = match builder.entry_bytes_max {
             0 => limits::SEGMENT_BYTES_MIN,
             bytes => bytes.next_power_of_two().max(limits::SEGMENT_BYTES_MIN),
         };
         let arena_bytes_min =
             limits::EMBEDDED_ARENA_BYTES_MIN.max(limits::EMBEDDED_SEGMENT_COUNT_MIN * segment_bytes_min);
+        let region_bytes_min = match builder.l0_bytes {
+            Some(bytes) => pages_of((bytes / stripes).max(limits::L0_REGION_BYTES_MIN as usize)),
+            None => limits::L0_REGION_BYTES_MIN as usize,
+        };
         let fixed_bytes = Reads::bytes(cores) + stripes * limits::EMBEDDED_STRIPE_FIXED_BYTES;
+        let mapped_bytes_min = stripes.saturating_mul(region_bytes_min.saturating_add(arena_bytes_min));
+
         let huge_pages = capacity >= limits::EMBEDDED_HUGE_PAGES_FROM_BYTES;
         let page_bytes = if huge_pages { HUGE_PAGE_BYTES } else { PAGE_BYTES };
-
         let mapped_bytes = capacity.saturating_sub(fixed_bytes) / page_bytes * page_bytes;
-        let mapped_bytes_min = stripes.saturating_mul(region_bytes.saturating_add(arena_bytes_min));
         if mapped_bytes < mapped_bytes_min {
-            let needed_bytes = mapped_bytes_min.saturating_add(page_bytes - 1) / page_bytes * page_bytes;
-            let mut needed_bytes = needed_bytes.saturating_add(fixed_bytes);
-            // L0's share and the size of pages rise with the capacity: the answer must suffice when it is given.
-            let enough = builder.clone().capacity_bytes(needed_bytes);
-            if needed_bytes > capacity
-                && needed_bytes < usize::MAX / 2
-                && let Err(BuildError::CapacityTooSmall { needed_bytes: more, .. }) =
-                    Plan::for_stripes(&enough, cores, stripes)
-            {
-                needed_bytes = more;
+            let mut needed_bytes = mapped_bytes_min.saturating_add(fixed_bytes);
+            if needed_bytes >= limits::EMBEDDED_HUGE_PAGES_FROM_BYTES {
+                // There the last page may be lost.
+                needed_bytes = needed_bytes.saturating_add(HUGE_PAGE_BYTES);
             }
             return Err(BuildError::CapacityTooSmall { capacity_bytes: capacity, needed_bytes, stripes });
         }
-        let share = mapped_bytes / stripes - region_bytes;
+        let share = mapped_bytes / stripes;
+        // What nobody asked for gives way to what somebody did.
+        let region_bytes = match builder.l0_bytes {
+            Some(_) => region_bytes_min,
+            None => pages_of(share / limits::L0_MEMORY_SHARE as usize)
+                .min(limits::L0_MEMORY_BYTES_DEFAULT_MAX as usize / stripes)
+                .min(share - arena_bytes_min)
+                .max(region_bytes_min),
+        };
+        let share = share - region_bytes;
         if share as u64 > limits::ARENA_BYTES_MAX {
             return Err(BuildError::StripeTooLarge { arena_bytes: share as u64 });
         }
         let segment_bytes = Store::<&'static mut [u8]>::segment_bytes_for(share as u64).max(segment_bytes_min);
         // Pieces begin at pages.
-        let unit = segment_bytes.max(PAGE_BYTES);
-        let arena_bytes = share / unit * unit;
+        let arena_bytes = pages_of(share) / segment_bytes * segment_bytes;
         let shape = Shape::for_bytes(region_bytes);
         Ok(Plan { stripes, shape, arena_bytes, segment_bytes, mapped_bytes, huge_pages })
     }
+}
+
+/// As much of it as is whole pages.
+fn pages_of(bytes: usize) -> usize {
+    bytes / PAGE_BYTES * PAGE_BYTES
 }
 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
@@ -227,7 +234,9 @@ mod tests {
             let Err(BuildError::CapacityTooSmall { needed_bytes, .. }) = plan(&builder, 2) else {
                 panic!("100 bytes were enough");
             };
-            plan(&builder.capacity_bytes(needed_bytes), 2).unwrap();
+            plan(&builder.clone().capacity_bytes(needed_bytes), 2).unwrap();
+            let less = builder.capacity_bytes(needed_bytes - (2 * HUGE_PAGE_BYTES).min(needed_bytes / 4));
+            plan(&less, 2).unwrap_err();
         }
     }
 

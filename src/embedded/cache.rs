@@ -161,14 +161,13 @@ impl Cache {
     ///
     /// Up to 160 bytes are copied into the [`Value`] itself, longer ones into an allocation. Where a copy for the
     /// caller is not needed, [`get_with`](Cache::get_with) spares it.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, key: &[u8]) -> Option<Value> {
-        let inner = &*self.0;
-        let hash = inner.seed.hash(key);
-        match inner.published(hash, key) {
-            Some(value) => Some(value),
-            None => inner.stored(hash, key),
-        }
+        // No more than this is compiled into the caller, and lets the value be written where the caller wants it.
+        // Moving one costs 8 ns: wide loads wait for the narrow stores before them.
+        let mut value = None;
+        self.0.read(key, &mut value);
+        value
     }
 
     /// Calls `with` with the value of `key`, and answers what it answers.
@@ -306,7 +305,10 @@ impl Cache {
     ) -> Result<Value, LoadError<E>> {
         let inner = &*self.0;
         let hash = inner.seed.hash(key);
-        if let Some(value) = inner.published(hash, key) {
+        let mut published = Some(Value::empty());
+        if inner.read_published(hash, key, &mut published)
+            && let Some(value) = published
+        {
             return Ok(value);
         }
         loop {
@@ -387,15 +389,25 @@ impl Inner {
         hash.shard(self.regions.len() as u16).0.into()
     }
 
-    /// Reads without a lock.
+    #[inline(never)]
+    fn read(&self, key: &[u8], out: &mut Option<Value>) {
+        let hash = self.seed.hash(key);
+        *out = Some(Value::empty());
+        if !self.read_published(hash, key, out) {
+            *out = self.stored(hash, key);
+        }
+    }
+
+    /// Reads without a lock into `out`, where a value stands. Answers whether it is the key's now.
     #[inline(always)]
-    fn published(&self, hash: KeyHash, key: &[u8]) -> Option<Value> {
+    fn read_published(&self, hash: KeyHash, key: &[u8], out: &mut Option<Value>) -> bool {
         let stripe = self.stripe(hash);
-        let mut value = Value::empty();
-        let copy = |from: &[AtomicU64], bytes| value.copy_words(from, bytes);
-        let found = self.regions[stripe].read_with(hash, key, clock::is_over, copy)?;
-        self.count_hit(stripe, found.slot);
-        Some(value)
+        let copy = |from: &[AtomicU64], bytes| out.as_mut().is_some_and(|value| value.copy_words(from, bytes));
+        let found = self.regions[stripe].read_with(hash, key, clock::is_over, copy);
+        if let Some(found) = found {
+            self.count_hit(stripe, found.slot);
+        }
+        found.is_some()
     }
 
     /// Reads under the stripe's lock.

@@ -24,13 +24,14 @@
 //!
 //! *What the policy hears.* Lock-free hits are told to the store one in 32, at intervals that vary so that
 //! a program's own rhythm does not hide some of its keys. An entry that is read without locks therefore looks
-//! colder than it is; what saves it is that weighing it against a candidate is rare, and that a region has more
-//! places than the hot set of most programs.
+//! colder than it is. Of a Zipf stream (0.99, 300,000 keys, places for a tenth of them) 74 % of hits take no lock,
+//! where the best choice of entries would give 81 %.
 //!
 //! *Rejected.* A mapping for each stripe: the last huge page of a mapping is touched whole, eight stripes would
 //! hold up to 16 MiB more than they were given. Running a caller's closure on the store's own bytes: it would
 //! run under the lock, and deadlock when it asks the cache again. Counting all hits exactly: an atomic addition
-//! is 5 ns, a fifth of a hit, and only threads that share a cell lose any.
+//! is 5 ns, a fifth of a hit, and only threads that share a cell lose any. Weighing published entries 4 or 16 times
+//! heavier, since so few of their hits are heard: no difference on that stream.
 //!
 //! Not for: typed keys and values (a program encodes its own), persistence, other processes (`l0` serves those).
 //!

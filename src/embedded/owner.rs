@@ -184,9 +184,12 @@ impl Owner {
         self.publisher.published()
     }
 
-    /// Recounts everything.
+    /// Recounts everything. Not under Miri, for which that takes minutes.
     #[cfg(test)]
     pub fn verify(&self) {
+        if cfg!(miri) {
+            return;
+        }
         self.store.check().expect("the store agrees with itself");
         self.publisher.verify(|key| self.seed.hash(key));
     }

@@ -153,15 +153,29 @@ pub fn has_key<W: Word>(words: &[W], key: &[u8]) -> bool {
     for (word, chunk) in words.iter().zip(&mut chunks) {
         differs |= word.load() ^ u64::from_le_bytes(chunk.try_into().expect("chunks are of eight"));
     }
-    let rest = chunks.remainder();
-    if !rest.is_empty() {
-        differs |= words[words.len() - 1].load() ^ padded(rest);
+    if !chunks.remainder().is_empty() {
+        differs |= words[words.len() - 1].load() ^ last_word(key);
     }
     differs == 0
 }
 
-/// Up to seven bytes as a word, zeros after them.
+/// What of a key is left after its whole words, zeros after it; there must be something. Without copying so and so
+/// many bytes, which is a call and 3 ns.
 #[inline(always)]
+fn last_word(key: &[u8]) -> u64 {
+    let rest = key.len() % 8;
+    if let Some(last) = key.last_chunk::<8>() {
+        return u64::from_le_bytes(*last) >> (8 * (8 - rest));
+    }
+    if let (Some(first), Some(last)) = (key.first_chunk::<4>(), key.last_chunk::<4>()) {
+        // Where the two overlap they say the same.
+        return u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << (8 * (rest - 4));
+    }
+    let byte = |at: usize| u64::from(key[at]) << (8 * at);
+    byte(0) | byte(rest / 2) | byte(rest - 1)
+}
+
+/// Up to seven bytes as a word, zeros after them.
 fn padded(rest: &[u8]) -> u64 {
     let mut bytes = [0; 8];
     bytes[..rest.len()].copy_from_slice(rest);
@@ -185,3 +199,16 @@ fn padded_to_word(chunk: &[u8]) -> u64 {
 pub const HEADER_WORDS: usize = 2;
 const FLAG_SPILLED: u64 = 1;
 const FLAG_PASSED: u64 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_of_a_key_is_its_rest_and_zeros() {
+        let key: Vec<u8> = (0x81..0x81 + 64).collect();
+        for length in (1..64).filter(|length| length % 8 != 0) {
+            assert_eq!(last_word(&key[..length]), padded(&key[length / 8 * 8..length]), "{length} bytes");
+        }
+    }
+}

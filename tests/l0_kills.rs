@@ -123,7 +123,7 @@ fn value(key: u64, version: u64) -> Vec<u8> {
 fn write_load(board: &Board, address: std::net::SocketAddr, stop: &AtomicBool) {
     let (mut prng, mut client) = (Prng::new(9), None);
     while !stop.load(Ordering::Relaxed) {
-        let Some(writer) = client.as_mut().or_else(|| None) else {
+        let Some(writer) = &mut client else {
             client = Client::connect(address).ok();
             continue;
         };

@@ -13,6 +13,7 @@ use crate::wire::{Codec, Command, Mode, Reply, Request, Status, native};
 /// Applies a request about a key and appends its reply to `out`. What is published of the key has followed
 /// before the reply can leave.
 #[inline]
+#[expect(clippy::too_many_arguments, reason = "the parts of a shard that a request may touch, each by name")]
 pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
     store: &mut Store<M>,
     l0: &mut Option<Box<L0>>,

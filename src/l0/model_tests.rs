@@ -28,7 +28,7 @@ fn region(bytes: usize) -> Region<'static, AtomicU64> {
 fn key(prng: &mut Prng) -> Vec<u8> {
     let number = prng.next_u64() % 60;
     let length = [1, 3, 7, 8, 9, 16, 31, 64, 65][number as usize % 9];
-    (0..length).map(|at| (number as u8).wrapping_add(at as u8 * 17)).collect()
+    (0..length).map(|at| (number as u8).wrapping_add((at as u8).wrapping_mul(17))).collect()
 }
 
 impl Model {

@@ -11,7 +11,7 @@ use crate::l0::reader::bytes_of;
 use crate::l0::table::{Region, Shape};
 
 const SEED: HashSeed = HashSeed(5);
-const OPERATIONS: u64 = if cfg!(miri) { 3_000 } else { 300_000 };
+const OPERATIONS: u64 = if cfg!(miri) { 600 } else { 300_000 };
 
 struct Model {
     publisher: Publisher<'static, AtomicU64>,
@@ -105,7 +105,7 @@ fn what_is_read_is_what_was_written_last() {
                 model.publisher.verify(|key| SEED.hash(key));
             }
         }
-        assert!(most > 5, "hardly anything was ever published: {most}");
+        assert!(most > if cfg!(miri) { 1 } else { 5 }, "hardly anything was ever published: {most}");
     }
 }
 

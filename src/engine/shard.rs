@@ -149,6 +149,9 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
     /// The opposite of [`Shard::arm`].
     pub fn disarm(&mut self) {
         self.net.disarm();
+        // It may have slept: the next turn must not go by the time at which it lay down, or what has expired
+        // meanwhile is served once more, and near caches are told a life that much too long.
+        self.clock_is_fresh = false;
     }
 
     /// The network, for its driver.

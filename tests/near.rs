@@ -159,27 +159,37 @@ fn a_key_deleted_after_it_was_evicted_at_the_server_is_gone_here_too() {
     sees(&cache, b"precious", None, "a DELETE of what was evicted");
 }
 
+/// A parked shard once went by the time at which it had lain down: values were served up to 80 ms too long.
 #[test]
 fn a_value_is_not_served_past_its_time_to_live() {
-    let server = Server::start(&[]);
-    let (cache, mut other) = (near(server.address), Client::connect(server.address).unwrap());
-    let ttl = Duration::from_millis(700);
-    let stored = Instant::now();
-    other.set(b"short", b"1", Some(ttl)).unwrap();
-    let late = Instant::now() + ttl + Duration::from_millis(20); // a turn of the server reads its clock once
-    let mut last = stored;
-    while read(&cache, b"short").is_some() {
-        last = Instant::now();
-        thread::sleep(Duration::from_millis(1));
+    for driver in drivers() {
+        let server = Server::start(&["--io", driver]);
+        let (cache, mut other) = (near(server.address), Client::connect(server.address).unwrap());
+        let ttl = Duration::from_millis(200);
+        // The pauses let the shard park in between, for long and for short.
+        for pause_ms in [1, 14, 27, 40, 1, 14, 27, 40] {
+            let key = format!("short-{pause_ms}").into_bytes();
+            other.set(&key, b"1", Some(ttl)).unwrap();
+            let over = Instant::now() + ttl;
+            loop {
+                let asked = Instant::now();
+                if read(&cache, &key).is_none() {
+                    break;
+                }
+                let late = asked.saturating_duration_since(over);
+                // A turn reads the clock once: what a loaded machine may keep one waiting is allowed.
+                assert!(late < Duration::from_millis(15), "{driver}: served {late:?} after it had expired");
+                thread::sleep(Duration::from_millis(pause_ms));
+            }
+        }
+        assert!(cache.stats().hits > 0, "{}", cache.stats());
+        // A shorter life, given later, is told.
+        other.set(b"touched", b"1", None).unwrap();
+        hold(&cache, b"touched", b"1");
+        assert!(other.touch(b"touched", Some(Duration::from_millis(50))).unwrap());
+        thread::sleep(LEASE);
+        assert_eq!(read(&cache, b"touched"), None);
     }
-    assert!(last < late, "served {:?} after it had expired", last - late);
-    assert!(cache.stats().hits > 0, "{}", cache.stats());
-    // A longer life, given later, is told; so is a shorter one.
-    other.set(b"touched", b"1", None).unwrap();
-    hold(&cache, b"touched", b"1");
-    assert!(other.touch(b"touched", Some(Duration::from_millis(50))).unwrap());
-    thread::sleep(LEASE);
-    assert_eq!(read(&cache, b"touched"), None);
 }
 
 #[test]

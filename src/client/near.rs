@@ -23,7 +23,8 @@
 //!   seen as soon as its push has travelled.
 //! - After [`NearCache::set`] or [`NearCache::delete`] has returned, no thread of this process is served what was there
 //!   before, not even the time of a push later.
-//! - A value is never served past its time to live, to which the way of its reply is added on the safe side.
+//! - A value is served past its time to live no longer than the server itself would: by a turn of its shard, which
+//!   reads the clock once. The way of the reply is reckoned as time that has passed.
 //!
 //! The clock does not run while the machine is suspended, or the virtual machine paused: that time is on top of the
 //! lease. What is missing on the server is asked for every time; misses are not kept.

@@ -11,7 +11,7 @@
 //! When the server has ended, reads say so once by falling back; the client asks for a new table a few times a
 //! second, at the same socket, and reads from the appliance meanwhile.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -212,12 +212,6 @@ impl From<OpenError> for Error {
             OpenError::Io(error) => Error::Io(error),
             other => Error::Protocol(other.to_string()),
         }
-    }
-}
-
-impl From<Gone> for Error {
-    fn from(_: Gone) -> Error {
-        Error::Io(io::ErrorKind::ConnectionReset.into())
     }
 }
 

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::base::prng::Prng;
 use crate::embedded::{Cache, LoadError};
@@ -232,41 +232,4 @@ fn nobody_joins_a_flight_that_was_disowned() {
         assert_eq!(older.join().unwrap(), b"older");
     });
     assert_eq!(cache.get(b"key").unwrap(), b"newer");
-}
-
-/// What a hit on a hot set takes; run by name, with `--ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn measure_hits() {
-    const KEYS: u64 = 256;
-    let hits: u64 = 5_000_000;
-    let cache = Cache::builder().build().unwrap();
-    let key = |number: u64| u128::from(number).to_le_bytes();
-    (0..KEYS).for_each(|number| cache.insert(&key(number), &[7; 100]).unwrap());
-    (0..KEYS).for_each(|number| drop(cache.get(&key(number))));
-    let run = |mask: u64, add: u64, with: bool| {
-        let start = Instant::now();
-        let mut sum = 0u64;
-        for number in 0..hits {
-            let key = key(number & mask | add);
-            sum += match with {
-                true => cache.get_with(&key, |bytes| u64::from(bytes[0])).unwrap(),
-                false => cache.get(&key).as_deref().map_or(0, |value| u64::from(value[99])),
-            };
-        }
-        assert_eq!(std::hint::black_box(sum), 7 * hits);
-        start.elapsed().as_nanos() as f64 / hits as f64
-    };
-    for round in 0..3 {
-        for (name, mask, add) in [("different keys", KEYS / 2 - 1, KEYS / 2), ("one key", 0, 0)] {
-            let alone = (run(mask, 0, false), run(mask, 0, true));
-            let pair = thread::scope(|scope| {
-                let run = &run;
-                let threads = [0, add].map(|add| scope.spawn(move || run(mask, add, false)));
-                threads.map(|thread| thread.join().unwrap())
-            });
-            println!("{round} {name}: get {:.1} ns, get_with {:.1} ns; two threads {pair:.1?} ns", alone.0, alone.1);
-        }
-    }
-    println!("{:?}", cache.metrics());
 }

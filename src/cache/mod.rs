@@ -26,6 +26,7 @@
 //! - `index`: buckets, probing, stretching
 //! - `ghosts`: the memory of what was dropped
 //! - `store`: the public face: get, set, delete, increment, touch, flush
+//! - `scan`: all entries bit by bit, or one at random
 //! - `evict`: the hand, its pace, expiry
 //! - `check`: recounts everything and compares
 
@@ -35,6 +36,7 @@ mod evict;
 mod ghosts;
 mod index;
 mod item;
+mod scan;
 mod segments;
 mod slot;
 mod store;

@@ -38,6 +38,13 @@ pub const BUCKET_BYTES: usize = 64;
 /// empty). A host with more memory for each data core runs two shards' worth of cores, or leaves it.
 pub const ARENA_BYTES_MAX: u64 = (1 << 35) - SEGMENT_BYTES_MAX as u64;
 
+/// Notes a shard keeps of what time it was at which tick: a kibibyte, by which the idle time of an item is
+/// known to a second at first and to a quarter after days.
+pub const TIME_NOTES: usize = 64;
+
+/// Two of them are at least so far apart.
+pub const TIME_NOTES_APART_MS: u64 = 250;
+
 // --- The process around the shards --------------------------------------------------------
 
 /// What the process itself may hold beside arenas and buffers: executable pages, allocator,

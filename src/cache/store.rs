@@ -95,7 +95,7 @@ pub struct Put<'a> {
 }
 
 /// What has become of an item since it was stored, as far as its twenty bits tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct History {
     /// Whether it was read or touched since it was last written. Of a key that was evicted and came back while its
     /// ghost remembered it this is true at once: coming back counts as a hit of what it was.

@@ -53,14 +53,14 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     ) -> (usize, Flow) {
         let before = session.output_bytes();
         let mut counts = self.turn_counts;
-        let (mut used, mut flow) = (0, Flow::Continue);
+        let mut used = 0;
         session.needed = 0;
         session.blocked = self.is_held(session);
         if session.blocked.is_some() {
             return (0, Flow::Pause);
         }
         // A command may change what the next bytes are read as; then they are read anew.
-        loop {
+        let flow = loop {
             let spoken = (session.protocol, session.is_stateful);
             let rest = &bytes[used..];
             let is_plain = !session.is_stateful && self.paused_until <= self.now.ms;
@@ -71,11 +71,11 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 Protocol::Resp | Protocol::Resp3 => self.serve_as::<RespFront>(id, session, rest, out, &mut counts),
                 Protocol::Memcached => unreachable!("not served yet"),
             };
-            (used, flow) = (used + more, next);
-            if spoken == (session.protocol, session.is_stateful) || flow != Flow::Continue || used == bytes.len() {
-                break;
+            used += more;
+            if spoken == (session.protocol, session.is_stateful) || next != Flow::Continue || used == bytes.len() {
+                break next;
             }
-        }
+        };
         self.turn_counts = counts;
         self.output_bytes += session.output_bytes() - before;
         (used, flow)

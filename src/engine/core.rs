@@ -6,8 +6,9 @@
 //!                 | yes: bytes gather in the session, tried again next turn
 
 use std::collections::{HashMap, VecDeque};
+use std::net::TcpStream;
 use std::ops::DerefMut;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -411,6 +412,16 @@ impl<M: DerefMut<Target = [u8]>> Handler for Core<M> {
         }
         self.sessions[slot] = Some(session);
         self.counters().connections_opened.add(1);
+    }
+
+    fn met(&mut self, id: ConnectionId, socket: BorrowedFd<'_>) {
+        let Some(client) = self.session_mut(id).map(|session| session.client).filter(|client| *client != 0) else {
+            return;
+        };
+        // Only clients of RESP ask who is connected.
+        let (descriptor, peer) = (socket.as_raw_fd(), socket.try_clone_to_owned().map(TcpStream::from));
+        let Ok(peer) = peer else { return };
+        self.note_addresses(client, descriptor, peer.peer_addr().ok(), peer.local_addr().ok());
     }
 
     fn received(&mut self, id: ConnectionId, bytes: &[u8], out: &mut Vec<u8>) -> Flow {

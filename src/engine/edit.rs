@@ -198,8 +198,11 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
                 let number = expires.map_or(u64::MAX, |expires| self.keys.unix_of(expires) as u64);
                 answer(Reply { status: Status::Ok, value: &value, number });
             }
-            Want::Idle => answer(with_number(0)),
-            Want::Frequency => answer(with_number(0)),
+            Want::Idle | Want::Frequency => {
+                let history = self.keys.store.history(hash, key, now).unwrap_or_default();
+                let idle_s = history.idle_ms / 1000;
+                answer(with_number(if want == Want::Idle { idle_s } else { u64::from(history.frequency) }));
+            }
         }
     }
 
@@ -340,7 +343,10 @@ mod tests {
     fn ranges_count_from_both_ends() {
         let part = |from, to| String::from_utf8(range(b"Hello World", from, to).to_vec()).unwrap();
         assert_eq!((part(0, 3), part(0, -1), part(-4, -1)), ("Hell".into(), "Hello World".into(), "orld".into()));
-        assert_eq!((part(5, 3), part(5, 5000), part(-5000, 10_000)), ("".into(), " World".into(), "Hello World".into()));
+        assert_eq!(
+            (part(5, 3), part(5, 5000), part(-5000, 10_000)),
+            ("".into(), " World".into(), "Hello World".into())
+        );
         assert_eq!((part(-1, -5), part(20, 30)), (String::new(), String::new()));
         assert_eq!(range(b"", 0, 0), b"");
     }

@@ -246,7 +246,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             known => known,
         };
         let subscribed =
-            Subscribed { bucket_count: self.keys.interest.bucket_count, lease_ms: limits::NEAR_LEASE_MS as u32 }.encode();
+            Subscribed { bucket_count: self.keys.interest.bucket_count, lease_ms: limits::NEAR_LEASE_MS as u32 }
+                .encode();
         let text;
         let reply = match token {
             Some(number) => {

@@ -39,7 +39,7 @@ mod keys;
 pub mod l0;
 pub mod mailbox;
 mod post;
-pub mod resp;
+mod resp;
 mod session;
 mod shard;
 

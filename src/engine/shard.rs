@@ -156,7 +156,9 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         }
         let busy = self.core.post.has_mail()
             || self.core.has_something_to_tell()
-            || !self.core.late_news.is_empty() || !self.core.control.is_empty() || !self.core.held.is_empty();
+            || !self.core.late_news.is_empty()
+            || !self.core.control.is_empty()
+            || !self.core.held.is_empty();
         if busy || self.core.stopping.is_some() {
             self.net.disarm();
             return false;

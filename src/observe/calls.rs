@@ -114,7 +114,8 @@ impl CallSums {
         let (mut limit_us, mut before) = (1u64, 0);
         while before < all {
             let within = |bucket: usize| upper_end(bucket) <= limit_us * 1000;
-            let count: u64 = self.buckets.iter().enumerate().filter(|(it, _)| within(*it)).map(|(_, count)| count).sum();
+            let count: u64 =
+                self.buckets.iter().enumerate().filter(|(it, _)| within(*it)).map(|(_, count)| count).sum();
             if count > before {
                 found.push((limit_us, count));
             }

@@ -56,7 +56,9 @@ const PARAMETERS: &[Parameter] = &[
     Parameter(
         "maxmemory-policy",
         "allkeys-lfu",
-        Kind::Choice("noeviction|allkeys-lru|allkeys-lfu|allkeys-random|volatile-lru|volatile-lfu|volatile-random|volatile-ttl"),
+        Kind::Choice(
+            "noeviction|allkeys-lru|allkeys-lfu|allkeys-random|volatile-lru|volatile-lfu|volatile-random|volatile-ttl",
+        ),
     ),
     Parameter("maxmemory-samples", "5", Kind::Number),
     Parameter("maxmemory-clients", "0", Kind::Memory),
@@ -167,7 +169,10 @@ impl RespShared {
                 Kind::Memory => memory(&text).ok_or_else(|| failed("argument must be a memory value"))?.to_string(),
                 Kind::Choice(choices) if choices.split('|').any(|choice| choice == text) => text,
                 Kind::Choice(choices) => {
-                    return Err(failed(&format!("argument(s) must be one of the following: {}", choices.replace('|', ", "))));
+                    return Err(failed(&format!(
+                        "argument(s) must be one of the following: {}",
+                        choices.replace('|', ", ")
+                    )));
                 }
             };
             wanted.push((name, text));
@@ -234,7 +239,8 @@ mod tests {
         let shared = shared();
         assert_eq!(shared.set(&[(b"hz", b"50"), (b"MaxMemory", b"2mb")]), Ok(()));
         assert_eq!((shared.parameter("hz"), shared.parameter("maxmemory")), ("50".into(), "2097152".into()));
-        for bad in [(b"nosuch".as_slice(), b"1".as_slice()), (b"port", b"1"), (b"hz", b"x"), (b"appendonly", b"maybe")] {
+        for bad in [(b"nosuch".as_slice(), b"1".as_slice()), (b"port", b"1"), (b"hz", b"x"), (b"appendonly", b"maybe")]
+        {
             assert!(shared.set(&[(b"timeout", b"9"), bad]).is_err());
         }
         assert_eq!(shared.parameter("timeout"), "0");

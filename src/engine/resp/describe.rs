@@ -123,7 +123,8 @@ fn get_keys(name: &[u8], words: &[&[u8]], reply: &mut Vec<u8>) {
     }
     let keys: Vec<&[u8]> = match cmd {
         Cmd::Eval | Cmd::EvalSha => {
-            let given = words.get(1).and_then(|word| std::str::from_utf8(word).ok()?.parse::<usize>().ok()).unwrap_or(0);
+            let given =
+                words.get(1).and_then(|word| std::str::from_utf8(word).ok()?.parse::<usize>().ok()).unwrap_or(0);
             words[2..].iter().take(given).copied().collect()
         }
         _ => cmd.row().key_places(count).filter_map(|place| words.get(place - 1).copied()).collect(),

@@ -1,16 +1,17 @@
 //! A command's way through the state of its connection: refused, queued, held back, or done.
 
 use std::ops::DerefMut;
+use std::sync::atomic::Ordering;
 
-use crate::base::id::ConnectionId;
+use crate::base::hash::KeyHash;
+use crate::base::id::{ConnectionId, ShardId};
 use crate::base::limits;
 use crate::engine::batch::Served;
 use crate::engine::core::Core;
 use crate::engine::post::{Caller, Errand, Hold, Letter};
-use crate::engine::resp::client::{Client, Queue, ReplyMode};
-use crate::engine::resp::gather::{self, Gather, Merge, Step};
-use crate::engine::resp::parts;
-use crate::engine::resp::tasks::{Spread, Task, part};
+use crate::engine::resp::client::{Client, Queue, ReplyMode, WatchedKey};
+use crate::engine::resp::gather::{Gather, Merge, Step};
+use crate::engine::resp::tasks::{Spread, Task};
 use crate::engine::resp::transaction::Work;
 use crate::engine::session::{Bound, Protocol, Session};
 use crate::wire::Command;
@@ -129,7 +130,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             return Outcome::Blocked;
         }
         if queues {
-            return self.queue(session.client, cmd, words, reply);
+            return self.queue(session.client, words, reply);
         }
         let caller = self.caller(session.client, is_resp3);
         let outcome = self.act(session, cmd, words, caller, reply, out);
@@ -246,11 +247,11 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         session: &mut Session,
         cmd: Cmd,
         merge: Merge,
-        parts: Vec<(crate::base::id::ShardId, Vec<u8>)>,
+        parts: Vec<(ShardId, Vec<u8>)>,
         caller: Caller,
         out: &mut Vec<u8>,
     ) -> Outcome {
-        let mut frames: Vec<(crate::base::id::ShardId, Vec<u8>)> = Vec::new();
+        let mut frames: Vec<(ShardId, Vec<u8>)> = Vec::new();
         for (shard, part) in &parts {
             match frames.iter_mut().find(|(known, _)| known == shard) {
                 Some((_, frame)) => frame.extend_from_slice(part),
@@ -282,14 +283,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let sequence = session.await_parts(gather);
         for (shard, frame) in others() {
             let errand = Errand::Parts(Hold::No);
-            let letter = Letter {
-                errand,
-                caller,
-                connection: session.id,
-                sequence,
-                hash: crate::base::hash::KeyHash(0),
-                frame,
-            };
+            let letter = Letter { errand, caller, connection: session.id, sequence, hash: KeyHash(0), frame };
             let is_sent = self.post.send(*shard, letter);
             assert!(is_sent, "room was asked for before");
         }
@@ -343,7 +337,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         // Taken away, and put back if it cannot be done now.
         let (queue, watched) = (client.rare.transaction.take(), std::mem::take(&mut client.rare.watched));
         if !watched.is_empty() {
-            let copies = watched.iter().map(|it| crate::engine::resp::client::WatchedKey { key: it.key.clone(), ..*it });
+            let copies = watched.iter().map(|it| WatchedKey { key: it.key.clone(), ..*it });
             work.insert(0, Work::Check(copies.collect()));
         }
         match self.begin(session, out, caller, work, true) {
@@ -362,7 +356,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     }
 
     /// Keeps a command for EXEC.
-    fn queue(&mut self, client: u64, cmd: Cmd, words: &[&[u8]], reply: &mut Vec<u8>) -> Outcome {
+    fn queue(&mut self, client: u64, words: &[&[u8]], reply: &mut Vec<u8>) -> Outcome {
         let Some(queue) = self.clients.get_mut(&client).and_then(|client| client.rare.transaction.as_mut()) else {
             return Outcome::Replied;
         };
@@ -389,13 +383,17 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     /// Whether a pause holds a command back.
     fn is_paused(&self, client: u64, cmd: Cmd) -> bool {
         let resp = &self.shared.resp;
-        if !resp.pauses_writes_only.load(std::sync::atomic::Ordering::Relaxed) {
+        if !resp.pauses_writes_only.load(Ordering::Relaxed) {
             return cmd != Cmd::Client;
         }
         let queue = self.clients.get(&client).and_then(|client| client.rare.transaction.as_ref());
         match cmd {
             Cmd::Exec => queue.is_some_and(|queue| {
-                queue.commands.iter().filter_map(|words| Cmd::of(&words[0])).any(|cmd| cmd.writes() || cmd == Cmd::Publish)
+                queue
+                    .commands
+                    .iter()
+                    .filter_map(|words| Cmd::of(&words[0]))
+                    .any(|cmd| cmd.writes() || cmd == Cmd::Publish)
             }),
             _ => cmd.writes() || matches!(cmd, Cmd::Publish | Cmd::Eval | Cmd::EvalSha),
         }
@@ -450,7 +448,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             },
             Cmd::Auth => encode::error(
                 match rest.len() {
-                    1 => "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
+                    1 => {
+                        "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?"
+                    }
                     2 if rest[0] == b"default" => return encode::simple("OK", reply),
                     2 => "WRONGPASS invalid username-password pair or user is disabled.",
                     _ => "ERR syntax error",

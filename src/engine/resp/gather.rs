@@ -254,9 +254,15 @@ mod tests {
         assert_eq!(merged(Merge::Sum, &[":1\r\n", ":0\r\n", ":5\r\n"]), ":6\r\n");
         assert_eq!(merged(Merge::Array, &["$1\r\na\r\n", "$-1\r\n"]), "*2\r\n$1\r\na\r\n$-1\r\n");
         assert_eq!(merged(Merge::Ok, &["+OK\r\n", "-ERR no\r\n"]), "-ERR no\r\n");
-        assert_eq!(merged(Merge::Union, &["*2\r\n$1\r\nb\r\n$1\r\na\r\n", "*1\r\n$1\r\na\r\n"]), "*2\r\n$1\r\na\r\n$1\r\nb\r\n");
+        assert_eq!(
+            merged(Merge::Union, &["*2\r\n$1\r\nb\r\n$1\r\na\r\n", "*1\r\n$1\r\na\r\n"]),
+            "*2\r\n$1\r\na\r\n$1\r\nb\r\n"
+        );
         assert_eq!(merged(Merge::CountUnion, &["*1\r\n$1\r\nb\r\n", "*1\r\n$1\r\nb\r\n"]), ":1\r\n");
-        assert_eq!(merged(Merge::SumPairs, &["*2\r\n$1\r\nc\r\n:1\r\n", "*2\r\n$1\r\nc\r\n:2\r\n"]), "*2\r\n$1\r\nc\r\n:3\r\n");
+        assert_eq!(
+            merged(Merge::SumPairs, &["*2\r\n$1\r\nc\r\n:1\r\n", "*2\r\n$1\r\nc\r\n:2\r\n"]),
+            "*2\r\n$1\r\nc\r\n:3\r\n"
+        );
         assert_eq!(merged(Merge::Lines, &["$10\r\nid=10 a=1\n\r\n", "$5\r\nid=9\n\r\n"]).lines().nth(1), Some("id=9"));
         assert_eq!(merged(Merge::First, &["$-1\r\n", "$1\r\nk\r\n"]), "$1\r\nk\r\n");
     }

@@ -230,7 +230,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             _ => {}
         }
         // Titles have no colon.
-        *text = text.replacen(&format!("# {title}:\r\n"), &format!("# {title}\r\n"), 1).replace("# CPU:\r\n", "# CPU\r\n");
+        *text =
+            text.replacen(&format!("# {title}:\r\n"), &format!("# {title}\r\n"), 1).replace("# CPU:\r\n", "# CPU\r\n");
     }
 
     /// Sums of the shards' counters since the last CONFIG RESETSTAT; gauges as they are.

@@ -83,9 +83,7 @@ impl Work {
                 vec![(at(&it.from), part(&[parts::WHOLE, &it.from])), (at(&it.to), part(&[b"exists", &it.to]))]
             }
             Work::Task(Task::Watch(keys)) => keys.iter().map(|key| (at(key), part(&[parts::WATCH, key]))).collect(),
-            Work::Store(pairs) => {
-                pairs.iter().map(|(key, value)| (at(key), part(&[b"set", key, value]))).collect()
-            }
+            Work::Store(pairs) => pairs.iter().map(|(key, value)| (at(key), part(&[b"set", key, value]))).collect(),
             Work::Put(it, value, expiry) => {
                 let expiry = expiry.to_string();
                 let mut parts = vec![(at(&it.to), part(&[parts::RESTORE, &it.to, value, expiry.as_bytes()]))];
@@ -308,7 +306,13 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     }
 
     /// Makes of a round's replies what they mean.
-    fn take_round(&mut self, transaction: &mut Transaction, session: &mut Session, gather: &mut Gather, work: Vec<Work>) {
+    fn take_round(
+        &mut self,
+        transaction: &mut Transaction,
+        session: &mut Session,
+        gather: &mut Gather,
+        work: Vec<Work>,
+    ) {
         let is_resp3 = transaction.caller.is_resp3;
         let mut next = Vec::new();
         for (it, replies) in work.into_iter().zip(gather.parts()) {

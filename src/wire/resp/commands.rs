@@ -42,9 +42,9 @@ macro_rules! commands {
         impl Cmd {
             /// The command of that name, in lower case.
             #[inline]
+            #[expect(non_upper_case_globals, reason = "named after the variants")]
             fn of_lower(name: &[u8]) -> Option<Cmd> {
                 $(const $variant: &[u8] = $name.as_bytes();)*
-                #[expect(non_upper_case_globals, reason = "named after the variants")]
                 match name {
                     $($variant => Some(Cmd::$variant),)*
                     _ => None,

@@ -282,7 +282,11 @@ fn interpret<'a, const RESP3: bool>(words: &[&'a [u8]], length: usize, value_byt
 fn measure_inline(bytes: &[u8]) -> Decoded<'_> {
     let Some(end) = bytes.iter().take(INLINE_BYTES_MAX + 1).position(|&byte| byte == b'\n') else {
         let is_too_long = bytes.len() > INLINE_BYTES_MAX;
-        return if is_too_long { malformed(bytes, Wrong::TooBigInline, 0) } else { Decoded::Incomplete(bytes.len() + 1) };
+        return if is_too_long {
+            malformed(bytes, Wrong::TooBigInline, 0)
+        } else {
+            Decoded::Incomplete(bytes.len() + 1)
+        };
     };
     if bytes[..end].trim_ascii().is_empty() {
         return Decoded::Refused(Refusal { id: SILENT, opcode: 0, status: Status::Ok, frame_bytes: end as u64 + 1 });

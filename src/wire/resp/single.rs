@@ -106,9 +106,7 @@ fn other<'a>(cmd: Cmd, words: &[&'a [u8]], value_bytes_max: usize) -> Result<Com
         Cmd::Type => look(Want::Presence),
         Cmd::Ttl | Cmd::PTtl => look(Want::Left),
         Cmd::ExpireTime | Cmd::PExpireTime => look(Want::ExpiresAt),
-        Cmd::Persist => {
-            edit(Edit::Expire { expiry: Expiry::Never, when: When { persist: true, ..When::default() } })
-        }
+        Cmd::Persist => edit(Edit::Expire { expiry: Expiry::Never, when: When { persist: true, ..When::default() } }),
         Cmd::Expire | Cmd::PExpire | Cmd::ExpireAt | Cmd::PExpireAt => {
             let when = condition(&words[3..])?;
             edit(Edit::Expire { expiry: expire_at(cmd, second)?, when })

@@ -107,8 +107,8 @@ pub struct Core<M> {
     pub(super) transaction: Option<Box<Transaction>>,
     /// The shard whose transaction alone is served now.
     pub(super) holder: Option<ShardId>,
-    /// Until when clients of RESP are paused.
-    pub(super) paused_until: u64,
+    /// Why every command of RESP must be looked at; 0 if there is no reason.
+    pub(super) attention: u32,
     /// Keys that clients' caches are told about: what memory allows, and what CONFIG SET last said.
     pub(super) tracked_keys_max: usize,
     /// See `tracked_keys_max`.
@@ -190,7 +190,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             late_news: VecDeque::new(),
             transaction: None,
             holder: None,
-            paused_until: 0,
+            attention: 0,
         }
     }
 
@@ -206,7 +206,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         self.turn_began_ns = now_ns;
         self.now = Instant::from_ms(now_ns / 1_000_000);
         self.keys.now = self.now;
-        self.paused_until = self.shared.resp.paused_until.load(Ordering::Relaxed);
+        self.attention = self.shared.resp.attention.load(Ordering::Relaxed);
     }
 
     pub(super) fn counters(&self) -> &ShardCounters {

@@ -6,6 +6,7 @@
 use std::ops::DerefMut;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam::channel::Sender;
@@ -18,7 +19,7 @@ use crate::engine::errand::Errands;
 use crate::engine::interest::{close_subscribers, push_news};
 use crate::engine::l0::ReaderFile;
 use crate::engine::post::{Errand, Hold};
-use crate::engine::resp::config::RespShared;
+use crate::engine::resp::config::{FULL, PAUSED, RespShared};
 use crate::engine::session::Bound;
 use crate::net::shm::Rings;
 use crate::net::{Flow, Handler, Network, Waker, WithShm};
@@ -400,6 +401,14 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         counters.expired.set(stats.expired);
         counters.ghost_hits.set(stats.ghost_hits);
         counters.copied_bytes.set(stats.copied_bytes);
+        let used: u64 = core.shared.counters.iter().map(|shard| shard.used_bytes.get()).sum();
+        if core.id.0 == 0 {
+            core.shared.resp.attend(FULL, core.shared.resp.is_full(used));
+            let is_over = core.shared.resp.paused_until.load(Ordering::Relaxed) <= core.now.ms;
+            if is_over {
+                core.shared.resp.attend(PAUSED, false);
+            }
+        }
         core.times.publish(&core.shared.published[core.id.0 as usize]);
     }
 }

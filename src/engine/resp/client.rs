@@ -20,7 +20,9 @@ pub struct Client {
     pub is_resp3: bool,
     pub connected: Instant,
     pub last_active: Instant,
-    pub last_command: &'static str,
+    pub last_command: String,
+    /// Bytes of the command that is being done.
+    pub frame_bytes: usize,
     pub name: Vec<u8>,
     pub library: Vec<u8>,
     pub library_version: Vec<u8>,
@@ -100,7 +102,8 @@ impl Client {
             is_resp3: false,
             connected: now,
             last_active: now,
-            last_command: "NULL",
+            last_command: "NULL".into(),
+            frame_bytes: 0,
             name: Vec::new(),
             library: Vec::new(),
             library_version: Vec::new(),
@@ -144,7 +147,7 @@ impl Client {
         // Writing to a string cannot fail.
         let _ = writeln!(
             line,
-            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db=0 sub={} psub={} ssub=0 multi={} qbuf=0 \
+            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db=0 sub={} psub={} ssub=0 multi={} qbuf={} \
              qbuf-free=0 argv-mem=0 multi-mem={} rbs=1024 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={} \
              user=default redir={} resp={} lib-name={} lib-ver={}",
             self.id,
@@ -158,6 +161,7 @@ impl Client {
             rare.channels.len(),
             rare.patterns.len(),
             rare.transaction.as_ref().map_or(-1, |queue| queue.commands.len() as i64),
+            self.frame_bytes,
             rare.transaction.as_ref().map_or(0, |queue| queue.bytes),
             self.last_command,
             match &rare.tracking {

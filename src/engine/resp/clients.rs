@@ -9,7 +9,7 @@ use crate::base::limits;
 use crate::engine::core::Core;
 use crate::engine::post::Caller;
 use crate::engine::resp::client::{Client, ReplyMode, TrackingMode};
-use crate::engine::resp::config::shard_of_client;
+use crate::engine::resp::config::{FULL, PAUSED, shard_of_client};
 use crate::engine::resp::front::subcommand;
 use crate::engine::resp::gather::{self, Merge};
 use crate::engine::resp::parts;
@@ -155,6 +155,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 
     pub(super) fn subscribe_all(&mut self, session: &mut Session, names: &[&[u8]], pattern: bool, reply: &mut Vec<u8>) {
         let kind: &[u8] = if pattern { b"psubscribe" } else { b"subscribe" };
+        // Told even to those who want no replies.
+        session.is_muted = false;
         let id = session.client;
         for name in names {
             let Some(client) = self.clients.get_mut(&id) else { return };
@@ -180,6 +182,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         reply: &mut Vec<u8>,
     ) {
         let kind: &[u8] = if pattern { b"punsubscribe" } else { b"unsubscribe" };
+        session.is_muted = false;
         let id = session.client;
         let Some(client) = self.clients.get_mut(&id) else { return };
         let mine = if pattern { &mut client.rare.patterns } else { &mut client.rare.channels };
@@ -316,12 +319,14 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 let resp = &self.shared.resp;
                 resp.pauses_writes_only.store(writes_only, Ordering::Relaxed);
                 resp.paused_until.fetch_max(now.ms.saturating_add(ms as u64), Ordering::Relaxed);
-                self.paused_until = resp.paused_until.load(Ordering::Relaxed);
+                resp.attend(PAUSED, true);
+                self.attention |= PAUSED;
                 ok(reply);
             }
             (b"UNPAUSE", []) => {
                 self.shared.resp.paused_until.store(0, Ordering::Relaxed);
-                self.paused_until = 0;
+                self.shared.resp.attend(PAUSED, false);
+                self.attention &= !PAUSED;
                 ok(reply);
             }
             (b"HELP", []) => {
@@ -491,7 +496,13 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             (b"SET", pairs) if !pairs.is_empty() && pairs.len().is_multiple_of(2) => {
                 let pairs: Vec<(&[u8], &[u8])> = pairs.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
                 match self.shared.resp.set(&pairs) {
-                    Ok(()) => encode::simple("OK", reply),
+                    Ok(()) => {
+                        let used = self.shared.counters.iter().map(|shard| shard.used_bytes.get()).sum();
+                        let resp = &self.shared.resp;
+                        resp.attend(FULL, resp.is_full(used));
+                        self.attention = resp.attention.load(Ordering::Relaxed);
+                        encode::simple("OK", reply);
+                    }
                     Err(why) => encode::error(&format!("ERR {why}"), reply),
                 }
             }

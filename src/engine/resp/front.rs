@@ -10,6 +10,7 @@ use crate::engine::batch::Served;
 use crate::engine::core::Core;
 use crate::engine::post::{Caller, Errand, Hold, Letter};
 use crate::engine::resp::client::{Client, Queue, ReplyMode, WatchedKey};
+use crate::engine::resp::config::{FULL, PAUSED};
 use crate::engine::resp::gather::{Gather, Merge, Step};
 use crate::engine::resp::tasks::{Spread, Task};
 use crate::engine::resp::transaction::Work;
@@ -67,6 +68,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         }
         let mode = self.clients.get(&session.client).map_or(ReplyMode::On, |client| client.reply_mode);
         session.is_muted = matches!(mode, ReplyMode::Off | ReplyMode::SkipNext);
+        if let Some(client) = self.clients.get_mut(&session.client) {
+            client.frame_bytes = frame.len();
+        }
         let served = self.serve_words(session, &spoken, out);
         if matches!(served, Served::Blocked) {
             session.is_muted = false;
@@ -76,6 +80,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let now = self.now;
         if let Some(client) = self.clients.get_mut(&session.client) {
             client.last_active = now;
+            client.frame_bytes = 0;
             if mode == ReplyMode::SkipNext && client.reply_mode == ReplyMode::SkipNext {
                 client.reply_mode = ReplyMode::On;
             }
@@ -115,7 +120,14 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let is_resp3 = session.protocol == Protocol::Resp3;
         let Some(client) = self.clients.get_mut(&session.client) else { return Outcome::Replied };
         let caching = client.rare.tracking.as_ref().and_then(|mode| mode.caching);
-        client.last_command = cmd.row().name;
+        client.last_command.clear();
+        client.last_command.push_str(cmd.row().name);
+        if matches!(cmd, Cmd::Client | Cmd::Config | Cmd::Command | Cmd::Object | Cmd::PubSub | Cmd::Script)
+            && let Some(sub) = words.get(1)
+        {
+            client.last_command.push('|');
+            client.last_command.push_str(&String::from_utf8_lossy(&sub[..sub.len().min(16)]).to_lowercase());
+        }
         if !is_resp3 && client.subscriptions() > 0 && !serves_listeners(cmd) {
             let name = cmd.row().name;
             let text = format!(
@@ -125,7 +137,12 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             return Outcome::Replied;
         }
         let queues = client.rare.transaction.is_some() && !ends_queue(cmd);
-        if self.paused_until > self.now.ms && !queues && self.is_paused(session.client, cmd) {
+        if self.attention & FULL != 0 && cmd.row().flags.contains(&"denyoom") {
+            self.spoil(session.client);
+            encode::error(OUT_OF_MEMORY, reply);
+            return Outcome::Replied;
+        }
+        if self.attention & PAUSED != 0 && !queues && self.is_paused(session.client, cmd) {
             session.blocked = Some(Bound::Hold);
             return Outcome::Blocked;
         }
@@ -323,6 +340,15 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             encode::error("EXECABORT Transaction discarded because of previous errors.", reply);
             return Outcome::Replied;
         }
+        let takes_memory =
+            |words: &Vec<Vec<u8>>| Cmd::of(&words[0]).is_some_and(|cmd| cmd.row().flags.contains(&"denyoom"));
+        if self.attention & FULL != 0 && queue.commands.iter().any(takes_memory) {
+            client.rare.transaction = None;
+            let watched = std::mem::take(&mut client.rare.watched);
+            self.unwatch(watched);
+            encode::error(&format!("EXECABORT Transaction discarded because of: {OUT_OF_MEMORY}"), reply);
+            return Outcome::Replied;
+        }
         let mut work = Vec::new();
         for words in &queue.commands {
             let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
@@ -383,6 +409,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     /// Whether a pause holds a command back.
     fn is_paused(&self, client: u64, cmd: Cmd) -> bool {
         let resp = &self.shared.resp;
+        if resp.paused_until.load(Ordering::Relaxed) <= self.now.ms {
+            return false;
+        }
         if !resp.pauses_writes_only.load(Ordering::Relaxed) {
             return cmd != Cmd::Client;
         }
@@ -570,6 +599,7 @@ fn ends_queue(cmd: Cmd) -> bool {
     matches!(cmd, Cmd::Exec | Cmd::Discard | Cmd::Multi | Cmd::Watch | Cmd::Quit | Cmd::Reset)
 }
 
+const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 /// Bytes that a word of a queued command takes beside its own.
 const WORD_BYTES: usize = 24;
 /// Bytes of what was sent that are shown in an error.

@@ -33,7 +33,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 
     /// Sends what this turn's writes have made of news to where those live who are to hear them.
     pub(in crate::engine) fn gather_news(&mut self) {
-        for (client, news) in self.keys.tracking.take_news() {
+        for ((client, _), news) in self.keys.tracking.take_news() {
             let number = client.to_string();
             let frame = match &news {
                 News::Everything => part(&[parts::TELL_ALL, number.as_bytes()]),

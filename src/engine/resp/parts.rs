@@ -7,9 +7,11 @@ use std::ops::DerefMut;
 
 use crate::base::hash::KeyHash;
 use crate::base::limits;
+use crate::base::time::Instant;
 use crate::engine::apply::apply;
 use crate::engine::core::Core;
 use crate::engine::post::Caller;
+use crate::engine::resp::config::{self, EVENTS};
 use crate::engine::resp::gather::with_length;
 use crate::engine::resp::tasks::part;
 use crate::engine::resp::tracking::Reader;
@@ -73,11 +75,85 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let hash = self.shared.seed.hash(key);
         self.calls.count(cmd as u8);
         self.keys.client = caller.client;
+        let wants_event = self.attention & EVENTS != 0 && (cmd.writes() || matches!(cmd, Cmd::Eval | Cmd::EvalSha));
+        let before = wants_event.then(|| self.state_of(hash, key));
         let request = Request { id: request_id(cmd, caller.is_resp3), want_version: false, command };
         apply::<Resp, M>(&mut self.keys, &self.shared.counters[self.id.0 as usize], &request, hash, to);
         self.keys.client = 0;
+        if let Some(before) = before {
+            self.publish_events(cmd, &command, before, hash, key);
+        }
         if caller.receiver != 0 && !cmd.writes() {
             self.note_read(hash, key, caller);
+        }
+    }
+
+    /// Whether a key is there, and when it expires: what events are told apart by.
+    fn state_of(&mut self, hash: KeyHash, key: &[u8]) -> Option<Option<Instant>> {
+        self.keys.store.peek(hash, key, self.now).map(|item| item.expires)
+    }
+
+    /// Publishes what a command has done to a key, where `notify-keyspace-events` asks for it.
+    #[cold]
+    fn publish_events(
+        &mut self,
+        cmd: Cmd,
+        command: &Command<'_>,
+        before: Option<Option<Instant>>,
+        hash: KeyHash,
+        key: &[u8],
+    ) {
+        let after = self.state_of(hash, key);
+        let mut events: Vec<(u32, &str)> = Vec::new();
+        if before.is_none() && after.is_some() {
+            events.push((config::NEW, "new"));
+        }
+        let is_edit = |wanted: fn(&Edit<'_>) -> bool| matches!(command, Command::Edit { edit, .. } if wanted(edit));
+        match (cmd, after) {
+            (_, None) if before.is_some() => events.push((config::GENERIC, "del")),
+            (Cmd::Set | Cmd::SetNx | Cmd::SetEx | Cmd::PSetEx | Cmd::GetSet, Some(expires)) => {
+                // What a condition kept from being stored is no event; it cannot be told from the outside if it was.
+                let is_unmet = is_edit(|edit| matches!(edit, Edit::Store { mode: Mode::Add, .. })) && before.is_some();
+                if !is_unmet {
+                    events.push((config::STRING, "set"));
+                    if expires.is_some() && !is_edit(|edit| matches!(edit, Edit::Store { expiry: Expiry::Keep, .. })) {
+                        events.push((config::GENERIC, "expire"));
+                    }
+                }
+            }
+            (Cmd::Incr | Cmd::Decr | Cmd::IncrBy | Cmd::DecrBy, Some(_)) => {
+                events.push((config::STRING, if matches!(cmd, Cmd::Decr | Cmd::DecrBy) { "decrby" } else { "incrby" }));
+            }
+            (Cmd::IncrByFloat, Some(_)) => events.push((config::STRING, "incrbyfloat")),
+            (Cmd::Append, Some(_)) => events.push((config::STRING, "append")),
+            (Cmd::SetRange, Some(_)) => events.push((config::STRING, "setrange")),
+            (Cmd::Expire | Cmd::PExpire | Cmd::ExpireAt | Cmd::PExpireAt | Cmd::GetEx, Some(Some(expires)))
+                if before.flatten() != Some(expires) =>
+            {
+                events.push((config::GENERIC, "expire"));
+            }
+            (Cmd::Persist | Cmd::GetEx, Some(None)) if before.flatten().is_some() => {
+                events.push((config::GENERIC, "persist"));
+            }
+            _ => {}
+        }
+        let wanted = self.shared.resp.events.load(std::sync::atomic::Ordering::Relaxed);
+        for (kind, event) in events {
+            if wanted & kind == 0 {
+                continue;
+            }
+            if wanted & config::BY_KEY != 0 {
+                self.publish_everywhere(&[b"__keyspace@0__:", key].concat(), event.as_bytes());
+            }
+            if wanted & config::BY_EVENT != 0 {
+                self.publish_everywhere(format!("__keyevent@0__:{event}").as_bytes(), key);
+            }
+        }
+    }
+
+    fn publish_everywhere(&mut self, channel: &[u8], message: &[u8]) {
+        for shard in self.spread().all().collect::<Vec<_>>() {
+            self.tell_shard(shard, part(&[b"publish", channel, message]));
         }
     }
 

@@ -45,7 +45,9 @@ pub struct Tracking {
     broadcasts: Vec<(Vec<u8>, Vec<Reader>)>,
     /// When a key that was read expires.
     expiries: BinaryHeap<Reverse<(u64, u64)>>,
-    news: BTreeMap<u64, News>,
+    /// By the client that is told and the prefix by which, empty where it has read the key: what comes by different
+    /// prefixes is told by itself.
+    news: BTreeMap<(u64, Vec<u8>), News>,
     keys_max: usize,
     /// Readers in all entries.
     items: usize,
@@ -117,15 +119,13 @@ impl Tracking {
     pub fn changed(&mut self, hash: KeyHash, key: &[u8], writer: u64) {
         if let Some(tracked) = self.by_hash.remove(&hash.0) {
             self.items -= tracked.readers.len();
-            self.tell(&tracked.readers, &tracked.key, writer);
+            tell(&mut self.news, &[], &tracked.readers, &tracked.key, writer);
         }
-        let mut told = Vec::new();
         for (prefix, readers) in &self.broadcasts {
             if key.starts_with(prefix) {
-                told.extend_from_slice(readers);
+                tell(&mut self.news, prefix, readers, key, writer);
             }
         }
-        self.tell(&told, key, writer);
         if self.order.len() > 2 * self.by_hash.len() + ORDER_SLACK {
             let by_hash = &self.by_hash;
             self.order.retain(|hash| by_hash.contains_key(hash));
@@ -137,7 +137,7 @@ impl Tracking {
         let readers = self.by_hash.drain().flat_map(|(_, tracked)| tracked.readers);
         let listeners = self.broadcasts.iter().flat_map(|(_, readers)| readers.iter().copied());
         for reader in readers.chain(listeners) {
-            self.news.insert(reader.receiver, News::Everything);
+            self.news.insert((reader.receiver, Vec::new()), News::Everything);
         }
         (self.items, self.expiries, self.order) = (0, BinaryHeap::new(), VecDeque::new());
     }
@@ -173,8 +173,8 @@ impl Tracking {
         self.broadcasts.retain(|(_, readers)| !readers.is_empty());
     }
 
-    /// What waits to be told, by the number of the client.
-    pub fn take_news(&mut self) -> BTreeMap<u64, News> {
+    /// What waits to be told, by the number of the client and the prefix.
+    pub fn take_news(&mut self) -> BTreeMap<(u64, Vec<u8>), News> {
         std::mem::take(&mut self.news)
     }
 
@@ -184,22 +184,22 @@ impl Tracking {
         {
             if let Some(tracked) = self.by_hash.remove(&oldest) {
                 self.items -= tracked.readers.len();
-                self.tell(&tracked.readers, &tracked.key, 0);
+                tell(&mut self.news, &[], &tracked.readers, &tracked.key, 0);
             }
         }
     }
+}
 
-    fn tell(&mut self, readers: &[Reader], key: &[u8], writer: u64) {
-        for reader in readers.iter().filter(|reader| !(reader.no_loop && reader.client == writer)) {
-            match self.news.entry(reader.receiver).or_insert_with(|| News::Keys(Vec::new())) {
-                News::Keys(keys) if keys.len() < KEYS_PER_NEWS => {
-                    if keys.last().is_none_or(|last| last != key) {
-                        keys.push(key.to_vec());
-                    }
+fn tell(news: &mut BTreeMap<(u64, Vec<u8>), News>, by: &[u8], readers: &[Reader], key: &[u8], writer: u64) {
+    for reader in readers.iter().filter(|reader| !(reader.no_loop && reader.client == writer)) {
+        match news.entry((reader.receiver, by.to_vec())).or_insert_with(|| News::Keys(Vec::new())) {
+            News::Keys(keys) if keys.len() < KEYS_PER_NEWS => {
+                if keys.last().is_none_or(|last| last != key) {
+                    keys.push(key.to_vec());
                 }
-                // Too much to list is told as everything.
-                news => *news = News::Everything,
             }
+            // Too much to list is told as everything.
+            news => *news = News::Everything,
         }
     }
 }
@@ -232,7 +232,7 @@ mod tests {
         assert!(!tracking.has_news());
         tracking.changed(KeyHash(1), b"a", 8);
         tracking.changed(KeyHash(1), b"a", 9);
-        assert_eq!(tracking.take_news(), BTreeMap::from([(7, keys(&["a"]))]));
+        assert_eq!(tracking.take_news(), BTreeMap::from([((7, vec![]), keys(&["a"]))]));
         assert!(tracking.is_idle());
     }
 
@@ -242,7 +242,7 @@ mod tests {
         for (hash, key) in [(1, b"a"), (2, b"b"), (3, b"c")] {
             tracking.note(KeyHash(hash), key, Some(Instant::from_ms(hash * 10)), reader(7));
         }
-        assert_eq!(tracking.take_news(), BTreeMap::from([(7, keys(&["a"]))]));
+        assert_eq!(tracking.take_news(), BTreeMap::from([((7, vec![]), keys(&["a"]))]));
         assert_eq!(tracking.next_expired(Instant::from_ms(15)), None);
         assert_eq!(tracking.next_expired(Instant::from_ms(25)), Some((KeyHash(2), b"b".to_vec())));
     }
@@ -254,10 +254,13 @@ mod tests {
         tracking.broadcast(b"", Reader { receiver: 5, ..reader(2) });
         tracking.changed(KeyHash(1), b"user:1", 0);
         tracking.changed(KeyHash(2), b"other", 0);
-        assert_eq!(tracking.take_news(), BTreeMap::from([(1, keys(&["user:1"])), (5, keys(&["user:1", "other"]))]));
+        assert_eq!(
+            tracking.take_news(),
+            BTreeMap::from([((1, b"user:".to_vec()), keys(&["user:1"])), ((5, vec![]), keys(&["user:1", "other"]))])
+        );
         tracking.end_broadcasts(2);
         tracking.all_changed();
-        assert_eq!(tracking.take_news(), BTreeMap::from([(1, News::Everything)]));
+        assert_eq!(tracking.take_news(), BTreeMap::from([((1, vec![]), News::Everything)]));
         tracking.end_broadcasts(1);
         assert!(tracking.is_idle());
     }

@@ -317,7 +317,9 @@ fn encode_refusal(refusal: &Refusal, text: &str, out: &mut Vec<u8>) {
             return encode::error(&format!("ERR Protocol error: expected '$', got '{seen}'"), out);
         }
         (Status::Malformed, _) => "ERR Protocol error: too big inline request",
-        (Status::ValueTooLarge, _) => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
+        (Status::ValueTooLarge, _) => {
+            "ERR Protocol error: invalid bulk length: string exceeds maximum allowed size (proto-max-bulk-len)"
+        }
         (Status::Busy, _) => return encode::error(&format!("OOM {text}"), out),
         _ => return encode::error(&format!("ERR {text}"), out),
     };

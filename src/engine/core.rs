@@ -24,6 +24,7 @@ use crate::engine::keys::Keys;
 use crate::engine::l0::L0;
 use crate::engine::post::{Forward, Post};
 use crate::engine::resp::client::Client;
+use crate::engine::resp::config::EXPIRIES;
 use crate::engine::resp::pubsub::PubSub;
 use crate::engine::resp::tracking::Tracking;
 use crate::engine::resp::transaction::Transaction;
@@ -207,6 +208,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         self.now = Instant::from_ms(now_ns / 1_000_000);
         self.keys.now = self.now;
         self.attention = self.shared.resp.attention.load(Ordering::Relaxed);
+        self.keys.tracking.tells_expiries = self.attention & EXPIRIES != 0;
     }
 
     pub(super) fn counters(&self) -> &ShardCounters {

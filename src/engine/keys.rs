@@ -39,6 +39,11 @@ impl<M: DerefMut<Target = [u8]>> Keys<M> {
         }
         if !self.tracking.is_idle() {
             self.tracking.changed(hash, key, self.client);
+            if self.tracking.wants_expiries()
+                && let Some(expires) = self.store.peek(hash, key, self.now).and_then(|item| item.expires)
+            {
+                self.tracking.note_expiry(hash, key, expires);
+            }
         }
     }
 

@@ -216,6 +216,7 @@ impl RespShared {
                 let events = if letters & (BY_KEY | BY_EVENT) == 0 { 0 } else { letters };
                 self.events.store(events, Ordering::Relaxed);
                 self.attend(EVENTS, events != 0);
+                self.attend(EXPIRIES, events & EXPIRED != 0);
             }
             parameters.insert(name, value);
         }
@@ -295,12 +296,16 @@ pub const PAUSED: u32 = 1;
 pub const FULL: u32 = 2;
 /// Events about keys are published.
 pub const EVENTS: u32 = 4;
+/// One of them is that a key has expired.
+pub const EXPIRIES: u32 = 8;
 /// Kinds of events, the two channels, and what `A` does not stand for.
 const EVENT_LETTERS: &str = "g$lszhxetdKEmn";
 /// Events of commands about keys of any type.
 pub const GENERIC: u32 = 1;
 /// Events of commands about strings.
 pub const STRING: u32 = 1 << 1;
+/// A key has expired.
+pub const EXPIRED: u32 = 1 << 6;
 /// Events are published by key.
 pub const BY_KEY: u32 = 1 << 10;
 /// Events are published by their name.

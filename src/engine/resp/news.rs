@@ -9,7 +9,7 @@ use crate::base::limits;
 use crate::engine::core::Core;
 use crate::engine::post::{Caller, Errand, Letter};
 use crate::engine::resp::client::WatchedKey;
-use crate::engine::resp::config::shard_of_client;
+use crate::engine::resp::config::{self, EXPIRIES, shard_of_client};
 use crate::engine::resp::parts;
 use crate::engine::resp::tasks::part;
 use crate::engine::resp::tracking::News;
@@ -103,8 +103,17 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     /// Looks at keys whose time has come and that clients hold: they must hear of it.
     pub(in crate::engine) fn tell_expired(&mut self) {
         while let Some((hash, key)) = self.keys.tracking.next_expired(self.now) {
-            if self.keys.store.peek(hash, &key, self.now).is_none() {
-                self.keys.tracking.changed(hash, &key, 0);
+            match self.keys.store.peek(hash, &key, self.now).map(|item| item.expires) {
+                None => {
+                    self.keys.tracking.forget_expiry(hash);
+                    self.keys.tracking.changed(hash, &key, 0);
+                    if self.attention & EXPIRIES != 0 {
+                        self.publish_event(config::EXPIRED, "expired", &key);
+                    }
+                }
+                Some(None) => self.keys.tracking.forget_expiry(hash),
+                // It has another expiry by now, which was noted too.
+                Some(Some(_)) => {}
             }
         }
     }

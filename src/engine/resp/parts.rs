@@ -4,6 +4,7 @@
 //! command has.
 
 use std::ops::DerefMut;
+use std::sync::atomic::Ordering;
 
 use crate::base::hash::KeyHash;
 use crate::base::limits;
@@ -137,17 +138,22 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             }
             _ => {}
         }
-        let wanted = self.shared.resp.events.load(std::sync::atomic::Ordering::Relaxed);
         for (kind, event) in events {
-            if wanted & kind == 0 {
-                continue;
-            }
-            if wanted & config::BY_KEY != 0 {
-                self.publish_everywhere(&[b"__keyspace@0__:", key].concat(), event.as_bytes());
-            }
-            if wanted & config::BY_EVENT != 0 {
-                self.publish_everywhere(format!("__keyevent@0__:{event}").as_bytes(), key);
-            }
+            self.publish_event(kind, event, key);
+        }
+    }
+
+    /// Publishes one event about a key, where it is asked for.
+    pub(super) fn publish_event(&mut self, kind: u32, event: &str, key: &[u8]) {
+        let wanted = self.shared.resp.events.load(Ordering::Relaxed);
+        if wanted & kind == 0 {
+            return;
+        }
+        if wanted & config::BY_KEY != 0 {
+            self.publish_everywhere(&[b"__keyspace@0__:", key].concat(), event.as_bytes());
+        }
+        if wanted & config::BY_EVENT != 0 {
+            self.publish_everywhere(format!("__keyevent@0__:{event}").as_bytes(), key);
         }
     }
 
@@ -158,7 +164,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     }
 
     fn note_read(&mut self, hash: KeyHash, key: &[u8], caller: Caller) {
-        let wanted = self.shared.resp.tracked_keys_max.load(std::sync::atomic::Ordering::Relaxed);
+        let wanted = self.shared.resp.tracked_keys_max.load(Ordering::Relaxed);
         if wanted != 0 && wanted != self.tracked_keys_wanted {
             self.tracked_keys_wanted = wanted;
             let share = wanted.div_ceil(self.shared.counters.len());

@@ -43,7 +43,11 @@ pub struct Tracking {
     /// Keys in the order in which they were first read, to forget the oldest.
     order: VecDeque<u64>,
     broadcasts: Vec<(Vec<u8>, Vec<Reader>)>,
-    /// When a key that was read expires.
+    /// Keys that somebody is to hear of when they expire, read or not: those with a prefix that is broadcast, or all.
+    expiring: HashMap<u64, Box<[u8]>, BuildMix>,
+    /// See `expiring`.
+    pub tells_expiries: bool,
+    /// When a key expires.
     expiries: BinaryHeap<Reverse<(u64, u64)>>,
     /// By the client that is told and the prefix by which, empty where it has read the key: what comes by different
     /// prefixes is told by itself.
@@ -65,6 +69,8 @@ impl Tracking {
             by_hash: HashMap::default(),
             order: VecDeque::new(),
             broadcasts: Vec::new(),
+            expiring: HashMap::default(),
+            tells_expiries: false,
             expiries: BinaryHeap::new(),
             news: BTreeMap::new(),
             keys_max,
@@ -75,7 +81,7 @@ impl Tracking {
     /// Whether there is nobody to tell.
     #[inline]
     pub fn is_idle(&self) -> bool {
-        self.by_hash.is_empty() && self.broadcasts.is_empty()
+        self.by_hash.is_empty() && self.broadcasts.is_empty() && !self.tells_expiries
     }
 
     /// Whether something waits to be told.
@@ -114,6 +120,20 @@ impl Tracking {
         self.forget_oldest();
     }
 
+    /// Whether anybody wants to hear of the expiry of keys that nobody has read.
+    pub fn wants_expiries(&self) -> bool {
+        self.tells_expiries || !self.broadcasts.is_empty()
+    }
+
+    /// Notes when a key will expire that was written just now.
+    pub fn note_expiry(&mut self, hash: KeyHash, key: &[u8], expires: Instant) {
+        let is_wanted = self.tells_expiries || self.broadcasts.iter().any(|(prefix, _)| key.starts_with(prefix));
+        if is_wanted && self.expiring.len() < self.keys_max && self.expiries.len() < 2 * self.keys_max {
+            self.expiring.insert(hash.0, key.into());
+            self.expiries.push(Reverse((expires.ms, hash.0)));
+        }
+    }
+
     /// A key is no longer what it was, by what `writer` did.
     #[cold]
     pub fn changed(&mut self, hash: KeyHash, key: &[u8], writer: u64) {
@@ -140,6 +160,7 @@ impl Tracking {
             self.news.insert((reader.receiver, Vec::new()), News::Everything);
         }
         (self.items, self.expiries, self.order) = (0, BinaryHeap::new(), VecDeque::new());
+        self.expiring.clear();
     }
 
     /// The next key whose time has come, as far as is known here.
@@ -149,8 +170,9 @@ impl Tracking {
                 return None;
             }
             self.expiries.pop();
-            if let Some(tracked) = self.by_hash.get(&hash) {
-                return Some((KeyHash(hash), tracked.key.to_vec()));
+            let key = self.by_hash.get(&hash).map(|tracked| &tracked.key).or_else(|| self.expiring.get(&hash));
+            if let Some(key) = key {
+                return Some((KeyHash(hash), key.to_vec()));
             }
         }
         None
@@ -176,6 +198,11 @@ impl Tracking {
     /// What waits to be told, by the number of the client and the prefix.
     pub fn take_news(&mut self) -> BTreeMap<(u64, Vec<u8>), News> {
         std::mem::take(&mut self.news)
+    }
+
+    /// A key whose expiry was noted is gone, or is there no longer with that expiry.
+    pub fn forget_expiry(&mut self, hash: KeyHash) {
+        self.expiring.remove(&hash.0);
     }
 
     fn forget_oldest(&mut self) {

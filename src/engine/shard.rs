@@ -124,7 +124,7 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
             if let Some(l0) = &mut self.core.keys.l0 {
                 l0.housekeep(&mut self.core.keys.store, &self.core.shared.counters[self.core.id.0 as usize], now);
             }
-            self.core.tell_expired();
+            self.core.look_around();
             self.close_stalled();
             if self.core.output_bytes < self.core.buffer_bytes_max / 2 {
                 self.core.feed_starved();

@@ -232,6 +232,11 @@ impl RespShared {
         bound > 0 && used > bound && (keeps_all || bound < EMPTY_BYTES)
     }
 
+    /// Whether keys may go for want of memory.
+    pub fn evicts(&self) -> bool {
+        self.lock().get("maxmemory-policy").is_some_and(|policy| policy != "noeviction")
+    }
+
     /// Every command must be looked at for this reason, or need not be any more.
     pub fn attend(&self, reason: u32, is_on: bool) {
         match is_on {
@@ -306,6 +311,8 @@ pub const GENERIC: u32 = 1;
 pub const STRING: u32 = 1 << 1;
 /// A key has expired.
 pub const EXPIRED: u32 = 1 << 6;
+/// A key had to go for want of room.
+pub const EVICTED: u32 = 1 << 7;
 /// Events are published by key.
 pub const BY_KEY: u32 = 1 << 10;
 /// Events are published by their name.

@@ -2,6 +2,7 @@
 
 use std::ops::DerefMut;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::base::hash::KeyHash;
 use crate::base::id::{ConnectionId, ShardId};
@@ -9,7 +10,7 @@ use crate::base::limits;
 use crate::engine::core::Core;
 use crate::engine::post::{Caller, Errand, Letter};
 use crate::engine::resp::client::WatchedKey;
-use crate::engine::resp::config::{self, EXPIRIES, shard_of_client};
+use crate::engine::resp::config::{self, EXPIRIES, FULL, shard_of_client};
 use crate::engine::resp::parts;
 use crate::engine::resp::tasks::part;
 use crate::engine::resp::tracking::News;
@@ -100,8 +101,36 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         self.news_bytes = self.news.iter().map(|(_, frame)| frame.len()).sum();
     }
 
-    /// Looks at keys whose time has come and that clients hold: they must hear of it.
-    pub(in crate::engine) fn tell_expired(&mut self) {
+    /// Once a millisecond: keys whose time has come and that clients hold, and what CONFIG SET has changed.
+    pub(in crate::engine) fn look_around(&mut self) {
+        let wanted = self.shared.resp.tracked_keys_max.load(Ordering::Relaxed);
+        if wanted != 0 && wanted != self.tracked_keys_wanted {
+            self.tracked_keys_wanted = wanted;
+            let share = wanted.div_ceil(self.shared.counters.len());
+            self.keys.tracking.set_keys_max(share.min(self.tracked_keys_max));
+        }
+        if self.attention & FULL != 0 && self.shared.resp.evicts() {
+            self.evict_all();
+        }
+        self.tell_expired();
+    }
+
+    /// Somebody has set a bound that holds nothing, and said that keys may go: they do, some in each millisecond.
+    #[cold]
+    fn evict_all(&mut self) {
+        for _ in 0..EVICTED_PER_MS {
+            let Some(key) = self.keys.store.random(self.now).map(|item| item.key.to_vec()) else { return };
+            let hash = self.shared.seed.hash(&key);
+            self.keys.store.delete(hash, &key, self.now);
+            if let Some(l0) = &mut self.keys.l0 {
+                l0.removed(hash, &key);
+            }
+            self.keys.changed(hash, &key);
+            self.publish_event(config::EVICTED, "evicted", &key);
+        }
+    }
+
+    fn tell_expired(&mut self) {
         while let Some((hash, key)) = self.keys.tracking.next_expired(self.now) {
             match self.keys.store.peek(hash, &key, self.now).map(|item| item.expires) {
                 None => {
@@ -218,5 +247,7 @@ fn message_bytes(is_resp3: bool, pattern: Option<&[u8]>, channel: &[u8], message
     out.into()
 }
 
+/// Keys that go in a millisecond where none may stay.
+const EVICTED_PER_MS: usize = 64;
 /// The channel on which clients of RESP2 hear what their caches must forget.
 const INVALIDATIONS: &[u8] = b"__redis__:invalidate";

@@ -164,12 +164,6 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     }
 
     fn note_read(&mut self, hash: KeyHash, key: &[u8], caller: Caller) {
-        let wanted = self.shared.resp.tracked_keys_max.load(Ordering::Relaxed);
-        if wanted != 0 && wanted != self.tracked_keys_wanted {
-            self.tracked_keys_wanted = wanted;
-            let share = wanted.div_ceil(self.shared.counters.len());
-            self.keys.tracking.set_keys_max(share.min(self.tracked_keys_max));
-        }
         let expires = self.keys.store.peek(hash, key, self.now).and_then(|item| item.expires);
         let reader = Reader { client: caller.client, receiver: caller.receiver, no_loop: caller.no_loop };
         self.keys.tracking.note(hash, key, expires, reader);

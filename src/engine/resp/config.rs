@@ -304,7 +304,7 @@ pub const EVENTS: u32 = 4;
 /// One of them is that a key has expired.
 pub const EXPIRIES: u32 = 8;
 /// Kinds of events, the two channels, and what `A` does not stand for.
-const EVENT_LETTERS: &str = "g$lszhxetdKEmn";
+const EVENT_LETTERS: &str = "g$lshzxetdKEmn";
 /// Events of commands about keys of any type.
 pub const GENERIC: u32 = 1;
 /// Events of commands about strings.

@@ -34,17 +34,31 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 
     /// Sends what this turn's writes have made of news to where those live who are to hear them.
     pub(in crate::engine) fn gather_news(&mut self) {
-        for ((client, _), news) in self.keys.tracking.take_news() {
-            let number = client.to_string();
+        for (to, news) in self.keys.tracking.take_news() {
+            let (receiver, client) = (to.receiver.to_string(), to.client.to_string());
             let frame = match &news {
-                News::Everything => part(&[parts::TELL_ALL, number.as_bytes()]),
+                News::Everything => part(&[parts::TELL_ALL, receiver.as_bytes(), client.as_bytes()]),
                 News::Keys(keys) => {
-                    let mut words: Vec<&[u8]> = vec![parts::TELL, number.as_bytes()];
+                    // What was read is told key by key, as Redis does; what is broadcast, together.
+                    let name = if to.prefix.is_some() { parts::TELL_TOGETHER } else { parts::TELL };
+                    let mut words: Vec<&[u8]> = vec![name, receiver.as_bytes(), client.as_bytes()];
                     words.extend(keys.iter().map(Vec::as_slice));
                     part(&words)
                 }
             };
-            self.tell_shard(ShardId(shard_of_client(client)), frame);
+            self.tell_shard(ShardId(shard_of_client(to.receiver)), frame);
+        }
+        if std::mem::take(&mut self.keys.tracking.was_flushed) {
+            let trackers: Vec<(u64, u64)> = self
+                .clients
+                .values()
+                .filter_map(|client| client.rare.tracking.as_ref().map(|mode| (mode.receiver, client.id)))
+                .collect();
+            for (receiver, client) in trackers {
+                let (number, client) = (receiver.to_string(), client.to_string());
+                let frame = part(&[parts::TELL_ALL, number.as_bytes(), client.as_bytes()]);
+                self.tell_shard(ShardId(shard_of_client(receiver)), frame);
+            }
         }
         if self.transaction.is_some() {
             return;
@@ -89,9 +103,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let mut words = Vec::new();
         for (shard, frame) in std::mem::take(&mut self.news) {
             crate::wire::resp::words(&frame, &mut words);
-            if let [parts::TELL, client, ..] = *words.as_slice() {
-                if told.insert(client.to_vec()) {
-                    self.news.push_back((shard, part(&[parts::TELL_ALL, client])));
+            if let [parts::TELL | parts::TELL_TOGETHER, receiver, client, ..] = *words.as_slice() {
+                if told.insert((receiver.to_vec(), client.to_vec())) {
+                    self.news.push_back((shard, part(&[parts::TELL_ALL, receiver, client])));
                 }
             } else {
                 self.news.push_back((shard, frame.clone()));
@@ -147,14 +161,16 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         }
     }
 
-    /// Tells a client of this shard which keys have changed, all if none are named.
-    pub(super) fn tell_client(&mut self, id: u64, keys: Option<&[&[u8]]>) {
-        let Some(client) = self.clients.get(&id) else { return };
+    /// Tells a client of this shard, on behalf of `client`, which keys have changed, all if none are named.
+    pub(super) fn tell_client(&mut self, receiver: u64, client: u64, keys: Option<&[&[u8]]>) {
+        // Whoever has stopped tracking wants to hear no more; of a client of another shard that is not known here.
+        let has_stopped = self.clients.get(&client).is_some_and(|client| client.rare.tracking.is_none());
+        let Some(receiver) = self.clients.get(&receiver).filter(|_| !has_stopped) else { return };
         let mut out = Vec::new();
-        if client.is_resp3 {
+        if receiver.is_resp3 {
             encode::push(2, true, &mut out);
             encode::bulk(b"invalidate", &mut out);
-        } else if client.rare.channels.contains(INVALIDATIONS) {
+        } else if receiver.rare.channels.contains(INVALIDATIONS) {
             encode::array(3, &mut out);
             encode::bulk(b"message", &mut out);
             encode::bulk(INVALIDATIONS, &mut out);
@@ -166,9 +182,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 encode::array(keys.len(), &mut out);
                 keys.iter().for_each(|key| encode::bulk(key, &mut out));
             }
-            None => encode::null(client.is_resp3, &mut out),
+            None => encode::null(receiver.is_resp3, &mut out),
         }
-        self.pushes.push((client.connection, out.into()));
+        self.pushes.push((receiver.connection, out.into()));
     }
 
     /// A client that others named as their receiver is gone.

@@ -33,9 +33,11 @@ pub const UNWATCH: &[u8] = b"\x01unwatch";
 pub const WHOLE: &[u8] = b"\x01whole";
 /// `key value expiry`: what [`WHOLE`] answered, stored.
 pub const RESTORE: &[u8] = b"\x01restore";
-/// `client key…`: tell it that these keys have changed.
+/// `receiver client key…`: tell it that these keys have changed, one by one.
 pub const TELL: &[u8] = b"\x01tell";
-/// `client`: tell it that everything has.
+/// `receiver client key…`: the same, together.
+pub const TELL_TOGETHER: &[u8] = b"\x01telltogether";
+/// `receiver client`: tell it that everything has.
 pub const TELL_ALL: &[u8] = b"\x01tellall";
 /// `client receiver no-loop prefix…`: broadcast to it.
 pub const BROADCAST: &[u8] = b"\x01broadcast";
@@ -248,8 +250,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 let edit = Edit::Store { value: words[1], expiry, mode: Mode::Set, old: false };
                 self.do_single(Cmd::Set, Command::Edit { key: words[0], edit }, caller, to);
             }
-            TELL => self.tell_client(number(0), Some(&words[1..])),
-            TELL_ALL => self.tell_client(number(0), None),
+            TELL => words[2..].iter().for_each(|key| self.tell_client(number(0), number(1), Some(&[key]))),
+            TELL_TOGETHER => self.tell_client(number(0), number(1), Some(&words[2..])),
+            TELL_ALL => self.tell_client(number(0), number(1), None),
             BROADCAST => {
                 let reader = Reader { client: number(0), receiver: number(1), no_loop: number(2) != 0 };
                 words[3..].iter().for_each(|prefix| self.keys.tracking.broadcast(prefix, reader));

@@ -28,6 +28,17 @@ pub struct Reader {
     pub no_loop: bool,
 }
 
+/// Whom news are for, and why.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct To {
+    /// The client that is told.
+    pub receiver: u64,
+    /// The client on whose behalf.
+    pub client: u64,
+    /// The prefix that is broadcast to it, if that is why.
+    pub prefix: Option<Vec<u8>>,
+}
+
 /// Something to be told to one client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
@@ -49,9 +60,10 @@ pub struct Tracking {
     pub tells_expiries: bool,
     /// When a key expires.
     expiries: BinaryHeap<Reverse<(u64, u64)>>,
-    /// By the client that is told and the prefix by which, empty where it has read the key: what comes by different
-    /// prefixes is told by itself.
-    news: BTreeMap<(u64, Vec<u8>), News>,
+    /// What comes by different prefixes is told by itself.
+    news: BTreeMap<To, News>,
+    /// No key is what it was: all clients that track are to hear it, whatever they have read.
+    pub was_flushed: bool,
     keys_max: usize,
     /// Readers in all entries.
     items: usize,
@@ -73,6 +85,7 @@ impl Tracking {
             tells_expiries: false,
             expiries: BinaryHeap::new(),
             news: BTreeMap::new(),
+            was_flushed: false,
             keys_max,
             items: 0,
         }
@@ -87,7 +100,7 @@ impl Tracking {
     /// Whether something waits to be told.
     #[inline]
     pub fn has_news(&self) -> bool {
-        !self.news.is_empty()
+        !self.news.is_empty() || self.was_flushed
     }
 
     /// Keys, readers of them, prefixes that are broadcast.
@@ -139,11 +152,11 @@ impl Tracking {
     pub fn changed(&mut self, hash: KeyHash, key: &[u8], writer: u64) {
         if let Some(tracked) = self.by_hash.remove(&hash.0) {
             self.items -= tracked.readers.len();
-            tell(&mut self.news, &[], &tracked.readers, &tracked.key, writer);
+            tell(&mut self.news, None, &tracked.readers, &tracked.key, writer);
         }
         for (prefix, readers) in &self.broadcasts {
             if key.starts_with(prefix) {
-                tell(&mut self.news, prefix, readers, key, writer);
+                tell(&mut self.news, Some(prefix), readers, key, writer);
             }
         }
         if self.order.len() > 2 * self.by_hash.len() + ORDER_SLACK {
@@ -154,11 +167,9 @@ impl Tracking {
 
     /// No key is what it was.
     pub fn all_changed(&mut self) {
-        let readers = self.by_hash.drain().flat_map(|(_, tracked)| tracked.readers);
-        let listeners = self.broadcasts.iter().flat_map(|(_, readers)| readers.iter().copied());
-        for reader in readers.chain(listeners) {
-            self.news.insert((reader.receiver, Vec::new()), News::Everything);
-        }
+        self.was_flushed = true;
+        self.news.clear();
+        self.by_hash.clear();
         (self.items, self.expiries, self.order) = (0, BinaryHeap::new(), VecDeque::new());
         self.expiring.clear();
     }
@@ -195,8 +206,8 @@ impl Tracking {
         self.broadcasts.retain(|(_, readers)| !readers.is_empty());
     }
 
-    /// What waits to be told, by the number of the client and the prefix.
-    pub fn take_news(&mut self) -> BTreeMap<(u64, Vec<u8>), News> {
+    /// What waits to be told.
+    pub fn take_news(&mut self) -> BTreeMap<To, News> {
         std::mem::take(&mut self.news)
     }
 
@@ -211,15 +222,16 @@ impl Tracking {
         {
             if let Some(tracked) = self.by_hash.remove(&oldest) {
                 self.items -= tracked.readers.len();
-                tell(&mut self.news, &[], &tracked.readers, &tracked.key, 0);
+                tell(&mut self.news, None, &tracked.readers, &tracked.key, 0);
             }
         }
     }
 }
 
-fn tell(news: &mut BTreeMap<(u64, Vec<u8>), News>, by: &[u8], readers: &[Reader], key: &[u8], writer: u64) {
+fn tell(news: &mut BTreeMap<To, News>, by: Option<&[u8]>, readers: &[Reader], key: &[u8], writer: u64) {
     for reader in readers.iter().filter(|reader| !(reader.no_loop && reader.client == writer)) {
-        match news.entry((reader.receiver, by.to_vec())).or_insert_with(|| News::Keys(Vec::new())) {
+        let to = To { receiver: reader.receiver, client: reader.client, prefix: by.map(<[u8]>::to_vec) };
+        match news.entry(to).or_insert_with(|| News::Keys(Vec::new())) {
             News::Keys(keys) if keys.len() < KEYS_PER_NEWS => {
                 if keys.last().is_none_or(|last| last != key) {
                     keys.push(key.to_vec());
@@ -244,6 +256,10 @@ mod tests {
         Reader { client, receiver: client, no_loop: false }
     }
 
+    fn to(receiver: u64, client: u64, prefix: Option<&str>) -> To {
+        To { receiver, client, prefix: prefix.map(|prefix| prefix.as_bytes().to_vec()) }
+    }
+
     fn keys(names: &[&str]) -> News {
         News::Keys(names.iter().map(|name| name.as_bytes().to_vec()).collect())
     }
@@ -259,7 +275,7 @@ mod tests {
         assert!(!tracking.has_news());
         tracking.changed(KeyHash(1), b"a", 8);
         tracking.changed(KeyHash(1), b"a", 9);
-        assert_eq!(tracking.take_news(), BTreeMap::from([((7, vec![]), keys(&["a"]))]));
+        assert_eq!(tracking.take_news(), BTreeMap::from([(to(7, 7, None), keys(&["a"]))]));
         assert!(tracking.is_idle());
     }
 
@@ -269,7 +285,7 @@ mod tests {
         for (hash, key) in [(1, b"a"), (2, b"b"), (3, b"c")] {
             tracking.note(KeyHash(hash), key, Some(Instant::from_ms(hash * 10)), reader(7));
         }
-        assert_eq!(tracking.take_news(), BTreeMap::from([((7, vec![]), keys(&["a"]))]));
+        assert_eq!(tracking.take_news(), BTreeMap::from([(to(7, 7, None), keys(&["a"]))]));
         assert_eq!(tracking.next_expired(Instant::from_ms(15)), None);
         assert_eq!(tracking.next_expired(Instant::from_ms(25)), Some((KeyHash(2), b"b".to_vec())));
     }
@@ -281,13 +297,11 @@ mod tests {
         tracking.broadcast(b"", Reader { receiver: 5, ..reader(2) });
         tracking.changed(KeyHash(1), b"user:1", 0);
         tracking.changed(KeyHash(2), b"other", 0);
-        assert_eq!(
-            tracking.take_news(),
-            BTreeMap::from([((1, b"user:".to_vec()), keys(&["user:1"])), ((5, vec![]), keys(&["user:1", "other"]))])
-        );
+        let expected = [(to(1, 1, Some("user:")), keys(&["user:1"])), (to(5, 2, Some("")), keys(&["user:1", "other"]))];
+        assert_eq!(tracking.take_news(), BTreeMap::from(expected));
         tracking.end_broadcasts(2);
         tracking.all_changed();
-        assert_eq!(tracking.take_news(), BTreeMap::from([((1, vec![]), News::Everything)]));
+        assert!(tracking.was_flushed && tracking.take_news().is_empty());
         tracking.end_broadcasts(1);
         assert!(tracking.is_idle());
     }

@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use crate::base::hash::KeyHash;
 use crate::base::id::ConnectionId;
 use crate::base::time::Instant;
-use crate::engine::resp::tracking::Reader;
 
 /// A client of RESP.
 pub struct Client {
@@ -31,8 +30,6 @@ pub struct Client {
     pub no_touch: bool,
     /// To be closed at the end of the turn.
     pub is_killed: bool,
-    /// Some client has named it as the receiver of its news.
-    pub is_receiver: bool,
     /// What few clients have.
     pub rare: Box<Rare>,
 }
@@ -111,7 +108,6 @@ impl Client {
             no_evict: false,
             no_touch: false,
             is_killed: false,
-            is_receiver: false,
             rare: Box::default(),
         }
     }
@@ -129,13 +125,13 @@ impl Client {
             || (!self.is_resp3 && self.subscriptions() > 0)
     }
 
-    /// Who is to be told about what it reads with its next command, if anybody is.
-    pub fn reader(&self) -> Option<Reader> {
-        let mode = self.rare.tracking.as_ref()?;
-        let wanted = !mode.is_broadcast
-            && !(mode.opt_in && mode.caching != Some(true))
-            && !(mode.opt_out && mode.caching == Some(false));
-        wanted.then_some(Reader { client: self.id, receiver: mode.receiver, no_loop: mode.no_loop })
+    /// Whether it is to be told about what it reads with its next command.
+    pub fn tracks_next(&self) -> bool {
+        self.rare.tracking.as_ref().is_some_and(|mode| {
+            !mode.is_broadcast
+                && !(mode.opt_in && mode.caching != Some(true))
+                && !(mode.opt_out && mode.caching == Some(false))
+        })
     }
 
     /// As CLIENT LIST shows it.

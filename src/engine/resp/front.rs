@@ -440,13 +440,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 
     /// For whom a client's command is done.
     fn caller(&self, client: u64, is_resp3: bool) -> Caller {
-        let reader = self.clients.get(&client).and_then(Client::reader);
-        Caller {
-            client,
-            is_resp3,
-            receiver: reader.map_or(0, |reader| reader.receiver),
-            no_loop: reader.is_some_and(|reader| reader.no_loop),
-        }
+        let tracks = self.clients.get(&client).is_some_and(Client::tracks_next);
+        Caller { client, is_resp3, tracks }
     }
 
     /// Does what is about the connection or the server.

@@ -35,30 +35,23 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     /// Sends what this turn's writes have made of news to where those live who are to hear them.
     pub(in crate::engine) fn gather_news(&mut self) {
         for (to, news) in self.keys.tracking.take_news() {
-            let (receiver, client) = (to.receiver.to_string(), to.client.to_string());
+            let (client, writer) = (to.client.to_string(), to.writer.to_string());
             let frame = match &news {
-                News::Everything => part(&[parts::TELL_ALL, receiver.as_bytes(), client.as_bytes()]),
+                News::Everything => part(&[parts::TELL_ALL, client.as_bytes()]),
                 News::Keys(keys) => {
                     // What was read is told key by key, as Redis does; what is broadcast, together.
                     let name = if to.prefix.is_some() { parts::TELL_TOGETHER } else { parts::TELL };
-                    let mut words: Vec<&[u8]> = vec![name, receiver.as_bytes(), client.as_bytes()];
+                    let mut words: Vec<&[u8]> = vec![name, client.as_bytes(), writer.as_bytes()];
                     words.extend(keys.iter().map(Vec::as_slice));
                     part(&words)
                 }
             };
-            self.tell_shard(ShardId(shard_of_client(to.receiver)), frame);
+            self.tell_shard(ShardId(shard_of_client(to.client)), frame);
         }
         if std::mem::take(&mut self.keys.tracking.was_flushed) {
-            let trackers: Vec<(u64, u64)> = self
-                .clients
-                .values()
-                .filter_map(|client| client.rare.tracking.as_ref().map(|mode| (mode.receiver, client.id)))
-                .collect();
-            for (receiver, client) in trackers {
-                let (number, client) = (receiver.to_string(), client.to_string());
-                let frame = part(&[parts::TELL_ALL, number.as_bytes(), client.as_bytes()]);
-                self.tell_shard(ShardId(shard_of_client(receiver)), frame);
-            }
+            let tracking = self.clients.values().filter(|client| client.rare.tracking.is_some());
+            let tracking: Vec<u64> = tracking.map(|client| client.id).collect();
+            tracking.into_iter().for_each(|client| self.tell_client(client, 0, false, None));
         }
         if self.transaction.is_some() {
             return;
@@ -103,9 +96,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let mut words = Vec::new();
         for (shard, frame) in std::mem::take(&mut self.news) {
             crate::wire::resp::words(&frame, &mut words);
-            if let [parts::TELL | parts::TELL_TOGETHER, receiver, client, ..] = *words.as_slice() {
-                if told.insert((receiver.to_vec(), client.to_vec())) {
-                    self.news.push_back((shard, part(&[parts::TELL_ALL, receiver, client])));
+            if let [parts::TELL | parts::TELL_TOGETHER, client, ..] = *words.as_slice() {
+                if told.insert(client.to_vec()) {
+                    self.news.push_back((shard, part(&[parts::TELL_ALL, client])));
                 }
             } else {
                 self.news.push_back((shard, frame.clone()));
@@ -161,11 +154,31 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         }
     }
 
-    /// Tells a client of this shard, on behalf of `client`, which keys have changed, all if none are named.
-    pub(super) fn tell_client(&mut self, receiver: u64, client: u64, keys: Option<&[&[u8]]>) {
-        // Whoever has stopped tracking wants to hear no more; of a client of another shard that is not known here.
-        let has_stopped = self.clients.get(&client).is_some_and(|client| client.rare.tracking.is_none());
-        let Some(receiver) = self.clients.get(&receiver).filter(|_| !has_stopped) else { return };
+    /// Tells a client of this shard, or whom it named in its place, which keys `writer` has changed; all if none are
+    /// named.
+    pub(super) fn tell_client(&mut self, id: u64, writer: u64, is_broadcast: bool, keys: Option<&[&[u8]]>) {
+        let Some(mode) = self.clients.get(&id).and_then(|client| client.rare.tracking.as_ref()) else { return };
+        // Whoever tracks another way by now wants to hear no more of what it read before.
+        let is_stale = keys.is_some() && mode.is_broadcast != is_broadcast;
+        if is_stale || (mode.no_loop && writer == id) {
+            return;
+        }
+        let receiver = mode.receiver;
+        let shard = ShardId(shard_of_client(receiver));
+        if shard != self.id {
+            let (number, id) = (receiver.to_string(), id.to_string());
+            let name = if keys.is_some() { parts::DELIVER } else { parts::DELIVER_ALL };
+            let mut words: Vec<&[u8]> = vec![name, number.as_bytes(), id.as_bytes()];
+            words.extend(keys.unwrap_or_default());
+            self.tell_shard(shard, part(&words));
+        } else if !self.deliver_to(receiver, keys) {
+            self.receiver_gone(id, receiver);
+        }
+    }
+
+    /// Gives news to a client of this shard. `false` if there is none of that number.
+    pub(super) fn deliver_to(&mut self, receiver: u64, keys: Option<&[&[u8]]>) -> bool {
+        let Some(receiver) = self.clients.get(&receiver) else { return false };
         let mut out = Vec::new();
         if receiver.is_resp3 {
             encode::push(2, true, &mut out);
@@ -175,7 +188,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             encode::bulk(b"message", &mut out);
             encode::bulk(INVALIDATIONS, &mut out);
         } else {
-            return;
+            return true;
         }
         match keys {
             Some(keys) => {
@@ -185,26 +198,20 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             None => encode::null(receiver.is_resp3, &mut out),
         }
         self.pushes.push((receiver.connection, out.into()));
+        true
     }
 
-    /// A client that others named as their receiver is gone.
-    pub(super) fn receiver_gone(&mut self, receiver: u64) {
-        for client in self.clients.values_mut() {
-            let id = client.id;
-            if let Some(mode) = &mut client.rare.tracking
-                && mode.receiver == receiver
-                && receiver != id
-                && !mode.is_broken
-            {
-                mode.is_broken = true;
-                if client.is_resp3 {
-                    let mut out = Vec::new();
-                    encode::push(2, true, &mut out);
-                    encode::bulk(b"tracking-redir-broken", &mut out);
-                    encode::integer(receiver as i64, &mut out);
-                    self.pushes.push((client.connection, out.into()));
-                }
-            }
+    /// Whom a client of this shard named in its place is gone.
+    pub(super) fn receiver_gone(&mut self, id: u64, receiver: u64) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let Some(mode) = client.rare.tracking.as_mut().filter(|mode| mode.receiver == receiver) else { return };
+        mode.is_broken = true;
+        if client.is_resp3 {
+            let mut out = Vec::new();
+            encode::push(2, true, &mut out);
+            encode::bulk(b"tracking-redir-broken", &mut out);
+            encode::integer(receiver as i64, &mut out);
+            self.pushes.push((client.connection, out.into()));
         }
     }
 

@@ -7,6 +7,7 @@ use std::ops::DerefMut;
 use std::sync::atomic::Ordering;
 
 use crate::base::hash::KeyHash;
+use crate::base::id::ShardId;
 use crate::base::limits;
 use crate::base::time::Instant;
 use crate::engine::apply::apply;
@@ -15,7 +16,6 @@ use crate::engine::post::Caller;
 use crate::engine::resp::config::{self, EVENTS};
 use crate::engine::resp::gather::with_length;
 use crate::engine::resp::tasks::part;
-use crate::engine::resp::tracking::Reader;
 use crate::wire::resp::commands::Cmd;
 use crate::wire::resp::single::{self, Problem};
 use crate::wire::resp::{Resp, encode, request_id, words};
@@ -33,20 +33,22 @@ pub const UNWATCH: &[u8] = b"\x01unwatch";
 pub const WHOLE: &[u8] = b"\x01whole";
 /// `key value expiry`: what [`WHOLE`] answered, stored.
 pub const RESTORE: &[u8] = b"\x01restore";
-/// `receiver client key…`: tell it that these keys have changed, one by one.
+/// `client writer key…`: tell it that these keys have changed, one by one.
 pub const TELL: &[u8] = b"\x01tell";
-/// `receiver client key…`: the same, together.
+/// `client writer key…`: the same, together.
 pub const TELL_TOGETHER: &[u8] = b"\x01telltogether";
-/// `receiver client`: tell it that everything has.
+/// `client`: tell it that everything has changed.
 pub const TELL_ALL: &[u8] = b"\x01tellall";
-/// `client receiver no-loop prefix…`: broadcast to it.
+/// `receiver client key…`: give it the news of another client.
+pub const DELIVER: &[u8] = b"\x01deliver";
+/// `receiver client`: the same of everything.
+pub const DELIVER_ALL: &[u8] = b"\x01deliverall";
+/// `client receiver`: the client that it named to be told is gone.
+pub const BROKEN: &[u8] = b"\x01broken";
+/// `client prefix…`: broadcast to it.
 pub const BROADCAST: &[u8] = b"\x01broadcast";
 /// `client`: broadcast to it no more.
 pub const END_BROADCAST: &[u8] = b"\x01endbroadcast";
-/// `client`: is it connected here? It becomes a receiver.
-pub const RECEIVER: &[u8] = b"\x01receiver";
-/// `client`: it is gone, those who named it as their receiver are to know.
-pub const BROKEN: &[u8] = b"\x01broken";
 
 impl<M: DerefMut<Target = [u8]>> Core<M> {
     /// Does all parts in `frame` and appends their replies, each with its length before it.
@@ -86,7 +88,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         if let Some(before) = before {
             self.publish_events(cmd, &command, before, hash, key);
         }
-        if caller.receiver != 0 && !cmd.writes() {
+        if caller.tracks && !cmd.writes() {
             self.note_read(hash, key, caller);
         }
     }
@@ -167,8 +169,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 
     fn note_read(&mut self, hash: KeyHash, key: &[u8], caller: Caller) {
         let expires = self.keys.store.peek(hash, key, self.now).and_then(|item| item.expires);
-        let reader = Reader { client: caller.client, receiver: caller.receiver, no_loop: caller.no_loop };
-        self.keys.tracking.note(hash, key, expires, reader);
+        self.keys.tracking.note(hash, key, expires, caller.client);
     }
 
     /// A command about this shard.
@@ -250,28 +251,22 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 let edit = Edit::Store { value: words[1], expiry, mode: Mode::Set, old: false };
                 self.do_single(Cmd::Set, Command::Edit { key: words[0], edit }, caller, to);
             }
-            TELL => words[2..].iter().for_each(|key| self.tell_client(number(0), number(1), Some(&[key]))),
-            TELL_TOGETHER => self.tell_client(number(0), number(1), Some(&words[2..])),
-            TELL_ALL => self.tell_client(number(0), number(1), None),
+            TELL => words[2..].iter().for_each(|key| self.tell_client(number(0), number(1), false, Some(&[key]))),
+            TELL_TOGETHER => self.tell_client(number(0), number(1), true, Some(&words[2..])),
+            TELL_ALL => self.tell_client(number(0), 0, false, None),
+            DELIVER | DELIVER_ALL => {
+                let (receiver, client) = (number(0), number(1));
+                if !self.deliver_to(receiver, (name == DELIVER).then_some(&words[2..])) {
+                    let home = ShardId(config::shard_of_client(client));
+                    self.tell_shard(home, part(&[BROKEN, words[1], words[0]]));
+                }
+            }
+            BROKEN => self.receiver_gone(number(0), number(1)),
             BROADCAST => {
-                let reader = Reader { client: number(0), receiver: number(1), no_loop: number(2) != 0 };
-                words[3..].iter().for_each(|prefix| self.keys.tracking.broadcast(prefix, reader));
+                words[1..].iter().for_each(|prefix| self.keys.tracking.broadcast(prefix, number(0)));
                 encode::simple("OK", to);
             }
             END_BROADCAST => self.keys.tracking.end_broadcasts(number(0)),
-            RECEIVER => match self.clients.get_mut(&number(0)) {
-                Some(client) => {
-                    client.is_receiver = true;
-                    encode::simple("OK", to);
-                }
-                None => {
-                    // It has gone in the meantime, and whoever named it is to know.
-                    for shard in self.spread().all().collect::<Vec<_>>() {
-                        self.tell_shard(shard, part(&[BROKEN, words[0]]));
-                    }
-                }
-            },
-            BROKEN => self.receiver_gone(number(0)),
             _ => {}
         }
     }

@@ -17,26 +17,15 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use crate::base::hash::{BuildMix, KeyHash};
 use crate::base::time::Instant;
 
-/// Who is told about a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reader {
-    /// The client that reads.
-    pub client: u64,
-    /// The client that is told: the same, or the one it named.
-    pub receiver: u64,
-    /// It is not told of what it changes itself.
-    pub no_loop: bool,
-}
-
 /// Whom news are for, and why.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct To {
-    /// The client that is told.
-    pub receiver: u64,
-    /// The client on whose behalf.
+    /// The client that tracks. Whom it wants told in its place, and about what, is known where it is connected.
     pub client: u64,
     /// The prefix that is broadcast to it, if that is why.
     pub prefix: Option<Vec<u8>>,
+    /// The client that has changed the keys; 0 for none.
+    pub writer: u64,
 }
 
 /// Something to be told to one client.
@@ -53,7 +42,7 @@ pub struct Tracking {
     by_hash: HashMap<u64, Tracked, BuildMix>,
     /// Keys in the order in which they were first read, to forget the oldest.
     order: VecDeque<u64>,
-    broadcasts: Vec<(Vec<u8>, Vec<Reader>)>,
+    broadcasts: Vec<(Vec<u8>, Vec<u64>)>,
     /// Keys that somebody is to hear of when they expire, read or not: those with a prefix that is broadcast, or all.
     expiring: HashMap<u64, Box<[u8]>, BuildMix>,
     /// See `expiring`.
@@ -71,7 +60,7 @@ pub struct Tracking {
 
 struct Tracked {
     key: Box<[u8]>,
-    readers: Vec<Reader>,
+    readers: Vec<u64>,
 }
 
 impl Tracking {
@@ -115,14 +104,14 @@ impl Tracking {
     }
 
     /// Notes that a client has read a key, which may expire.
-    pub fn note(&mut self, hash: KeyHash, key: &[u8], expires: Option<Instant>, reader: Reader) {
+    pub fn note(&mut self, hash: KeyHash, key: &[u8], expires: Option<Instant>, client: u64) {
         let tracked = self.by_hash.entry(hash.0).or_insert_with(|| {
             self.order.push_back(hash.0);
             Tracked { key: key.into(), readers: Vec::new() }
         });
         // Two keys of one 64-bit hash do not meet; if they do, the first is told with the second.
-        if tracked.readers.iter().all(|known| known.client != reader.client) {
-            tracked.readers.push(reader);
+        if !tracked.readers.contains(&client) {
+            tracked.readers.push(client);
             self.items += 1;
         }
         if let Some(expires) = expires
@@ -189,20 +178,20 @@ impl Tracking {
         None
     }
 
-    /// Tells a reader about all keys with `prefix` from now on.
-    pub fn broadcast(&mut self, prefix: &[u8], reader: Reader) {
+    /// Tells a client about all keys with `prefix` from now on.
+    pub fn broadcast(&mut self, prefix: &[u8], client: u64) {
         let at = self.broadcasts.iter().position(|(known, _)| known == prefix).unwrap_or_else(|| {
             self.broadcasts.push((prefix.to_vec(), Vec::new()));
             self.broadcasts.len() - 1
         });
         let readers = &mut self.broadcasts[at].1;
-        readers.retain(|known| known.client != reader.client);
-        readers.push(reader);
+        readers.retain(|known| *known != client);
+        readers.push(client);
     }
 
     /// Broadcasts nothing more to a client.
     pub fn end_broadcasts(&mut self, client: u64) {
-        self.broadcasts.iter_mut().for_each(|(_, readers)| readers.retain(|reader| reader.client != client));
+        self.broadcasts.iter_mut().for_each(|(_, readers)| readers.retain(|reader| *reader != client));
         self.broadcasts.retain(|(_, readers)| !readers.is_empty());
     }
 
@@ -228,9 +217,9 @@ impl Tracking {
     }
 }
 
-fn tell(news: &mut BTreeMap<To, News>, by: Option<&[u8]>, readers: &[Reader], key: &[u8], writer: u64) {
-    for reader in readers.iter().filter(|reader| !(reader.no_loop && reader.client == writer)) {
-        let to = To { receiver: reader.receiver, client: reader.client, prefix: by.map(<[u8]>::to_vec) };
+fn tell(news: &mut BTreeMap<To, News>, by: Option<&[u8]>, readers: &[u64], key: &[u8], writer: u64) {
+    for &client in readers {
+        let to = To { client, prefix: by.map(<[u8]>::to_vec), writer };
         match news.entry(to).or_insert_with(|| News::Keys(Vec::new())) {
             News::Keys(keys) if keys.len() < KEYS_PER_NEWS => {
                 if keys.last().is_none_or(|last| last != key) {
@@ -252,12 +241,8 @@ const ORDER_SLACK: usize = 1024;
 mod tests {
     use super::*;
 
-    fn reader(client: u64) -> Reader {
-        Reader { client, receiver: client, no_loop: false }
-    }
-
-    fn to(receiver: u64, client: u64, prefix: Option<&str>) -> To {
-        To { receiver, client, prefix: prefix.map(|prefix| prefix.as_bytes().to_vec()) }
+    fn to(client: u64, prefix: Option<&str>, writer: u64) -> To {
+        To { client, prefix: prefix.map(|prefix| prefix.as_bytes().to_vec()), writer }
     }
 
     fn keys(names: &[&str]) -> News {
@@ -265,17 +250,18 @@ mod tests {
     }
 
     #[test]
-    fn readers_are_told_once_and_writers_may_be_spared() {
+    fn readers_are_told_once() {
         let mut tracking = Tracking::new(100);
-        tracking.note(KeyHash(1), b"a", None, reader(7));
-        tracking.note(KeyHash(1), b"a", None, reader(7));
-        tracking.note(KeyHash(1), b"a", None, Reader { no_loop: true, ..reader(8) });
+        tracking.note(KeyHash(1), b"a", None, 7);
+        tracking.note(KeyHash(1), b"a", None, 7);
+        tracking.note(KeyHash(1), b"a", None, 8);
         assert_eq!(tracking.counts(), (1, 2, 0));
         tracking.changed(KeyHash(2), b"b", 0);
         assert!(!tracking.has_news());
         tracking.changed(KeyHash(1), b"a", 8);
         tracking.changed(KeyHash(1), b"a", 9);
-        assert_eq!(tracking.take_news(), BTreeMap::from([(to(7, 7, None), keys(&["a"]))]));
+        let expected = [(to(7, None, 8), keys(&["a"])), (to(8, None, 8), keys(&["a"]))];
+        assert_eq!(tracking.take_news(), BTreeMap::from(expected));
         assert!(tracking.is_idle());
     }
 
@@ -283,9 +269,9 @@ mod tests {
     fn what_is_forgotten_for_room_is_told_and_so_is_what_expires() {
         let mut tracking = Tracking::new(2);
         for (hash, key) in [(1, b"a"), (2, b"b"), (3, b"c")] {
-            tracking.note(KeyHash(hash), key, Some(Instant::from_ms(hash * 10)), reader(7));
+            tracking.note(KeyHash(hash), key, Some(Instant::from_ms(hash * 10)), 7);
         }
-        assert_eq!(tracking.take_news(), BTreeMap::from([(to(7, 7, None), keys(&["a"]))]));
+        assert_eq!(tracking.take_news(), BTreeMap::from([(to(7, None, 0), keys(&["a"]))]));
         assert_eq!(tracking.next_expired(Instant::from_ms(15)), None);
         assert_eq!(tracking.next_expired(Instant::from_ms(25)), Some((KeyHash(2), b"b".to_vec())));
     }
@@ -293,16 +279,29 @@ mod tests {
     #[test]
     fn a_broadcast_goes_to_all_with_the_prefix() {
         let mut tracking = Tracking::new(2);
-        tracking.broadcast(b"user:", reader(1));
-        tracking.broadcast(b"", Reader { receiver: 5, ..reader(2) });
+        tracking.broadcast(b"user:", 1);
+        tracking.broadcast(b"", 2);
         tracking.changed(KeyHash(1), b"user:1", 0);
         tracking.changed(KeyHash(2), b"other", 0);
-        let expected = [(to(1, 1, Some("user:")), keys(&["user:1"])), (to(5, 2, Some("")), keys(&["user:1", "other"]))];
+        let expected = [(to(1, Some("user:"), 0), keys(&["user:1"])), (to(2, Some(""), 0), keys(&["user:1", "other"]))];
         assert_eq!(tracking.take_news(), BTreeMap::from(expected));
         tracking.end_broadcasts(2);
         tracking.all_changed();
         assert!(tracking.was_flushed && tracking.take_news().is_empty());
         tracking.end_broadcasts(1);
         assert!(tracking.is_idle());
+    }
+
+    #[test]
+    fn an_expiry_is_noted_only_where_somebody_is_to_hear_of_it() {
+        let mut tracking = Tracking::new(10);
+        tracking.note_expiry(KeyHash(1), b"user:1", Instant::from_ms(5));
+        tracking.broadcast(b"user:", 1);
+        tracking.note_expiry(KeyHash(2), b"other", Instant::from_ms(5));
+        tracking.note_expiry(KeyHash(3), b"user:3", Instant::from_ms(5));
+        assert_eq!(tracking.next_expired(Instant::from_ms(5)), Some((KeyHash(3), b"user:3".to_vec())));
+        assert_eq!(tracking.next_expired(Instant::from_ms(5)), None);
+        tracking.forget_expiry(KeyHash(3));
+        assert!(tracking.expiring.is_empty());
     }
 }

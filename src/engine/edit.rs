@@ -34,6 +34,7 @@ pub fn edit<M: DerefMut<Target = [u8]>>(
             at.rewrite(&value, answer);
         }
         Edit::Splice { at: offset, bytes } => at.splice(offset as usize, bytes, answer),
+        Edit::SetBit { at: offset, to } => at.set_bit(offset as usize, to, answer),
         Edit::AddFloat { delta } => at.add_float(delta, answer),
         Edit::Expire { expiry, when } => answer(Reply::status(at.expire(expiry, when))),
         Edit::Look { want } => at.look(want, answer),
@@ -123,6 +124,20 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
         self.rewrite(&value, answer);
     }
 
+    fn set_bit(&mut self, offset: usize, to: bool, answer: Answer<'_>) {
+        let (byte, mask) = (offset / 8, 0x80u8 >> (offset % 8));
+        if byte >= self.value_bytes_max() {
+            return answer(Reply::status(Status::TooLong));
+        }
+        let mut value = self.value().unwrap_or_default();
+        value.resize(value.len().max(byte + 1), 0);
+        let was = value[byte] & mask != 0;
+        value[byte] = if to { value[byte] | mask } else { value[byte] & !mask };
+        self.rewrite(&value, &mut |reply| {
+            answer(if reply.status == Status::Ok { Reply { number: u64::from(was), ..reply } } else { reply });
+        });
+    }
+
     fn add_float(&mut self, delta: &[u8], answer: Answer<'_>) {
         let before = self.value().unwrap_or_else(|| b"0".to_vec());
         match decimal::sum(&before, delta) {
@@ -164,7 +179,7 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
 
     fn look(&mut self, want: Want, answer: Answer<'_>) {
         let (now, hash, key) = (self.keys.now, self.hash, self.key);
-        let is_use = matches!(want, Want::Length | Want::Range(..) | Want::Touch);
+        let is_use = matches!(want, Want::Length | Want::Range(..) | Want::Bit(_) | Want::Touch);
         let found = match is_use {
             true => self.keys.store.get(hash, key, now),
             false => self.keys.store.peek(hash, key, now),
@@ -185,6 +200,10 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
             Want::Presence => answer(with_number(1)),
             Want::Touch => answer(with_number(1)),
             Want::Length => answer(with_number(value.len() as u64)),
+            Want::Bit(at) => {
+                let byte = value.get(at as usize / 8).copied().unwrap_or(0);
+                answer(with_number(u64::from(byte & 0x80 >> (at % 8) != 0)));
+            }
             Want::Range(from, to) => answer(with_value(range(value, from, to))),
             Want::Left => answer(with_number(expires.map_or(u64::MAX, |expires| now.ms_until(expires)))),
             Want::ExpiresAt => {

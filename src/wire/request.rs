@@ -122,6 +122,13 @@ pub enum Edit<'a> {
         /// The bytes.
         bytes: &'a [u8],
     },
+    /// Sets one bit of a value, which grows with zeroes if it is shorter.
+    SetBit {
+        /// Which, from the highest of the first byte on.
+        at: u32,
+        /// To what.
+        to: bool,
+    },
     /// Adds to the decimal number stored under a key.
     AddFloat {
         /// What to add, a decimal number as it was sent.
@@ -188,6 +195,8 @@ pub enum Want {
     Length,
     /// Part of its value, ends included, negative numbers counted from the end.
     Range(i64, i64),
+    /// One bit of its value.
+    Bit(u32),
     /// Milliseconds it has left.
     Left,
     /// Milliseconds of Unix time at which it expires.

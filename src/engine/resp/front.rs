@@ -117,6 +117,12 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             encode::error(&Problem::Arity(cmd).to_string(), reply);
             return Outcome::Replied;
         }
+        if matches!(cmd, Cmd::Eval | Cmd::EvalSha)
+            && let Some(call) = one_call(cmd, words)
+        {
+            let words: Vec<&[u8]> = call.iter().map(Vec::as_slice).collect();
+            return self.call(session, &words, reply, out);
+        }
         let is_resp3 = session.protocol == Protocol::Resp3;
         let Some(client) = self.clients.get_mut(&session.client) else { return Outcome::Replied };
         let caching = client.rare.tracking.as_ref().and_then(|mode| mode.caching);
@@ -528,9 +534,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 
     fn script(&mut self, words: &[&[u8]], reply: &mut Vec<u8>) {
         match (words[0].to_ascii_uppercase().as_slice(), &words[1..]) {
-            (b"LOAD", [source]) => match scripts::by_source(source) {
-                Some(_) => encode::bulk(scripts::sha_of(source).as_bytes(), reply),
-                None => encode::error(
+            (b"LOAD", [source]) => match scripts::load(source) {
+                true => encode::bulk(scripts::sha_of(source).as_bytes(), reply),
+                false => encode::error(
                     "ERR this server runs no scripts but those of the lock and counter libraries it knows (see docs/compatibility.md)",
                     reply,
                 ),
@@ -538,7 +544,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             (b"EXISTS", shas) if !shas.is_empty() => {
                 encode::array(shas.len(), reply);
                 for sha in shas {
-                    encode::integer(i64::from(scripts::by_sha(sha).is_some()), reply);
+                    encode::integer(i64::from(scripts::is_seen(sha)), reply);
                 }
             }
             (b"FLUSH", [] | [_]) => encode::simple("OK", reply),
@@ -556,6 +562,14 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 pub(super) fn subcommand(cmd: Cmd, sub: &[u8], reply: &mut Vec<u8>) {
     let sub = String::from_utf8_lossy(&sub[..sub.len().min(SHOWN_BYTES)]).into_owned();
     encode::error(&Problem::Subcommand(cmd, sub).to_string(), reply);
+}
+
+/// The command that a script of one call is, if it may be called from a script.
+fn one_call(cmd: Cmd, words: &[&[u8]]) -> Option<Vec<Vec<u8>>> {
+    let keys = single::integer(words[2]).ok().and_then(|keys| usize::try_from(keys).ok())?;
+    let call = scripts::call(cmd == Cmd::EvalSha, words[1], keys, &words[3..])?;
+    let called = Cmd::of(&call[0])?;
+    (!called.row().flags.contains(&"noscript") && called != Cmd::Eval).then_some(call)
 }
 
 fn known_error(text: &str) -> Task {

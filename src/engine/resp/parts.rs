@@ -132,6 +132,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             (Cmd::IncrByFloat, Some(_)) => events.push((config::STRING, "incrbyfloat")),
             (Cmd::Append, Some(_)) => events.push((config::STRING, "append")),
             (Cmd::SetRange, Some(_)) => events.push((config::STRING, "setrange")),
+            (Cmd::SetBit, Some(_)) => events.push((config::STRING, "setbit")),
             (Cmd::Expire | Cmd::PExpire | Cmd::ExpireAt | Cmd::PExpireAt | Cmd::GetEx, Some(Some(expires)))
                 if before.flatten() != Some(expires) =>
             {

@@ -71,6 +71,8 @@ commands! {
     GetRange: "getrange", 4, ["readonly"], (1, 1, 1), "string", "2.4.0", "Returns part of a value.";
     Substr: "substr", 4, ["readonly"], (1, 1, 1), "string", "1.0.0", "Returns part of a value; the older name of GETRANGE.";
     SetRange: "setrange", 4, ["write", "denyoom"], (1, 1, 1), "string", "2.2.0", "Overwrites part of a value.";
+    GetBit: "getbit", 3, ["readonly", "fast"], (1, 1, 1), "bitmap", "2.2.0", "Returns one bit of a value.";
+    SetBit: "setbit", 4, ["write", "denyoom"], (1, 1, 1), "bitmap", "2.2.0", "Sets one bit of a value and returns what it was.";
     Incr: "incr", 2, ["write", "denyoom", "fast"], (1, 1, 1), "string", "1.0.0", "Adds one to an integer.";
     Decr: "decr", 2, ["write", "denyoom", "fast"], (1, 1, 1), "string", "1.0.0", "Takes one from an integer.";
     IncrBy: "incrby", 3, ["write", "denyoom", "fast"], (1, 1, 1), "string", "1.0.0", "Adds to an integer.";

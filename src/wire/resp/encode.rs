@@ -30,6 +30,7 @@ fn reply_by_command(request: &Request<'_>, reply: &Reply<'_>, out: &mut Vec<u8>)
         }
         (Status::Ok, Cmd::Ttl) => integer(number.saturating_add(500) / 1000, out),
         (Status::Ok, Cmd::ExpireTime) => integer(number / 1000, out),
+        (Status::Ok, Cmd::GetBit | Cmd::SetBit) => integer(number, out),
         (Status::Ok, Cmd::PTtl | Cmd::PExpireTime | Cmd::Memory | Cmd::StrLen | Cmd::Append | Cmd::SetRange) => {
             integer(number, out);
         }

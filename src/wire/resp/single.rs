@@ -89,6 +89,16 @@ fn other<'a>(cmd: Cmd, words: &[&'a [u8]], value_bytes_max: usize) -> Result<Com
             // Beyond all that is stored it will be refused, and a number as large says so as well.
             edit(Edit::Splice { at: u32::try_from(at).unwrap_or(u32::MAX), bytes: third })
         }
+        Cmd::GetBit => look(Want::Bit(bit_offset(second)?)),
+        Cmd::SetBit => {
+            let at = bit_offset(second)?;
+            let to = match third {
+                b"0" => false,
+                b"1" => true,
+                _ => return Err(Problem::Other("bit is not an integer or out of range")),
+            };
+            edit(Edit::SetBit { at, to })
+        }
         Cmd::Incr => Ok(increment(key, 1)),
         Cmd::Decr => Ok(increment(key, -1)),
         Cmd::IncrBy => Ok(increment(key, integer(second)?)),
@@ -246,6 +256,12 @@ fn memory<'a>(words: &[&'a [u8]]) -> Result<Command<'a>, Problem> {
         }
         _ => Err(Problem::NotSingle),
     }
+}
+
+/// The place of a bit: a string has 2^32 of them at most in Redis, fewer here.
+fn bit_offset(word: &[u8]) -> Result<u32, Problem> {
+    let offset = integer(word).ok().and_then(|offset| u32::try_from(offset).ok());
+    offset.ok_or(Problem::Other("bit offset is not an integer or out of range"))
 }
 
 /// One of the known scripts, with its key and its arguments.

@@ -1,0 +1,122 @@
+//! What may differ between the servers compared, and why. Nothing else may.
+//!
+//! A row is asked only where two replies are not the same bytes. A run's report counts how often each was needed.
+//! Rows whose commands are not sent at all in the common stream say so.
+
+use crate::engine::Facts;
+use crate::resp;
+
+/// A difference that is right.
+#[derive(Debug)]
+pub struct Tolerance {
+    /// What reports call it.
+    pub name: &'static str,
+    pub reason: &'static str,
+    /// Whether it explains these two replies (reference, other).
+    pub accepts: fn(&[u8], &[u8], Facts) -> bool,
+}
+
+// --- RESP --------------------------------------------------------------------------------------
+
+/// TTL, EXPIRETIME.
+pub static SECONDS: Tolerance = Tolerance {
+    name: "seconds",
+    reason: "the two servers set and read their clocks at different moments; rounding makes a second of it",
+    accepts: |reference, other, facts| near(reference, other, 1 + facts.skew.as_secs() as i64),
+};
+
+/// PTTL, PEXPIRETIME.
+pub static MILLISECONDS: Tolerance = Tolerance {
+    name: "milliseconds",
+    reason: "the two servers set and read their clocks at different moments: 50 ms and what the slowest batch took",
+    accepts: |reference, other, facts| near(reference, other, 50 + facts.skew.as_millis() as i64),
+};
+
+/// KEYS.
+pub static KEY_ORDER: Tolerance = Tolerance {
+    name: "order of KEYS",
+    reason: "no order is promised: the sorted replies must be equal",
+    accepts: |reference, other, _| match (resp::children(reference), resp::children(other)) {
+        (Some((head, mut ours)), Some((other_head, mut theirs))) => {
+            ours.sort_unstable();
+            theirs.sort_unstable();
+            head == other_head && ours == theirs
+        }
+        _ => false,
+    },
+};
+
+/// HELLO.
+pub static HELLO: Tolerance = Tolerance {
+    name: "who HELLO says answers",
+    reason: "version, connection id and modules are the server's own; the form, the fields and `proto` must be equal",
+    accepts: |reference, other, _| match (resp::children(reference), resp::children(other)) {
+        (Some((head, ours)), Some((other_head, theirs))) => {
+            let private = |name: &[u8]| {
+                [&b"server"[..], b"version", b"id", b"modules"]
+                    .iter()
+                    .any(|own| name.ends_with(&[own, &b"\r\n"[..]].concat()))
+            };
+            let same = |(one, two): (&[&[u8]], &[&[u8]])| one[0] == two[0] && (private(one[0]) || one[1..] == two[1..]);
+            head == other_head && ours.len() == theirs.len() && ours.chunks(2).zip(theirs.chunks(2)).all(same)
+        }
+        _ => false,
+    },
+};
+
+/// OBJECT ENCODING of a value that was not just set.
+pub static ENCODING: Tolerance = Tolerance {
+    name: "OBJECT ENCODING of a changed value",
+    reason: "Redis names the way a value came about (an appended one is raw, a counted one int), which a server that \
+             stores bytes cannot know; directly after SET the names must be equal",
+    accepts: |reference, other, _| {
+        let known = |reply: &[u8]| [&b"$3\r\nint\r\n"[..], b"$3\r\nraw\r\n", b"$6\r\nembstr\r\n"].contains(&reply);
+        known(reference) && known(other)
+    },
+};
+
+/// OBJECT REFCOUNT.
+pub static REFCOUNT: Tolerance = Tolerance {
+    name: "OBJECT REFCOUNT",
+    reason: "Redis shares the integers below 10,000; only that there is a count must be equal",
+    accepts: |reference, other, _| resp::integer(reference).is_some() && resp::integer(other).is_some(),
+};
+
+/// Keys that are empty or longer than 1,024 bytes.
+pub static KEY_LENGTH: Tolerance = Tolerance {
+    name: "keys that are empty or longer than 1,024 bytes",
+    reason: "refused here (10 bits of length in an item's header), taken by Redis; the reference is cleaned up after",
+    accepts: |_, other, _| other.starts_with(b"-"),
+};
+
+/// Values above the server's item limit.
+pub static VALUE_LENGTH: Tolerance = Tolerance {
+    name: "values above the item limit",
+    reason: "a value must fit one segment of the arena, Redis takes 512 MB; the key is deleted on both after",
+    accepts: |_, other, _| other.starts_with(b"-"),
+};
+
+/// Whatever the clean-up after one of the two above replies.
+pub static CLEANED_UP: Tolerance = Tolerance {
+    name: "deleting what only the reference holds",
+    reason: "follows a value or key that was refused",
+    accepts: |_, _, _| true,
+};
+
+/// EVAL.
+pub static SCRIPT_ERROR: Tolerance = Tolerance {
+    name: "text of an error within a script",
+    reason: "names places in Lua's source, which is not run here; both must be errors of the same class",
+    accepts: |reference, other, _| {
+        let class = |reply: &[u8]| reply.split(|&byte| byte == b' ').next().map(<[u8]>::to_vec);
+        reference.starts_with(b"-") && class(reference) == class(other)
+    },
+};
+
+/// Integers that differ by no more than this; below zero they say something else than a time.
+fn near(reference: &[u8], other: &[u8], at_most: i64) -> bool {
+    match (resp::integer(reference), resp::integer(other)) {
+        (Some(one), Some(two)) if one >= 0 && two >= 0 => one.abs_diff(two) <= at_most as u64,
+        _ => false,
+    }
+}

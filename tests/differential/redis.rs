@@ -870,14 +870,15 @@ impl Dialect for Redis {
         judgement
     }
 
-    /// SCAN: whole iterations, as the set of what they found. RANDOMKEY: whether the key is one of those there.
+    /// SCAN: whole iterations, as the set of what they found. RANDOMKEY: whether the key is one of those there, and which they are.
     fn converse(&self, request: &Sent, ask: &mut dyn FnMut(&[u8]) -> io::Result<Vec<u8>>) -> io::Result<Vec<u8>> {
         if request.name == "RANDOMKEY" {
             let found = ask(&resp::request(&["RANDOMKEY"]))?;
             let keys = ask(&resp::request(&["KEYS", "*"]))?;
-            let Some((_, keys)) = resp::children(&keys) else { return Ok([&b"KEYS: "[..], &keys].concat()) };
+            let Some((_, mut keys)) = resp::children(&keys) else { return Ok([&b"KEYS: "[..], &keys].concat()) };
+            keys.sort_unstable();
             let verdict = match resp::bulk(&found) {
-                Some(_) if keys.contains(&&found[..]) => b"one of the keys".to_vec(),
+                Some(_) if keys.contains(&&found[..]) => [&b"one of "[..], &keys.concat()].concat(),
                 None if keys.is_empty() => found,
                 _ => [&b"not one of the keys: "[..], &found].concat(),
             };

@@ -33,7 +33,7 @@ struct Case {
 fn encode(protocol: Protocol, command: Command<'_>, out: &mut Vec<u8>) {
     match protocol {
         Protocol::Native => native::encode_request(&Request { id: 1, want_version: false, command }, out),
-        Protocol::Resp => resp::encode_request(&command, out),
+        Protocol::Resp => resp::client::encode_request(&command, out),
     }
 }
 

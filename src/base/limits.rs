@@ -38,6 +38,13 @@ pub const BUCKET_BYTES: usize = 64;
 /// empty). A host with more memory for each data core runs two shards' worth of cores, or leaves it.
 pub const ARENA_BYTES_MAX: u64 = (1 << 35) - SEGMENT_BYTES_MAX as u64;
 
+/// Notes a shard keeps of what time it was at which tick: a kibibyte, by which the idle time of an item is
+/// known to a second at first and to a quarter after days.
+pub const TIME_NOTES: usize = 64;
+
+/// Two of them are at least so far apart.
+pub const TIME_NOTES_APART_MS: u64 = 250;
+
 // --- The process around the shards --------------------------------------------------------
 
 /// What the process itself may hold beside arenas and buffers: executable pages, allocator,
@@ -154,6 +161,39 @@ pub const SHM_CONNECTIONS_MAX: usize = 16;
 
 /// What a shard's shared-memory connections may hold: their rings and a page each.
 pub const SHM_BYTES: u64 = (SHM_CONNECTIONS_MAX * (2 * SHM_RING_BYTES + 4096)) as u64;
+
+// --- RESP: clients of Redis ------------------------------------------------------------------
+
+/// Keys of one shard that transactions wait on (WATCH), some 40 bytes each.
+pub const WATCHED_KEYS_MAX: usize = 16_384;
+
+/// Keys that one connection may watch.
+pub const WATCHED_KEYS_PER_CLIENT_MAX: usize = 1024;
+
+/// Commands that wait for EXEC on one connection, and their bytes.
+pub const QUEUED_COMMANDS_MAX: usize = 4096;
+/// See [`QUEUED_COMMANDS_MAX`].
+pub const QUEUED_BYTES_MAX: usize = 1 << 20;
+
+/// Channels and patterns that one connection may listen to.
+pub const SUBSCRIPTIONS_PER_CLIENT_MAX: usize = 4096;
+
+/// Channels and patterns that all connections of one shard may listen to.
+pub const SUBSCRIPTIONS_MAX: usize = 65_536;
+
+/// Keys of one shard that clients of CLIENT TRACKING are told about; the oldest is told and forgotten. Some 120
+/// bytes each, less on small servers: see `Core::new`.
+pub const TRACKED_KEYS_MAX: usize = 262_144;
+
+/// Bytes of news for another shard's clients that wait for room in its mailbox; beyond them each is told everything.
+pub const NEWS_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of a client's name, and of what it calls its library.
+pub const CLIENT_NAME_BYTES_MAX: usize = 256;
+
+/// Index homes that one SCAN looks at for each key it was asked for, so that an empty table is walked in a bounded
+/// number of steps and no step takes long.
+pub const SCAN_HOMES_MAX: usize = 4096;
 
 // --- L0: entries in shared memory ------------------------------------------------------------
 

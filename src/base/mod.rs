@@ -3,6 +3,7 @@
 //!
 //! Not for: anything with I/O, a clock or global state. Time and seeds arrive as arguments.
 //!
+//! - `decimal`: exact sums of decimal numbers
 //! - `hash`: the key hash, and which shard owns a hash
 //! - `id`: newtypes for shards and connections
 //! - `limits`: every bound with its reason, relations proved at compile time
@@ -11,6 +12,7 @@
 //! - `time`: `Instant`, milliseconds on the caller's clock
 //! - `units`: sizes and durations as people write them (`64MiB`, `10s`)
 
+pub mod decimal;
 pub mod hash;
 pub mod id;
 pub mod limits;

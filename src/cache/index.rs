@@ -44,6 +44,8 @@
 //! (4) Litwin, "Linear hashing", VLDB 1980; Larson's partial expansions, VLDB 1980, are the
 //!     ancestor of growing in place by a fraction
 
+use std::ops::Range;
+
 use crate::base::hash::KeyHash;
 use crate::base::limits::BUCKET_BYTES;
 use crate::base::prefetch;
@@ -275,25 +277,56 @@ impl Index {
 
     /// Calls `visit` with every slot and the home that its place stands for.
     pub fn for_each(&self, memory: &[u8], mut visit: impl FnMut(u32, Slot)) {
-        // What the stretch has yet to clear may hold anything.
+        for nth in 0..self.bucket_count() {
+            self.slots_of(memory, self.nth_bucket(nth)).for_each(|(home, slot)| visit(home, slot));
+        }
+    }
+
+    /// Buckets that may hold entries.
+    pub fn bucket_count(&self) -> u32 {
         let (old_end, end) = (self.home_count_old + self.spill_buckets(), self.home_count + self.spill_buckets());
-        for number in (0..old_end).chain(self.cleared_from.max(old_end)..end) {
-            let bucket = self.address(number);
-            for position in 0..SLOTS {
-                let slot = Slot(read_u64(memory, bucket + position * 8));
-                if !slot.is_empty() {
-                    visit(number - if slot.is_displaced() { self.spill(slot.tag()) } else { 0 }, slot);
-                }
+        old_end + (end - self.cleared_from.max(old_end))
+    }
+
+    /// The slot at `position` of the `nth` of them, empty or not.
+    pub fn slot(&self, memory: &[u8], nth: u32, position: usize) -> Slot {
+        Slot(read_u64(memory, self.address(self.nth_bucket(nth)) + position * 8))
+    }
+
+    /// The homes of the hashes from `bits` on, `homes` of them or as many as are scaled alike, and the bits from
+    /// which to go on: none at the end. Homes are in hash order before, while and after a table is stretched, so
+    /// whoever goes on from there comes to every hash once, whatever happens in between; in the first home there
+    /// may be hashes below `bits`.
+    pub fn homes_from(&self, bits: u32, homes: u32) -> (Range<u32>, Option<u32>) {
+        let is_old = scaled(bits, self.home_count_old) < self.boundary;
+        let count = if is_old { self.home_count_old } else { self.home_count };
+        let (first, end) = (scaled(bits, count), if is_old { self.boundary.min(count) } else { count });
+        let last = first.saturating_add(homes.max(1)).min(end);
+        let next = (u64::from(last) << 32).div_ceil(u64::from(count));
+        (first..last, u32::try_from(next).ok())
+    }
+
+    /// Calls `visit` with every slot that belongs to one of `homes`, which [`Index::homes_from`] gave: reads as
+    /// many buckets, and the 128 after them.
+    pub fn for_each_of(&self, memory: &[u8], homes: Range<u32>, mut visit: impl FnMut(Slot)) {
+        let end = homes.end + self.spill_buckets();
+        let slots = |bucket: u32| {
+            let of_homes = |&(home, _): &(u32, Slot)| homes.contains(&home);
+            self.slots_of(memory, bucket).filter(of_homes).map(|(_, slot)| slot)
+        };
+        for bucket in homes.start..end {
+            let ahead = bucket + ITEMS_AHEAD_BUCKETS;
+            if ahead < end {
+                slots(ahead).for_each(|slot| prefetch::line(memory, slot.location()));
             }
+            slots(bucket).for_each(&mut visit);
         }
     }
 
     /// The home of a hash.
     #[inline]
     pub fn home(&self, hash: KeyHash) -> u32 {
-        let scaled = |count: u32| ((u64::from(hash.bucket_bits()) * u64::from(count)) >> 32) as u32;
-        let old = scaled(self.home_count_old);
-        if old < self.boundary { old } else { scaled(self.home_count) }
+        self.home_of(hash.bucket_bits())
     }
 
     /// Forgets every entry; pages stay.
@@ -370,6 +403,27 @@ impl Index {
         }
     }
 
+    #[inline(always)]
+    fn home_of(&self, bits: u32) -> u32 {
+        let old = scaled(bits, self.home_count_old);
+        if old < self.boundary { old } else { scaled(bits, self.home_count) }
+    }
+
+    /// The number of the `nth` bucket that may hold entries: what the stretch has yet to clear may hold anything.
+    fn nth_bucket(&self, nth: u32) -> u32 {
+        let old_end = self.home_count_old + self.spill_buckets();
+        if nth < old_end { nth } else { nth - old_end + self.cleared_from.max(old_end) }
+    }
+
+    /// The entries in a bucket, and the home that each one's place stands for.
+    fn slots_of(&self, memory: &[u8], bucket: u32) -> impl Iterator<Item = (u32, Slot)> {
+        let at = self.address(bucket);
+        let slots = (0..SLOTS).map(move |position| Slot(read_u64(memory, at + position * 8)));
+        slots
+            .filter(|slot| !slot.is_empty())
+            .map(move |slot| (bucket.wrapping_sub(if slot.is_displaced() { self.spill(slot.tag()) } else { 0 }), slot))
+    }
+
     fn other_place(&self, bucket: u32, slot: Slot) -> u32 {
         if slot.is_displaced() { bucket - self.spill(slot.tag()) } else { bucket + self.spill(slot.tag()) }
     }
@@ -420,6 +474,12 @@ struct Path {
 
 const _: () = assert!(PATHS_MAX <= 256, "a parent is a byte");
 
+/// The place of a hash's bits among `count` homes.
+#[inline(always)]
+fn scaled(bits: u32, count: u32) -> u32 {
+    ((u64::from(bits) * u64::from(count)) >> 32) as u32
+}
+
 #[inline(always)]
 fn line(memory: &[u8], bucket: usize) -> &[u8; BUCKET_BYTES] {
     memory[bucket..bucket + BUCKET_BYTES].try_into().expect("a bucket is a line")
@@ -441,6 +501,8 @@ const LOAD_STRETCH: u64 = 90;
 const LOAD_UNIT: u64 = 100;
 /// Buckets that a sample looks at: in a table that holds anything worth a sample one does.
 const SAMPLE_BUCKETS: u64 = 4;
+/// How many buckets ahead items are asked for where all of them will be read: some thirty.
+const ITEMS_AHEAD_BUCKETS: u32 = 4;
 /// Homes that a stretch moves for each insertion. What is not moved yet fills on meanwhile: with 4
 /// from a load of 0.90 to 0.93.
 const HOMES_PER_INSERTION: u32 = 4;

@@ -2,7 +2,7 @@
 //!
 //!   short  | kind 5, value 3 | key - 1 | value |                  3 B: key to 256 B, value to 2047 B
 //!            bits, its high    8 bits    8 bits, its low
-//!   long   | kind            | key - 1 : 10, value : 22 bits |    5 B: any
+//!   long   | kind 5, marks 3 | key - 1 : 10, value : 22 bits |    5 B: any
 //!
 //!   then   | [expiry] | [version] | [client flags] | [charge] | key | value |
 //!              6 B        8 B         4 B              4 B
@@ -10,7 +10,7 @@
 //! Fields in brackets are there when their bit in `kind` is set, so what a workload does not use
 //! it does not pay for: most entries carry three bytes. A version in particular is given to an item
 //! only when a client asks for one; an item without it has by definition not the version that some
-//! client remembers.
+//! client remembers. Marks are so rare that an item which has one is simply written long.
 
 use crate::base::limits;
 use crate::base::time::Instant;
@@ -31,6 +31,8 @@ pub struct Item<'a> {
     pub client_flags: u32,
     /// What the item counts for in [`Accounting::Payload`](crate::cache::Accounting) replays.
     pub charge: Option<u32>,
+    /// What memcached's meta commands note about a value, [`MARK_STALE`] and [`MARK_WON`]; none costs nothing.
+    pub marks: u8,
 }
 
 impl<'a> Item<'a> {
@@ -40,17 +42,19 @@ impl<'a> Item<'a> {
         // Three bytes of header and a byte of key: four are always there.
         let first = read_u32(memory, offset);
         let kind = first as u8;
-        let (key_len, value_len, mut at) = if kind & IS_LONG == 0 {
+        let (key_len, value_len, mut at, marks) = if kind & IS_LONG == 0 {
             (
                 (first >> 8 & 0xff) as usize + 1,
-                (first >> 16 & 0xff | u32::from(kind >> 5) << 8) as usize,
+                (first >> 16 & 0xff | u32::from(kind >> KIND_BITS) << 8) as usize,
                 offset + SHORT_BYTES,
+                0,
             )
         } else {
             let lengths = read_u32(memory, offset + 1);
-            ((lengths & KEY_MASK) as usize + 1, (lengths >> KEY_BITS) as usize, offset + LONG_BYTES)
+            let (key_len, value_len) = ((lengths & KEY_MASK) as usize + 1, (lengths >> KEY_BITS) as usize);
+            (key_len, value_len, offset + LONG_BYTES, kind >> KIND_BITS)
         };
-        let mut item = Item::default();
+        let mut item = Item { marks, ..Item::default() };
         // One test for the common item that has none of the four.
         if kind & HAS_ANY != 0 {
             if kind & HAS_EXPIRY != 0 {
@@ -97,6 +101,12 @@ impl<'a> Item<'a> {
         if memory[offset] & HAS_EXPIRY != 0 { Item::read(memory, offset).expires } else { None }
     }
 
+    /// The kind of the item at `offset`.
+    #[inline]
+    pub fn kind_at(memory: &[u8], offset: usize) -> u8 {
+        memory[offset] & KIND_MASK
+    }
+
     /// Writes the item at `offset`; the caller has made sure of [`Item::bytes`] bytes there.
     pub fn write(&self, memory: &mut [u8], offset: usize) {
         assert!((1..=limits::KEY_BYTES_MAX).contains(&self.key.len()), "the codec refuses other keys");
@@ -104,10 +114,11 @@ impl<'a> Item<'a> {
         let (key, value) = (self.key.len() as u32 - 1, self.value.len() as u32);
         let mut at = offset + self.header_bytes();
         if self.is_short() {
-            let bytes = [self.kind() | (value >> 8 << 5) as u8, key as u8, value as u8];
+            let bytes = [self.kind() | (value >> 8 << KIND_BITS) as u8, key as u8, value as u8];
             memory[offset..offset + SHORT_BYTES].copy_from_slice(&bytes);
         } else {
-            memory[offset] = self.kind() | IS_LONG;
+            assert!(self.marks <= MARKS_MAX, "a mark that no item has room for");
+            memory[offset] = self.kind() | self.marks << KIND_BITS;
             write_u32(memory, offset + 1, key | value << KEY_BITS);
         }
         if let Some(expires) = self.expires {
@@ -139,12 +150,25 @@ impl<'a> Item<'a> {
         memory[at..at + EXPIRY_BYTES].copy_from_slice(&expires.ms.to_le_bytes()[..EXPIRY_BYTES]);
     }
 
+    /// Overwrites the marks of the item at `offset`, which must be laid out long and stay so.
+    pub fn write_marks(memory: &mut [u8], offset: usize, marks: u8) {
+        let kind = memory[offset];
+        assert!(kind & IS_LONG != 0 && marks <= MARKS_MAX, "the item has no room for marks");
+        memory[offset] = kind & KIND_MASK | marks << KIND_BITS;
+    }
+
+    /// The same item with another key and value: its own, copied out of the arena, before it is written anew.
+    pub fn with_payload<'b>(&self, key: &'b [u8], value: &'b [u8]) -> Item<'b> {
+        let &Item { expires, version, client_flags, charge, marks, .. } = self;
+        Item { key, value, expires, version, client_flags, charge, marks }
+    }
+
     /// Bytes the item occupies, everything included.
     #[inline]
     pub fn bytes(&self) -> usize {
         let kind = self.kind();
         let mut bytes = self.header_bytes() + self.key.len() + self.value.len();
-        if kind != 0 {
+        if kind & HAS_ANY != 0 {
             bytes += (kind & HAS_EXPIRY != 0) as usize * EXPIRY_BYTES
                 + (kind & HAS_VERSION != 0) as usize * VERSION_BYTES
                 + (kind & HAS_CLIENT_FLAGS != 0) as usize * CLIENT_FLAGS_BYTES
@@ -160,7 +184,7 @@ impl<'a> Item<'a> {
     }
 
     fn is_short(&self) -> bool {
-        self.key.len() <= SHORT_KEY_MAX && self.value.len() <= SHORT_VALUE_MAX
+        self.key.len() <= SHORT_KEY_MAX && self.value.len() <= SHORT_VALUE_MAX && self.marks == 0
     }
 
     #[inline]
@@ -168,9 +192,10 @@ impl<'a> Item<'a> {
         if self.is_short() { SHORT_BYTES } else { LONG_BYTES }
     }
 
-    /// Which optional fields it carries; two items of one kind and equal lengths are laid out alike.
+    /// Which header and optional fields it has; two items of one kind and equal lengths are laid out alike.
     pub fn kind(&self) -> u8 {
-        (self.expires.is_some() as u8 * HAS_EXPIRY)
+        (!self.is_short() as u8 * IS_LONG)
+            | (self.expires.is_some() as u8 * HAS_EXPIRY)
             | (self.version.is_some() as u8 * HAS_VERSION)
             | ((self.client_flags != 0) as u8 * HAS_CLIENT_FLAGS)
             | (self.charge.is_some() as u8 * HAS_CHARGE)
@@ -188,6 +213,11 @@ fn is_equal(a: &[u8], b: &[u8]) -> bool {
     a == b
 }
 
+/// The value is out of date and served until somebody brings a new one.
+pub const MARK_STALE: u8 = 1;
+/// Somebody has been told to bring a new value.
+pub const MARK_WON: u8 = 2;
+
 /// Bytes of an item before its optional fields, at most.
 pub const HEADER_BYTES_MAX: usize = LONG_BYTES;
 
@@ -204,6 +234,10 @@ const HAS_CLIENT_FLAGS: u8 = 4;
 const HAS_CHARGE: u8 = 8;
 const HAS_ANY: u8 = 15;
 const IS_LONG: u8 = 16;
+/// Bits of the first byte that say how the item is laid out; the three above them are lengths or marks.
+const KIND_BITS: u32 = 5;
+const KIND_MASK: u8 = (1 << KIND_BITS) - 1;
+const MARKS_MAX: u8 = u8::MAX >> KIND_BITS;
 /// Where the key begins, by kind.
 const KEY_OFFSETS: [u8; 32] = {
     let mut offsets = [0; 32];
@@ -227,6 +261,7 @@ const CHARGE_BYTES: usize = 4;
 const _: () = assert!(limits::KEY_BYTES_MAX == 1 << KEY_BITS);
 const _: () = assert!(limits::VALUE_BYTES_MAX == (1 << (32 - KEY_BITS)) - 1);
 const _: () = assert!(limits::EXPIRY_MS_MAX < 1 << (8 * EXPIRY_BYTES));
+const _: () = assert!(MARK_STALE <= MARKS_MAX && MARK_WON <= MARKS_MAX && HAS_ANY | IS_LONG == KIND_MASK);
 
 #[cfg(test)]
 mod tests {
@@ -234,7 +269,7 @@ mod tests {
 
     #[test]
     fn every_combination_of_fields_reads_back() {
-        for fields in 0..16u8 {
+        for (fields, marks) in (0..16u8).flat_map(|fields| (0..=MARKS_MAX).map(move |marks| (fields, marks))) {
             let item = Item {
                 key: b"key",
                 value: b"value",
@@ -242,18 +277,44 @@ mod tests {
                 version: (fields & 2 != 0).then_some(u64::MAX),
                 client_flags: if fields & 4 != 0 { 9 } else { 0 },
                 charge: (fields & 8 != 0).then_some(77),
+                marks,
             };
             let mut memory = vec![0xee; 64];
             item.write(&mut memory, 7);
             let back = Item::read(&memory, 7);
             assert_eq!((back.key, back.value), (item.key, item.value));
             assert_eq!((back.expires, back.version), (item.expires, item.version));
-            assert_eq!((back.client_flags, back.charge), (item.client_flags, item.charge));
+            assert_eq!((back.client_flags, back.charge, back.marks), (item.client_flags, item.charge, marks));
+            assert_eq!((back.kind(), back.bytes()), (item.kind(), item.bytes()));
+            assert_eq!(Item::kind_at(&memory, 7), item.kind());
             assert!(Item::has_key(&memory, 7, item.key) && !Item::has_key(&memory, 7, b"kez"), "fields {fields}");
             assert_eq!(Item::expiry_at(&memory, 7), item.expires);
             assert_eq!(memory[7 + item.bytes()], 0xee, "fields {fields}: wrote past its end");
             assert_eq!(memory[6 + item.bytes()], b'e', "fields {fields}: counts more than it wrote");
         }
+    }
+
+    #[test]
+    fn marks_are_overwritten_where_they_stand_and_nothing_else_is() {
+        let long = vec![7; SHORT_VALUE_MAX + 1];
+        for (value, marks) in [(&b"value"[..], MARK_STALE), (&long, 0), (&long, MARK_STALE | MARK_WON)] {
+            let expires = Some(Instant::from_ms(limits::EXPIRY_MS_MAX));
+            let item = Item { key: b"key", value, expires, version: Some(u64::MAX), marks, ..Item::default() };
+            let mut memory = vec![0xee; 3000];
+            item.write(&mut memory, 7);
+            let mut other = memory.clone();
+            Item::write_marks(&mut memory, 7, MARK_WON);
+            Item { marks: MARK_WON, ..item }.write(&mut other, 7);
+            assert!(memory == other && Item::read(&memory, 7).marks == MARK_WON);
+        }
+    }
+
+    #[test]
+    #[should_panic = "no room for marks"]
+    fn a_short_item_has_no_room_for_marks() {
+        let mut memory = vec![0; 64];
+        Item { key: b"key", value: b"value", ..Item::default() }.write(&mut memory, 0);
+        Item::write_marks(&mut memory, 0, MARK_STALE);
     }
 
     #[test]

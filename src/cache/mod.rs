@@ -25,7 +25,8 @@
 //! - `segments`: states of the segments, free list, the two logs
 //! - `index`: buckets, probing, stretching
 //! - `ghosts`: the memory of what was dropped
-//! - `store`: the public face: get, set, delete, increment, touch, flush
+//! - `store`: the public face: get, set, delete, increment, touch, mark, flush
+//! - `scan`: all entries bit by bit, or one at random
 //! - `evict`: the hand, its pace, expiry
 //! - `check`: recounts everything and compares
 
@@ -35,6 +36,7 @@ mod evict;
 mod ghosts;
 mod index;
 mod item;
+mod scan;
 mod segments;
 mod slot;
 mod store;
@@ -42,6 +44,8 @@ mod tags;
 
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod store_tests;
 
-pub use item::Item;
-pub use store::{Accounting, Condition, Config, Put, Refused, Stats, Store};
+pub use item::{Item, MARK_STALE, MARK_WON};
+pub use store::{Accounting, Condition, Config, History, Put, Refused, Stats, Store};

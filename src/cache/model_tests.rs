@@ -19,6 +19,7 @@ struct Entry {
     expires: Option<Instant>,
     version: Option<u64>,
     flags: u32,
+    marks: u8,
 }
 
 struct Run {
@@ -62,6 +63,10 @@ impl Run {
         vec![byte; length as usize]
     }
 
+    fn marks(&mut self) -> u8 {
+        if self.prng.below(8) == 0 { self.prng.below(4) as u8 } else { 0 }
+    }
+
     fn expires(&mut self) -> Option<Instant> {
         match self.prng.below(4) {
             0 => Some(self.now.after_ms(1 + self.prng.below(300))),
@@ -96,10 +101,11 @@ impl Run {
             44..75 => {
                 let (value, expires, versioned) = (self.value(), self.expires(), self.prng.below(4) == 0);
                 let flags = if self.prng.below(8) == 0 { self.prng.next_u64() as u32 } else { 0 };
-                let put = Put { value: &value, expires, client_flags: flags, versioned, ..Put::default() };
+                let marks = self.marks();
+                let put = Put { value: &value, expires, client_flags: flags, versioned, marks, ..Put::default() };
                 let version = self.store.set(hash, &key, put, now).expect("nothing refuses an unconditional set");
                 assert_eq!(version.is_some(), versioned);
-                self.model.insert(key, Entry { value, expires, version, flags });
+                self.model.insert(key, Entry { value, expires, version, flags, marks });
             }
             75..83 => self.conditional(&key),
             83..88 => {
@@ -110,13 +116,19 @@ impl Run {
                 self.model.remove(&key);
             }
             88..92 => self.increment(&key),
-            92..96 => {
+            92..94 => {
                 let expires = self.expires();
                 if self.store.touch(hash, &key, expires, now) {
                     let entry = self.modelled(&key).expect("touched what was never there");
                     entry.expires = expires;
-                    // A touch that changes the layout gives a new version; the old one is refused.
-                    entry.version = None;
+                } else {
+                    self.absent(&key);
+                }
+            }
+            94..96 => {
+                let marks = self.marks();
+                if self.store.mark(hash, &key, marks, now) {
+                    self.modelled(&key).expect("marked what was never there").marks = marks;
                 } else {
                     self.absent(&key);
                 }
@@ -140,9 +152,10 @@ impl Run {
         };
         let Some(item) = found else { return self.absent(key) };
         let (value, expires, version, flags) = (item.value.to_vec(), item.expires, item.version, item.client_flags);
+        let marks = item.marks;
         assert!(!versioned || version.is_some() || value.len() > 600, "asked for a version and got none");
         let entry = self.modelled(key).expect("served what is not stored or has expired");
-        assert_eq!((&value, expires, flags), (&entry.value, entry.expires, entry.flags));
+        assert_eq!((&value, expires, flags, marks), (&entry.value, entry.expires, entry.flags, entry.marks));
         if entry.version.is_some() {
             assert_eq!(version, entry.version, "the version changed without a write");
         }
@@ -158,7 +171,8 @@ impl Run {
             2 => Condition::Version(known.flatten().unwrap_or(u64::MAX)),
             _ => Condition::Version(self.prng.below(50)),
         };
-        let put = Put { value: &value, expires, condition, versioned: true, ..Put::default() };
+        let marks = self.marks();
+        let put = Put { value: &value, expires, condition, versioned: true, marks, ..Put::default() };
         match self.store.set(hash, key, put, now) {
             Ok(version) => {
                 match condition {
@@ -166,12 +180,12 @@ impl Run {
                     Condition::Present => assert!(known.is_some(), "replaced what is not there"),
                     Condition::Version(wanted) => {
                         assert!(known.is_some(), "compared with what is not there");
-                        // A version the model has not been told may be the item's own after a touch.
+                        // A version the model has not been told may be the item's own.
                         assert!(known.flatten().is_none_or(|version| version == wanted), "compared equal to another");
                     }
                     Condition::Always => {}
                 }
-                self.model.insert(key.to_vec(), Entry { value, expires, version, flags: 0 });
+                self.model.insert(key.to_vec(), Entry { value, expires, version, flags: 0, marks });
             }
             Err(Refused::Exists) => assert!(condition == Condition::Absent && known.is_some()),
             Err(Refused::NotFound) => {
@@ -210,7 +224,8 @@ impl Run {
                 let (kept_expiry, flags) =
                     self.model.get(key).map_or((expires, 0), |entry| (entry.expires, entry.flags));
                 let expires = if was_there { kept_expiry } else { expires };
-                let entry = Entry { value: result.to_string().into_bytes(), expires, version: None, flags };
+                let value = result.to_string().into_bytes();
+                let entry = Entry { value, expires, version: None, flags, marks: 0 };
                 self.model.insert(key.to_vec(), entry);
             }
             Err(Refused::NotANumber) => assert_eq!(number, Some(None)),

@@ -90,6 +90,25 @@ pub struct Put<'a> {
     pub versioned: bool,
     /// What the item counts for under [`Accounting::Payload`].
     pub charge: Option<u32>,
+    /// Marks kept with it, [`MARK_STALE`](crate::cache::MARK_STALE) and [`MARK_WON`](crate::cache::MARK_WON).
+    pub marks: u8,
+}
+
+/// What has become of an item since it was stored, as far as its twenty bits tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// Whether it was read or touched since it was last written. Of a key that was evicted and came back while its
+    /// ghost remembered it this is true at once: coming back counts as a hit of what it was.
+    pub is_hit: bool,
+    /// Since it was last read, touched or written: never less than is true, but more by what lies between two
+    /// calls of [`Store::note_time`], and by what a tick of the policy's clock takes. That is one request in a
+    /// store of fewer than 128 entries, where this is right to the second; in a larger one it is a 64th of as many
+    /// requests as there are entries. (A SET that fills a miss is one request with it.) Hours back it is known
+    /// to a quarter only, and after 128 times as many requests as there are entries it begins anew. 0 while
+    /// nobody has noted the time.
+    pub idle_ms: u64,
+    /// How often it was read or touched, up to 15; writing it anew leaves this as it is.
+    pub frequency: u8,
 }
 
 /// What must hold for a write to happen.
@@ -252,17 +271,11 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         let item = Item::read(&self.memory, slot.location());
         if item.version.is_none() {
             let value = item.value.to_vec();
-            let put = Put {
-                value: &value,
-                expires: item.expires,
-                client_flags: item.client_flags,
-                versioned: true,
-                charge: item.charge,
-                condition: Condition::Always,
-            };
+            let versioned = Item { version: Some(self.version_next), ..item }.with_payload(key, &value);
             // An item so large that the version no longer fits is served without one.
-            let _ = self.write(hash, key, put, Some((at, slot)), now);
-            self.pay(key.len() + value.len(), now);
+            if self.rewrite(hash, &versioned, (at, slot), now) {
+                self.version_next += 1;
+            }
         }
         let (_, slot) = self.find(hash, key, now)?;
         Some(Item::read(&self.memory, slot.location()))
@@ -272,6 +285,20 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
     pub fn peek(&mut self, hash: KeyHash, key: &[u8], now: Instant) -> Option<Item<'_>> {
         let (_, slot) = self.find(hash, key, now)?;
         Some(Item::read(&self.memory, slot.location()))
+    }
+
+    /// What has become of `key` since it was stored. Counts nothing.
+    pub fn history(&mut self, hash: KeyHash, key: &[u8], now: Instant) -> Option<History> {
+        let (_, slot) = self.find(hash, key, now)?;
+        let touch = slot.touch();
+        Some(History { is_hit: touch.is_hit(), idle_ms: self.policy.idle_ms(touch, now), frequency: touch.frequency() })
+    }
+
+    /// Notes what time it is, by which [`Store::history`] tells how long an item has been idle. The owner calls
+    /// it about once a second, in a turn before that turn's requests are served: how long ago an access was is
+    /// known as exactly as the note before it.
+    pub fn note_time(&mut self, now: Instant) {
+        self.policy.note_time(now);
     }
 
     /// How often `key` is expected to be asked for, as hits for each tick of the policy's clock; 0 if it is not
@@ -301,7 +328,7 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
             _ => {}
         }
         self.count_write(existing.is_some(), now);
-        self.write(hash, key, put, existing, now)
+        self.put(hash, key, put, existing, now)
     }
 
     /// Adds `delta` to the decimal integer stored under `key`, or stores `initial` if there is none.
@@ -331,14 +358,14 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         self.count_write(existing.is_some(), now);
         let text = number.to_string();
         let put = Put { value: text.as_bytes(), expires, client_flags, versioned, ..Put::default() };
-        Ok((number, self.write(hash, key, put, existing, now)?))
+        Ok((number, self.put(hash, key, put, existing, now)?))
     }
 
     /// Changes when `key` expires. Answers whether it is stored.
     pub fn touch(&mut self, hash: KeyHash, key: &[u8], expires: Option<Instant>, now: Instant) -> bool {
         self.count_request(now);
         let Some((at, slot)) = self.find(hash, key, now) else { return false };
-        self.touch_slot(at, slot);
+        let slot = self.touch_slot(at, slot);
         let item = Item::read(&self.memory, slot.location());
         let touched = Item { expires, ..item };
         if touched.kind() == item.kind() {
@@ -349,19 +376,27 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
             }
             return true;
         }
-        let value = item.value.to_vec();
-        let put = Put {
-            value: &value,
-            expires,
-            client_flags: item.client_flags,
-            versioned: item.version.is_some(),
-            charge: item.charge,
-            condition: Condition::Always,
-        };
         // An item that filled a segment to the last byte may not have room for an expiry.
-        let is_written = self.write(hash, key, put, Some((at, slot)), now).is_ok();
-        self.pay(key.len() + value.len(), now);
-        is_written
+        let value = item.value.to_vec();
+        self.rewrite(hash, &touched.with_payload(key, &value), (at, slot), now)
+    }
+
+    /// Changes the marks of `key`. All else about it stays, its version too, and no request is counted.
+    /// Answers whether it is stored and has them now: an item that filled a segment to the last byte may not
+    /// have room for marks.
+    pub fn mark(&mut self, hash: KeyHash, key: &[u8], marks: u8, now: Instant) -> bool {
+        let Some((at, slot)) = self.find(hash, key, now) else { return false };
+        let item = Item::read(&self.memory, slot.location());
+        if item.marks == marks {
+            return true;
+        }
+        let marked = Item { marks, ..item };
+        if marked.kind() == item.kind() {
+            Item::write_marks(&mut self.memory, slot.location(), marks);
+            return true;
+        }
+        let value = item.value.to_vec();
+        self.rewrite(hash, &marked.with_payload(key, &value), (at, slot), now)
     }
 
     /// Removes `key`. Answers whether it was stored.
@@ -433,9 +468,9 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
 
     // --- private ---
 
-    /// Appends an item and points the index at it; whatever was stored under the key is gone.
-    /// `existing` is what a look-up of the key found just now.
-    fn write(
+    /// Writes what a client gave. `existing` is what a look-up of the key found just now.
+    #[inline]
+    fn put(
         &mut self,
         hash: KeyHash,
         key: &[u8],
@@ -444,33 +479,49 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         now: Instant,
     ) -> Result<Option<u64>, Refused> {
         let version = put.versioned.then_some(self.version_next);
-        let item = Item {
-            key,
-            value: put.value,
-            expires: put.expires,
-            version,
-            client_flags: put.client_flags,
-            charge: put.charge,
-        };
+        let Put { value, expires, client_flags, charge, marks, .. } = put;
+        let item = Item { key, value, expires, version, client_flags, charge, marks };
+        let existing = existing.map(|(at, slot)| (at, slot.with_touch(self.policy.overwritten(slot.touch()))));
+        self.write(hash, &item, existing, now)?;
+        self.version_next += u64::from(put.versioned);
+        Ok(version)
+    }
+
+    /// Writes a stored item with other fields: nothing that a client stored. Answers whether it fitted.
+    #[cold]
+    fn rewrite(&mut self, hash: KeyHash, item: &Item<'_>, existing: (SlotAt, Slot), now: Instant) -> bool {
+        let is_written = self.write(hash, item, Some(existing), now).is_ok();
+        self.pay(item.key.len() + item.value.len(), now);
+        is_written
+    }
+
+    /// Appends an item and points the index at it; whatever was stored under the key is gone. `existing` is
+    /// what a look-up of the key found just now, with the history that it shall have.
+    fn write(
+        &mut self,
+        hash: KeyHash,
+        item: &Item<'_>,
+        existing: Option<(SlotAt, Slot)>,
+        now: Instant,
+    ) -> Result<(), Refused> {
         let bytes = item.bytes();
         if bytes > self.item_bytes_max() {
             return Err(Refused::TooLarge { bytes, bytes_max: self.item_bytes_max() });
         }
-        let charge = self.charge_of(&item);
+        let charge = self.charge_of(item);
         if let Accounting::Payload { capacity, .. } = self.accounting
             && charge > capacity
         {
             return Err(Refused::TooLarge { bytes: charge as usize, bytes_max: capacity as usize });
         }
-        self.version_next += u64::from(put.versioned);
         if self.policy.balance.is_sampled(hash) {
             self.policy.balance.written(hash, charge as u32, existing.is_some());
         }
 
-        if let Some((_, slot)) = existing
-            && self.overwrite_in_place(slot, &item)
+        if let Some((at, slot)) = existing
+            && self.overwrite_in_place(at, slot, item)
         {
-            return Ok(version);
+            return Ok(());
         }
         // Where it goes: what it was, what its ghost remembers, or the small log.
         let (log, touch) = match existing {
@@ -478,25 +529,25 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
                 Use::Log(log) => (log, slot.touch()),
                 usage => panic!("a slot points into a {usage:?} segment"),
             },
-            None => self.place_new(hash, charge, put.expires, now),
+            None => self.place_new(hash, charge, item.expires, now),
         };
-        let class = self.segments.class_of(put.expires, now);
+        let class = self.segments.class_of(item.expires, now);
         let epoch = self.layout_epoch;
         let segment = self.make_room(log, class, bytes, charge, now);
         let location = self.segments.start(segment) + self.segments.get(segment).written as usize;
         item.write(&mut self.memory, location);
-        self.segments.appended(segment, bytes, charge, put.expires);
-        self.counts.payload_bytes += (key.len() + put.value.len()) as u64;
+        self.segments.appended(segment, bytes, charge, item.expires);
+        self.counts.payload_bytes += (item.key.len() + item.value.len()) as u64;
         // Making room may have moved or evicted what was found before.
-        let existing = if epoch == self.layout_epoch { existing } else { self.find_any(hash, key) };
+        let existing = if epoch == self.layout_epoch { existing } else { self.find_any(hash, item.key) };
         match existing {
             Some((at, slot)) => {
-                self.index.replace(&mut self.memory, at, slot.with_location(location));
+                self.index.replace(&mut self.memory, at, slot.with_touch(touch).with_location(location));
                 self.forget_item(slot.location());
             }
             None => self.insert(hash, Slot::new(hash.tag(), touch, location), now),
         }
-        Ok(version)
+        Ok(())
     }
 
     /// Points the index at a new item. Should both of its places be full and stay so, the entry
@@ -526,12 +577,16 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
     }
 
     /// Overwrites an item of the same layout and length where it stands: no garbage, no move.
-    fn overwrite_in_place(&mut self, slot: Slot, item: &Item<'_>) -> bool {
+    fn overwrite_in_place(&mut self, at: SlotAt, slot: Slot, item: &Item<'_>) -> bool {
+        if Item::kind_at(&self.memory, slot.location()) != item.kind() {
+            return false;
+        }
         let old = Item::read(&self.memory, slot.location());
-        if old.kind() != item.kind() || old.value.len() != item.value.len() || old.charge != item.charge {
+        if old.value.len() != item.value.len() || old.charge != item.charge {
             return false;
         }
         item.write(&mut self.memory, slot.location());
+        self.index.replace(&mut self.memory, at, slot);
         if let Some(expires) = item.expires {
             self.segments.raise_expiry(self.segments.of(slot.location()), expires);
         }
@@ -592,12 +647,14 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
     }
 
     #[inline]
-    fn touch_slot(&mut self, at: SlotAt, slot: Slot) {
+    fn touch_slot(&mut self, at: SlotAt, slot: Slot) -> Slot {
         let touch = self.policy.hit(slot.touch());
         if touch == slot.touch() {
-            return; // asked for again within a tick: the line stays clean
+            return slot; // asked for again within a tick: the line stays clean
         }
-        self.index.replace(&mut self.memory, at, slot.with_touch(touch));
+        let touched = slot.with_touch(touch);
+        self.index.replace(&mut self.memory, at, touched);
+        touched
     }
 
     #[inline]

@@ -29,6 +29,9 @@ pub struct ServeArguments {
     /// Address of a RESP listener (the protocol of Redis), like 127.0.0.1:6379 [default: none]
     #[arg(long, value_name = "ADDR")]
     resp: Option<SocketAddr>,
+    /// Address of a memcached listener (text protocol with meta commands), like 127.0.0.1:11211 [default: none]
+    #[arg(long, value_name = "ADDR")]
+    memcached: Option<SocketAddr>,
     /// Give programs of this host connections through shared memory at this socket [default: none]
     #[arg(long, value_name = "PATH")]
     shm: Option<PathBuf>,
@@ -83,6 +86,7 @@ pub fn run(arguments: ServeArguments) -> Outcome {
         profile: Some(arguments.profile).filter(|profile| profile.as_os_str() != "auto"),
         listen: arguments.listen,
         resp: arguments.resp,
+        memcached: arguments.memcached,
         shm: arguments.shm,
         l0_socket: arguments.l0_socket,
         l0_tenants: arguments.l0_tenant,

@@ -4,43 +4,39 @@ use std::ops::DerefMut;
 
 use crate::base::hash::KeyHash;
 use crate::base::time::Instant;
-use crate::cache::{Condition, Put, Refused, Store};
-use crate::engine::interest::Interest;
-use crate::engine::l0::L0;
+use crate::cache::{Condition, Put, Refused};
+use crate::engine::edit;
+use crate::engine::keys::Keys;
 use crate::observe::{Operation, ShardCounters};
-use crate::wire::{Codec, Command, Mode, Reply, Request, Status, native};
+use crate::wire::{Codec, Command, Edit, Mode, Reply, Request, Status};
 
 /// Applies a request about a key and appends its reply to `out`. What is published of the key has followed
 /// before the reply can leave.
 #[inline]
-#[expect(clippy::too_many_arguments, reason = "the parts of a shard that a request may touch, each by name")]
 pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
-    store: &mut Store<M>,
-    l0: &mut Option<Box<L0>>,
+    keys: &mut Keys<M>,
     counters: &ShardCounters,
-    interest: &mut Interest,
     request: &Request<'_>,
     hash: KeyHash,
-    now: Instant,
     out: &mut Vec<u8>,
 ) {
-    let opcode = native::opcode_of(&request.command);
-    let mut answer = |reply: Reply<'_>| C::encode_reply(request.id, opcode, &reply, out);
+    let now = keys.now;
+    let mut answer = |reply: Reply<'_>| C::encode_reply(request, &reply, out);
     match request.command {
         Command::Get { key } => {
             let found = match request.want_version {
-                false => store.get(hash, key, now),
-                true => store.get_versioned(hash, key, now),
+                false => keys.store.get(hash, key, now),
+                true => keys.store.get_versioned(hash, key, now),
             };
             match found {
                 Some(item) => {
                     let number = if request.want_version { item.version.unwrap_or(0) } else { 0 };
                     answer(Reply { status: Status::Ok, value: item.value, number });
                     counters.get_hits.add(1);
-                    if let Some(l0) = l0
+                    if let Some(l0) = &mut keys.l0
                         && l0.is_candidate()
                     {
-                        l0.offer(store, hash, key, now);
+                        l0.offer(&mut keys.store, hash, key, now);
                     }
                 }
                 None => {
@@ -49,10 +45,10 @@ pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
                 }
             }
         }
-        Command::GetTracked { key, token } => match store.get(hash, key, now) {
+        Command::GetTracked { key, token } => match keys.store.get(hash, key, now) {
             Some(item) => {
                 let left = item.expires.map_or(u64::MAX, |expires| now.ms_until(expires));
-                let number = if interest.note(token, hash) { left } else { NOT_TRACKED };
+                let number = if keys.interest.note(token, hash) { left } else { NOT_TRACKED };
                 answer(Reply { status: Status::Ok, value: item.value, number });
                 counters.get_hits.add(1);
             }
@@ -69,11 +65,11 @@ pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
                 versioned: request.want_version,
                 ..Put::default()
             };
-            match store.set(hash, key, put, now) {
+            match keys.store.set(hash, key, put, now) {
                 Ok(version) => {
-                    interest.changed(hash);
+                    keys.changed(hash, key);
                     counters.sets.add(1);
-                    if let Some(l0) = l0 {
+                    if let Some(l0) = &mut keys.l0 {
                         l0.written(hash, key, value, put.expires);
                     }
                     answer(Reply { number: version.unwrap_or(0), ..Reply::status(Status::Ok) });
@@ -82,22 +78,25 @@ pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
             }
         }
         Command::Delete { key } => {
-            let deleted = store.delete(hash, key, now);
+            let deleted = keys.store.delete(hash, key, now);
             // Even if the shard did not have it any more: what was evicted here may still be published.
-            if let Some(l0) = l0 {
+            if let Some(l0) = &mut keys.l0 {
                 l0.removed(hash, key);
             }
             // Even a key that is not stored: it may have been evicted, and near caches hold it still.
-            interest.changed(hash);
+            match deleted {
+                true => keys.changed(hash, key),
+                false => keys.interest.changed(hash),
+            }
             counters.deletes.add(u64::from(deleted));
             answer(Reply::status(if deleted { Status::Ok } else { Status::NotFound }));
         }
         Command::Increment { key, delta, initial, ttl_ms } => {
-            match store.increment(hash, key, delta, initial, expiry(ttl_ms, now), false, now) {
+            match keys.store.increment(hash, key, delta, initial, expiry(ttl_ms, now), false, now) {
                 Ok((count, _)) => {
-                    interest.changed(hash);
+                    keys.changed(hash, key);
                     counters.increments.add(1);
-                    if let Some(l0) = l0 {
+                    if let Some(l0) = &mut keys.l0 {
                         // Its text and its expiry are the store's to know; the next reader brings it back.
                         l0.removed(hash, key);
                     }
@@ -107,12 +106,12 @@ pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
             }
         }
         Command::Touch { key, ttl_ms } => {
-            let touched = store.touch(hash, key, expiry(ttl_ms, now), now);
+            let touched = keys.store.touch(hash, key, expiry(ttl_ms, now), now);
             if touched {
-                interest.changed(hash);
+                keys.changed(hash, key);
             }
             counters.touches.add(u64::from(touched));
-            if let Some(l0) = l0 {
+            if let Some(l0) = &mut keys.l0 {
                 if touched {
                     l0.touched(hash, key, expiry(ttl_ms, now));
                 } else {
@@ -121,19 +120,16 @@ pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
             }
             answer(Reply::status(if touched { Status::Ok } else { Status::NotFound }));
         }
-        Command::Ttl { key } => match store.peek(hash, key, now) {
+        Command::Ttl { key } => match keys.store.peek(hash, key, now) {
             Some(item) => {
                 let left = item.expires.map_or(u64::MAX, |expires| now.ms_until(expires));
                 answer(Reply { number: left, ..Reply::status(Status::Ok) });
             }
             None => answer(Reply::status(Status::NotFound)),
         },
+        Command::Edit { key, edit } => edit::edit(keys, counters, hash, key, edit, &mut |reply| answer(reply)),
         Command::Flush => {
-            store.flush();
-            if let Some(l0) = l0 {
-                l0.flushed();
-            }
-            interest.all_changed();
+            keys.flush();
             answer(Reply::status(Status::Ok));
         }
         Command::Noop => answer(Reply::status(Status::Ok)),
@@ -146,7 +142,7 @@ pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
 pub fn operation_of(command: &Command<'_>) -> Operation {
     match command {
         Command::Get { .. } | Command::GetTracked { .. } => Operation::Get,
-        Command::Set { .. } => Operation::Set,
+        Command::Set { .. } | Command::Edit { edit: Edit::Store { .. }, .. } => Operation::Set,
         _ => Operation::Other,
     }
 }
@@ -154,11 +150,11 @@ pub fn operation_of(command: &Command<'_>) -> Operation {
 /// The number of a reply whose key the shard does not watch for the near cache that asked.
 const NOT_TRACKED: u64 = 0;
 
-fn expiry(ttl_ms: u64, now: Instant) -> Option<Instant> {
+pub(super) fn expiry(ttl_ms: u64, now: Instant) -> Option<Instant> {
     (ttl_ms > 0).then(|| now.after_ms(ttl_ms))
 }
 
-fn condition(mode: Mode) -> Condition {
+pub(super) fn condition(mode: Mode) -> Condition {
     match mode {
         Mode::Set => Condition::Always,
         Mode::Add => Condition::Absent,
@@ -167,7 +163,7 @@ fn condition(mode: Mode) -> Condition {
     }
 }
 
-fn refusal(refused: Refused, counters: &ShardCounters) -> Status {
+pub(super) fn refusal(refused: Refused, counters: &ShardCounters) -> Status {
     match refused {
         Refused::TooLarge { .. } => counters.refused.add(1),
         _ => counters.sets_unmet.add(1),

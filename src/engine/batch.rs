@@ -16,13 +16,15 @@ use crate::base::id::ConnectionId;
 use crate::base::limits;
 use crate::engine::apply::{apply, operation_of};
 use crate::engine::core::Core;
+use crate::engine::post::{Caller, Errand, Letter};
 use crate::engine::session::{Bound, Protocol, Session};
 use crate::net::Flow;
+use crate::observe::Operation;
 use crate::observe::service::BatchCounts;
 use crate::observe::stats_text;
 use crate::wire::native::{self, Native};
-use crate::wire::resp::{self, Resp};
-use crate::wire::{Codec, Command, Decoded, Local, Refusal, Reply, Request, Status};
+use crate::wire::resp::{self, Resp, Resp3, RespFront};
+use crate::wire::{Codec, Command, Decoded, Refusal, Reply, Request, Status};
 
 /// A request that has been decoded and not yet applied.
 struct Ahead<'a> {
@@ -33,7 +35,7 @@ struct Ahead<'a> {
 }
 
 /// What came of one request.
-enum Served {
+pub(super) enum Served {
     Done,
     Blocked,
     Detach,
@@ -51,9 +53,28 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     ) -> (usize, Flow) {
         let before = session.output_bytes();
         let mut counts = self.turn_counts;
-        let (used, flow) = match session.protocol {
-            Protocol::Native => self.serve_as::<Native>(id, session, bytes, out, &mut counts),
-            Protocol::Resp => self.serve_as::<Resp>(id, session, bytes, out, &mut counts),
+        let mut used = 0;
+        session.needed = 0;
+        session.blocked = self.is_held(session);
+        if session.blocked.is_some() {
+            return (0, Flow::Pause);
+        }
+        // A command may change what the next bytes are read as; then they are read anew.
+        let flow = loop {
+            let spoken = (session.protocol, session.is_stateful);
+            let rest = &bytes[used..];
+            let is_plain = !session.is_stateful && self.attention == 0;
+            let (more, next) = match session.protocol {
+                Protocol::Native => self.serve_as::<Native>(id, session, rest, out, &mut counts),
+                Protocol::Resp if is_plain => self.serve_as::<Resp>(id, session, rest, out, &mut counts),
+                Protocol::Resp3 if is_plain => self.serve_as::<Resp3>(id, session, rest, out, &mut counts),
+                Protocol::Resp | Protocol::Resp3 => self.serve_as::<RespFront>(id, session, rest, out, &mut counts),
+                Protocol::Memcached => unreachable!("not served yet"),
+            };
+            used += more;
+            if spoken == (session.protocol, session.is_stateful) || next != Flow::Continue || used == bytes.len() {
+                break next;
+            }
         };
         self.turn_counts = counts;
         self.output_bytes += session.output_bytes() - before;
@@ -70,7 +91,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     ) -> (usize, Flow) {
         let counted = session.output_bytes();
         let mut at = 0;
-        session.blocked = None;
+        let spoken = (session.protocol, session.is_stateful);
         loop {
             let skipped = session.skip.min((bytes.len() - at) as u64);
             session.skip -= skipped;
@@ -88,7 +109,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 }
                 session.served_in_turn += 1 + (end - start) / BYTES_PER_SHARE;
                 counts.count(operation_of(&request.command));
-                match self.dispatch::<C>(id, session, request, *hash, out) {
+                match self.dispatch::<C>(id, session, request, &bytes[*start..*end], *hash, out) {
                     Served::Done => at = *end,
                     Served::Blocked => {
                         session.blocked = Some(Bound::Mailbox);
@@ -100,16 +121,35 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             match stopped_by {
                 None => {}
                 Some(Decoded::Request(..)) => unreachable!("a request does not stop the look ahead"),
-                Some(Decoded::Local(local, length)) => {
-                    at += length;
-                    session.reply(out, |to| C::encode_local(&local, to));
-                    if local == Local::Quit {
-                        session.closing = true;
+                Some(Decoded::Front(length)) => {
+                    if let Some(bound) = self.bound_reached(session, session.output_bytes() - counted, None) {
+                        session.blocked = Some(bound);
+                        return (at, Flow::Pause);
+                    }
+                    session.served_in_turn += 1 + length / BYTES_PER_SHARE;
+                    counts.count(Operation::Other);
+                    match self.serve_front(id, session, &bytes[at..at + length], out) {
+                        Served::Done => at += length,
+                        Served::Blocked => {
+                            session.blocked = Some(session.blocked.unwrap_or(Bound::Mailbox));
+                            return (at, Flow::Pause);
+                        }
+                        Served::Detach => unreachable!("only native connections move between shards"),
+                    }
+                    if session.closing {
                         return (at, close_when_in_order(session));
+                    }
+                    if session.waits {
+                        session.blocked = Some(Bound::Answer);
+                        return (at, Flow::Pause);
+                    }
+                    if spoken != (session.protocol, session.is_stateful) {
+                        return (at, Flow::Continue);
                     }
                 }
                 Some(Decoded::Incomplete(needed)) => {
                     if self.may_keep(session, bytes.len() - at, needed) {
+                        session.needed = needed;
                         return (at, Flow::Continue);
                     }
                     self.counters().refused_busy.add(1);
@@ -146,7 +186,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             match C::decode(&bytes[start..], self.value_bytes_max) {
                 Decoded::Request(request, length) => {
                     let hash = self.shared.seed.hash(request.command.key().unwrap_or_default());
-                    self.store.prefetch(hash);
+                    self.keys.store.prefetch(hash);
                     ahead[count] = Some(Ahead { request, hash, start, end: start + length });
                     count += 1;
                     start += length;
@@ -162,7 +202,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         }
         if count >= ITEMS_PREFETCHED_FROM {
             for Ahead { hash, .. } in ahead[..count].iter().flatten() {
-                self.store.prefetch_item(*hash);
+                self.keys.store.prefetch_item(*hash);
             }
         }
         stopped_by
@@ -174,6 +214,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         id: ConnectionId,
         session: &mut Session,
         request: &Request<'_>,
+        frame: &[u8],
         hash: KeyHash,
         out: &mut Vec<u8>,
     ) -> Served {
@@ -181,25 +222,26 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             return self.dispatch_keyless::<C>(id, session, request, out);
         }
         if hash.shard(self.shared.counters.len() as u16) != self.id {
-            return self.forward(id, session, request, hash);
+            return self.forward(id, session, frame, hash);
         }
-        let (store, counters, now) = (&mut self.store, &self.shared.counters[self.id.0 as usize], self.now);
-        let (l0, interest) = (&mut self.l0, &mut self.interest);
-        session.reply(out, |to| apply::<C, M>(store, l0, counters, interest, request, hash, now, to));
+        if C::IS_COUNTED {
+            self.calls.count(request.id as u8);
+        }
+        let (keys, counters) = (&mut self.keys, &self.shared.counters[self.id.0 as usize]);
+        session.reply(out, |to| apply::<C, M>(keys, counters, request, hash, to));
         Served::Done
     }
 
-    /// Sends a request to the shard that owns its key, as the native protocol has it.
+    /// Sends a request to the shard that owns its key, as it arrived.
     #[cold]
-    fn forward(&mut self, id: ConnectionId, session: &mut Session, request: &Request<'_>, hash: KeyHash) -> Served {
+    pub(super) fn forward(&mut self, id: ConnectionId, session: &mut Session, frame: &[u8], hash: KeyHash) -> Served {
         let owner = hash.shard(self.shared.counters.len() as u16);
-        self.forward_scratch.clear();
-        native::encode_request(request, &mut self.forward_scratch);
-        if !self.post.has_room(owner, self.forward_scratch.len()) {
+        if !self.post.has_room(owner, frame.len()) {
             return Served::Blocked;
         }
         let sequence = session.await_remote(1);
-        self.post.send(owner, id, sequence, hash, &self.forward_scratch);
+        let (errand, caller) = (Errand::Request(session.protocol), Caller::default());
+        self.post.send(owner, Letter { errand, caller, connection: id, sequence, hash, frame });
         self.counters().forwarded_out.add(1);
         Served::Done
     }
@@ -228,8 +270,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             Command::Stats => {
                 let text = stats_text(self.shared.counters.iter());
                 let reply = Reply { status: Status::Ok, value: text.as_bytes(), number: 0 };
-                let opcode = native::opcode_of(&request.command);
-                session.reply(out, |to| C::encode_reply(request.id, opcode, &reply, to));
+                session.reply(out, |to| C::encode_reply(request, &reply, to));
             }
             Command::Subscribe => self.subscribe(id, session, request.id, out),
             Command::Noop if session.subscribed => self.renew(session, request.id, out),
@@ -237,11 +278,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 if !self.post.all_have_room() {
                     return Served::Blocked;
                 }
-                self.store.flush();
-                if let Some(l0) = &mut self.l0 {
-                    l0.flushed();
-                }
-                self.interest.all_changed();
+                self.keys.flush();
                 let sequence = session.await_remote(self.post.peer_count() as u16);
                 self.forward_scratch.clear();
                 native::encode_request(request, &mut self.forward_scratch);
@@ -249,9 +286,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             }
             _ => {
                 let hash = self.shared.seed.hash(&[]);
-                let (store, counters, now) = (&mut self.store, &self.shared.counters[self.id.0 as usize], self.now);
-                let (l0, interest) = (&mut self.l0, &mut self.interest);
-                session.reply(out, |to| apply::<C, M>(store, l0, counters, interest, request, hash, now, to));
+                let (keys, counters) = (&mut self.keys, &self.shared.counters[self.id.0 as usize]);
+                session.reply(out, |to| apply::<C, M>(keys, counters, request, hash, to));
             }
         }
         Served::Done
@@ -273,8 +309,25 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             Status::Busy => "no buffer memory for this frame now, try again".to_string(),
             _ => String::new(),
         };
-        let reply = Reply { status: refusal.status, value: text.as_bytes(), number: 0 };
-        session.reply(out, |to| C::encode_reply(refusal.id, refusal.opcode, &reply, to));
+        session.reply(out, |to| C::encode_refusal(&refusal, &text, to));
+    }
+
+    /// What keeps a connection from being served at all.
+    #[inline]
+    fn is_held(&self, session: &Session) -> Option<Bound> {
+        if session.waits {
+            return Some(Bound::Answer);
+        }
+        self.holder.map(|_| Bound::Hold)
+    }
+
+    /// Serves a command that is more than a request.
+    #[cold]
+    fn serve_front(&mut self, id: ConnectionId, session: &mut Session, frame: &[u8], out: &mut Vec<u8>) -> Served {
+        match session.protocol {
+            Protocol::Resp | Protocol::Resp3 => self.serve_resp(id, session, frame, out),
+            Protocol::Native | Protocol::Memcached => unreachable!("their codecs understand every frame"),
+        }
     }
 }
 

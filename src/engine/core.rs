@@ -5,24 +5,33 @@
 //!   received -> [turn's share used up?] -> batch::serve -> out -> sent
 //!                 | yes: bytes gather in the session, tried again next turn
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::net::TcpStream;
 use std::ops::DerefMut;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crossbeam::channel::Receiver;
 
-use crate::base::hash::KeyHash;
+use crate::base::hash::{BuildMix, KeyHash};
 use crate::base::id::{ConnectionId, ShardId};
 use crate::base::limits;
 use crate::base::time::Instant;
 use crate::cache::Store;
 use crate::engine::interest::Interest;
+use crate::engine::keys::Keys;
 use crate::engine::l0::L0;
-use crate::engine::post::Post;
+use crate::engine::post::{Forward, Post};
+use crate::engine::resp::client::Client;
+use crate::engine::resp::pubsub::PubSub;
+use crate::engine::resp::tracking::Tracking;
+use crate::engine::resp::transaction::Transaction;
+use crate::engine::resp::watch::Watches;
 use crate::engine::session::{Bound, Protocol, Session};
 use crate::engine::shard::{Control, Neighbour, Shared};
 use crate::net::{Flow, Handler};
+use crate::observe::calls::OpenCalls;
 use crate::observe::service::BatchCounts;
 use crate::observe::{ServiceTimes, ShardCounters};
 use crate::wire::native::{self, ServerHello};
@@ -32,10 +41,8 @@ use crate::wire::{Command, Reply, Request, Status};
 pub struct Core<M> {
     pub(super) id: ShardId,
     pub(super) shared: Arc<Shared>,
-    pub(super) store: Store<M>,
-    /// What is published in shared memory, if anything is.
-    pub(super) l0: Option<Box<L0>>,
-    pub(super) interest: Interest,
+    /// The entries, and who is to hear of a change.
+    pub(super) keys: Keys<M>,
     pub(super) sessions: Vec<Option<Box<Session>>>,
     pub(super) post: Post,
     pub(super) neighbours: Vec<Neighbour>,
@@ -77,6 +84,35 @@ pub struct Core<M> {
     pub(super) published_at: Instant,
     pub(super) stopping: Option<Instant>,
     pub(super) last_work: Instant,
+    /// Clients of RESP, by their numbers.
+    pub(super) clients: HashMap<u64, Client, BuildMix>,
+    pub(super) pubsub: PubSub,
+    /// Calls of RESP in this turn, and commands that were refused for their words.
+    pub(super) calls: OpenCalls,
+    /// See `calls`.
+    pub(super) open_calls_rejected: u64,
+    /// What connections are told unasked, at the end of the turn.
+    pub(super) pushes: Vec<(ConnectionId, Arc<[u8]>)>,
+    /// Connections whose replies came from a transaction, to be sent at the end of the turn.
+    pub(super) answered: Vec<ConnectionId>,
+    /// Connections to be closed at the end of the turn.
+    pub(super) to_close: Vec<ConnectionId>,
+    /// News for clients of other shards, by shard, and how many bytes they are.
+    pub(super) news: VecDeque<(ShardId, Vec<u8>)>,
+    /// See `news`.
+    pub(super) news_bytes: usize,
+    /// News that came before the replies they follow.
+    pub(super) late_news: VecDeque<(ShardId, Box<Forward>)>,
+    /// A transaction of one of our connections that waits for other shards.
+    pub(super) transaction: Option<Box<Transaction>>,
+    /// The shard whose transaction alone is served now.
+    pub(super) holder: Option<ShardId>,
+    /// Why every command of RESP must be looked at; 0 if there is no reason.
+    pub(super) attention: u32,
+    /// Keys that clients' caches are told about: what memory allows, and what CONFIG SET last said.
+    pub(super) tracked_keys_max: usize,
+    /// See `tracked_keys_max`.
+    pub(super) tracked_keys_wanted: usize,
 }
 
 /// What a core is made of.
@@ -100,12 +136,20 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let value_bytes_max = Store::<M>::value_bytes_max(store.item_bytes_max(), limits::KEY_BYTES_MAX);
         let buffer_bytes_max = connection_bytes as usize / 2;
         post.set_bytes_max(buffer_bytes_max / 4);
+        let tracked_keys_max = limits::TRACKED_KEYS_MAX.min(connection_bytes as usize / TRACKED_KEY_BYTES / 8);
         Core {
             id,
-            interest: Interest::new(shared.seed, id, connection_bytes),
+            keys: Keys {
+                store,
+                l0,
+                interest: Interest::new(shared.seed, id, connection_bytes),
+                watches: Watches::default(),
+                tracking: Tracking::new(tracked_keys_max),
+                now: Instant::default(),
+                unix_zero_ms: shared.resp.unix_zero_ms,
+                client: 0,
+            },
             shared,
-            store,
-            l0,
             sessions: Vec::new(),
             post,
             neighbours,
@@ -132,6 +176,21 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             published_at: Instant::default(),
             stopping: None,
             last_work: Instant::default(),
+            clients: HashMap::default(),
+            pubsub: PubSub::default(),
+            calls: OpenCalls::default(),
+            open_calls_rejected: 0,
+            pushes: Vec::new(),
+            to_close: Vec::new(),
+            answered: Vec::new(),
+            tracked_keys_max,
+            tracked_keys_wanted: 0,
+            news: VecDeque::new(),
+            news_bytes: 0,
+            late_news: VecDeque::new(),
+            transaction: None,
+            holder: None,
+            attention: 0,
         }
     }
 
@@ -142,9 +201,12 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         if std::mem::take(&mut self.worked) {
             self.counters().busy_ns.add(now_ns - self.turn_began_ns);
             self.times.record(std::mem::take(&mut self.turn_counts), now_ns - self.turn_began_ns);
+            self.calls.record(&self.shared.calls[self.id.0 as usize], now_ns - self.turn_began_ns);
         }
         self.turn_began_ns = now_ns;
         self.now = Instant::from_ms(now_ns / 1_000_000);
+        self.keys.now = self.now;
+        self.attention = self.shared.resp.attention.load(Ordering::Relaxed);
     }
 
     pub(super) fn counters(&self) -> &ShardCounters {
@@ -211,7 +273,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let Some((Request { command: Command::Get { key } | Command::GetTracked { key, .. }, .. }, hash)) = next else {
             return false;
         };
-        let found = self.store.peek(hash, key, self.now);
+        let found = self.keys.store.peek(hash, key, self.now);
         found.is_some_and(|item| item.value.len() > limits::SMALL_FRAME_BYTES)
     }
 
@@ -278,7 +340,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     /// Files a blocked connection where the event that frees it will find it.
     pub(super) fn wait(&mut self, id: ConnectionId) {
         match self.session_mut(id).and_then(|session| session.blocked) {
-            Some(Bound::Mailbox | Bound::Turn) => self.hold(id),
+            Some(Bound::Mailbox | Bound::Turn | Bound::Hold) => self.hold(id),
             Some(Bound::Memory) => {
                 if let Some(session) = self.session_mut(id)
                     && !session.held
@@ -287,7 +349,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                     self.starved.push_back(id);
                 }
             }
-            Some(Bound::Output | Bound::Replies) | None => {}
+            Some(Bound::Output | Bound::Replies | Bound::Answer) | None => {}
         }
     }
 
@@ -344,8 +406,22 @@ impl<M: DerefMut<Target = [u8]>> Handler for Core<M> {
         if self.sessions.len() <= slot {
             self.sessions.resize_with(slot + 1, || None);
         }
-        self.sessions[slot] = Some(Box::new(Session::new(id, protocol)));
+        let mut session = Box::new(Session::new(id, protocol));
+        if protocol == Protocol::Resp {
+            session.client = self.introduce(id);
+        }
+        self.sessions[slot] = Some(session);
         self.counters().connections_opened.add(1);
+    }
+
+    fn met(&mut self, id: ConnectionId, socket: BorrowedFd<'_>) {
+        let Some(client) = self.session_mut(id).map(|session| session.client).filter(|client| *client != 0) else {
+            return;
+        };
+        // Only clients of RESP ask who is connected.
+        let (descriptor, peer) = (socket.as_raw_fd(), socket.try_clone_to_owned().map(TcpStream::from));
+        let Ok(peer) = peer else { return };
+        self.note_addresses(client, descriptor, peer.peer_addr().ok(), peer.local_addr().ok());
     }
 
     fn received(&mut self, id: ConnectionId, bytes: &[u8], out: &mut Vec<u8>) -> Flow {
@@ -365,6 +441,13 @@ impl<M: DerefMut<Target = [u8]>> Handler for Core<M> {
             self.keep(&mut session, pending, from);
             session.blocked = Some(Bound::Turn);
             Flow::Pause
+        } else if session.pending.len() - session.pending_from + bytes.len() < session.needed {
+            // A long frame comes in many pieces: it is looked at again when it may be whole.
+            let mut pending = std::mem::take(&mut session.pending);
+            pending.extend_from_slice(bytes);
+            let from = session.pending_from;
+            self.keep(&mut session, pending, from);
+            Flow::Continue
         } else if session.pending.is_empty() {
             // The common case: whole requests, decoded where the kernel put them.
             let (used, flow) = self.serve(id, &mut session, bytes, out);
@@ -430,6 +513,7 @@ impl<M: DerefMut<Target = [u8]>> Handler for Core<M> {
             self.pending_bytes -= session.counted;
             freed += session.ready_bytes();
             self.unsubscribe(&session);
+            self.forget_client(session.client);
         }
         self.output_freed(freed);
     }
@@ -453,3 +537,5 @@ impl<M: DerefMut<Target = [u8]>> Handler for Core<M> {
 const REPLY_ESTIMATE_FIRST: usize = 64 << 10;
 /// Starved connections that one send lets try again.
 const STARVED_PER_SEND: usize = 4;
+/// Bytes that a key takes that clients are told about: its name, its readers, its place in the order.
+const TRACKED_KEY_BYTES: usize = 128;

@@ -11,11 +11,14 @@ use crate::base::id::{ConnectionId, ShardId};
 use crate::cache::Store;
 use crate::engine::core::{Core, Parts};
 use crate::engine::post;
+use crate::engine::resp::config::RespShared;
 use crate::engine::session::Protocol;
 use crate::engine::shard::Shared;
 use crate::net::{Flow, Handler};
 use crate::observe::ShardCounters;
+use crate::observe::calls::Calls;
 use crate::observe::service::Published;
+use crate::wire::resp::commands::COMMANDS;
 
 /// One shard with one connection.
 pub struct Direct<M> {
@@ -31,8 +34,10 @@ impl<M: DerefMut<Target = [u8]>> Direct<M> {
         let shared = Arc::new(Shared {
             counters: vec![ShardCounters::default()],
             published: vec![Published::new()],
+            calls: vec![Calls::new(COMMANDS.len())],
             seed,
             started: std::time::Instant::now(),
+            resp: RespShared::new(0, seed.0, CONNECTION_BYTES, store.item_bytes_max()),
         });
         // Nobody is on the other end: there is nothing to control.
         let (_, control) = crossbeam::channel::bounded(1);
@@ -44,7 +49,7 @@ impl<M: DerefMut<Target = [u8]>> Direct<M> {
             post: post::connect(1).pop().unwrap_or_default(),
             neighbours: Vec::new(),
             control,
-            protocols: vec![Protocol::Native, Protocol::Resp],
+            protocols: vec![Protocol::Native, Protocol::Resp, Protocol::Resp3, Protocol::Memcached],
             connection_bytes: CONNECTION_BYTES,
         });
         let mut direct = Direct { core, protocol, id: ConnectionId::default(), out: Vec::new() };
@@ -180,7 +185,7 @@ mod tests {
                     };
                     match protocol {
                         Protocol::Native => stream.extend(frame(id, command)),
-                        Protocol::Resp => resp::encode_request(&command, &mut stream),
+                        Protocol::Resp => resp::client::encode_request(&command, &mut stream),
                     }
                 }
                 let whole = direct(protocol).exchange(&stream).0.to_vec();

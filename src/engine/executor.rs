@@ -36,13 +36,16 @@ use crate::engine::core::{Core, Parts as CoreParts};
 use crate::engine::idle::{Idle, PollMode};
 use crate::engine::l0::{self, L0, ReaderFile};
 use crate::engine::post::{self, Post};
+use crate::engine::resp::config::RespShared;
 use crate::engine::session::Protocol;
 use crate::engine::shard::{Control, Neighbour, Shard, Shared};
 use crate::host::memory::{Arena, PageWish};
 use crate::net::shm::Rings;
 use crate::net::{EpollNetwork, Network, RingNetwork, WakeTarget, Waker};
 use crate::observe::ShardCounters;
+use crate::observe::calls::Calls;
 use crate::observe::service::Published;
+use crate::wire::resp::commands::COMMANDS;
 
 /// What drives the sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +70,10 @@ pub struct Plan {
     pub listeners: Vec<TcpListener>,
     /// RESP listeners, one for each shard, or none.
     pub resp_listeners: Vec<TcpListener>,
+    /// memcached listeners, one for each shard, or none.
+    pub memcached_listeners: Vec<TcpListener>,
+    /// Memory of the whole server, everything included.
+    pub memory_bytes: u64,
     /// What each shard publishes in, if anything is published.
     pub l0: Vec<l0::Parts>,
     /// How memory is divided.
@@ -171,8 +178,10 @@ pub fn start(plan: Plan) -> Result<Running, String> {
     let shared = Arc::new(Shared {
         counters: (0..count).map(|_| ShardCounters::default()).collect(),
         published: (0..count).map(|_| Published::new()).collect(),
+        calls: (0..count).map(|_| Calls::new(COMMANDS.len())).collect(),
         seed: plan.seed,
         started: Instant::now(),
+        resp: RespShared::new(unix_ms(), plan.seed.0, plan.memory_bytes, plan.budget.segment_bytes),
     });
     let mut wakes = Vec::new();
     let (mut senders, mut receivers) = (Vec::new(), Vec::new());
@@ -193,15 +202,20 @@ pub fn start(plan: Plan) -> Result<Running, String> {
     let mut threads = Vec::new();
     let parts = wakes.into_iter().zip(receivers).zip(plan.listeners).zip(posts).zip(plan.nodes);
     let mut resp_listeners = plan.resp_listeners.into_iter();
+    let mut memcached_listeners = plan.memcached_listeners.into_iter();
     let mut l0 = plan.l0.into_iter();
     for (number, ((((wake, control), listener), post), node)) in parts.enumerate() {
         let parts = Parts {
             id: ShardId(number as u16),
             node,
-            listeners: [Some((listener, Protocol::Native)), resp_listeners.next().map(|it| (it, Protocol::Resp))]
-                .into_iter()
-                .flatten()
-                .collect(),
+            listeners: [
+                Some((listener, Protocol::Native)),
+                resp_listeners.next().map(|it| (it, Protocol::Resp)),
+                memcached_listeners.next().map(|it| (it, Protocol::Memcached)),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
             post,
             neighbours: neighbours
                 .iter()
@@ -365,6 +379,12 @@ fn build<N: Network>(
         }),
     );
     Ok((shard, granted))
+}
+
+/// Unix time in milliseconds; a clock before 1970 counts as then.
+pub(super) fn unix_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The hot task of an executor.

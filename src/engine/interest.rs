@@ -233,20 +233,21 @@ impl Interest {
 impl<M: DerefMut<Target = [u8]>> Core<M> {
     /// Answers a SUBSCRIBE. Whoever has subscribed already is told the same again.
     pub(super) fn subscribe(&mut self, id: ConnectionId, session: &mut Session, request_id: u32, out: &mut Vec<u8>) {
-        let known = self.interest.bit_of(id).and_then(|bit| self.interest.subscribers[bit].as_ref());
+        let known = self.keys.interest.bit_of(id).and_then(|bit| self.keys.interest.subscribers[bit].as_ref());
         let token = match known.map(|subscriber| subscriber.token) {
             None => {
-                let first = self.interest.subscriber_count == 0;
-                let token = self.interest.add(id);
+                let first = self.keys.interest.subscriber_count == 0;
+                let token = self.keys.interest.add(id);
                 if first && token.is_some() {
-                    self.buffer_bytes_max -= self.interest.bytes_max() / 2;
+                    self.buffer_bytes_max -= self.keys.interest.bytes_max() / 2;
                 }
                 token
             }
             known => known,
         };
         let subscribed =
-            Subscribed { bucket_count: self.interest.bucket_count, lease_ms: limits::NEAR_LEASE_MS as u32 }.encode();
+            Subscribed { bucket_count: self.keys.interest.bucket_count, lease_ms: limits::NEAR_LEASE_MS as u32 }
+                .encode();
         let text;
         let reply = match token {
             Some(number) => {
@@ -255,13 +256,13 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             }
             None => {
                 self.counters().refused_busy.add(1);
-                text = format!("this shard keeps {} near caches and no more", self.interest.subscriber_count_max);
+                text = format!("this shard keeps {} near caches and no more", self.keys.interest.subscriber_count_max);
                 Reply { status: Status::Busy, value: text.as_bytes(), number: 0 }
             }
         };
         let opcode = native::opcode_of(&Command::Subscribe);
         session.reply(out, |to| native::encode_reply(request_id, opcode, &reply, to));
-        self.counters().near_subscribers.set(self.interest.subscriber_count as u64);
+        self.counters().near_subscribers.set(self.keys.interest.subscriber_count as u64);
     }
 
     /// Answers the NOOP of a subscriber, behind all that it must have heard by then.
@@ -273,21 +274,21 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 
     /// Forgets a connection's subscription, if it has one.
     pub(super) fn unsubscribe(&mut self, session: &Session) {
-        if !session.subscribed || self.interest.bit_of(session.id).is_none() {
+        if !session.subscribed || self.keys.interest.bit_of(session.id).is_none() {
             return;
         }
-        self.interest.remove(session.id);
-        if self.interest.subscriber_count == 0 {
-            self.buffer_bytes_max += self.interest.bytes_max() / 2;
+        self.keys.interest.remove(session.id);
+        if self.keys.interest.subscriber_count == 0 {
+            self.buffer_bytes_max += self.keys.interest.bytes_max() / 2;
         }
-        self.counters().near_subscribers.set(self.interest.subscriber_count as u64);
+        self.counters().near_subscribers.set(self.keys.interest.subscriber_count as u64);
     }
 
     /// Writes what a subscriber must hear to its output, past the replies that others owe it. Answers how many
     /// bytes that was.
     fn push(&mut self, id: ConnectionId, out: &mut Vec<u8>) -> usize {
         let before = out.len();
-        let buckets = self.interest.write_push(id, out);
+        let buckets = self.keys.interest.write_push(id, out);
         if buckets > 0 {
             self.counters().near_pushes.add(1);
             self.counters().near_invalidations.add(buckets as u64);
@@ -299,11 +300,11 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 /// Pushes what this turn's writes have changed. Answers whether anything was given to the network.
 #[cold]
 pub fn push_news<N: Network, M: DerefMut<Target = [u8]>>(net: &mut N, core: &mut Core<M>) -> bool {
-    let (mut news, mut worked) = (core.interest.news, false);
+    let (mut news, mut worked) = (core.keys.interest.news, false);
     while news != 0 {
         let bit = news.trailing_zeros() as usize;
         news &= news - 1;
-        let Some(id) = core.interest.subscribers[bit].as_ref().map(|subscriber| subscriber.connection) else {
+        let Some(id) = core.keys.interest.subscribers[bit].as_ref().map(|subscriber| subscriber.connection) else {
             continue;
         };
         // With the output memory full the list waits where it is, bounded; so does the lease.
@@ -329,7 +330,7 @@ pub fn push_news<N: Network, M: DerefMut<Target = [u8]>>(net: &mut N, core: &mut
 
 /// Closes all subscribers: the shard is about to leave, and their near caches had better know at once.
 pub fn close_subscribers<N: Network, M: DerefMut<Target = [u8]>>(net: &mut N, core: &mut Core<M>) {
-    let connections: Vec<_> = core.interest.subscribers.iter().flatten().map(|it| it.connection).collect();
+    let connections: Vec<_> = core.keys.interest.subscribers.iter().flatten().map(|it| it.connection).collect();
     connections.into_iter().for_each(|id| drop_subscriber(net, core, id));
 }
 

@@ -9,10 +9,14 @@
 //!
 //! - `budget`: how a server's memory is divided
 //! - `session`: one connection's place in its stream of requests, and the replies it waits for
+//! - `keys`: the entries of a shard and who is to hear of a change
 //! - `apply`: one request against the store
+//! - `edit`: what the text protocols ask of one key beyond that
 //! - `batch`: the requests in a piece of a connection's stream, answered in order
 //! - `core`: sessions and the bounds on what each may hold
 //! - `interest`: near caches: who has read what, and what to push when it changes
+//! - `resp`: what RESP has beyond requests about one key
+//! - `errand`: what other shards ask of this one
 //! - `direct`: a shard without sockets, for tests, fuzzing and instruction counts
 //! - `shard`: the turn of a shard: network, mail, control, housekeeping
 //! - `post`: what one shard has under way at the others
@@ -26,12 +30,16 @@ mod batch;
 pub mod budget;
 mod core;
 pub mod direct;
+mod edit;
+mod errand;
 mod executor;
 mod idle;
 mod interest;
+mod keys;
 pub mod l0;
 pub mod mailbox;
 mod post;
+mod resp;
 mod session;
 mod shard;
 

@@ -1,7 +1,8 @@
 //! What one shard has under way at the others.
 //!
-//! A forwarded request travels as its native frame in a box that comes back with the reply in it,
-//! and then serves the next. At most `MAILBOX_SLOTS` are under way to each shard; the ring that
+//! A forwarded request travels as it arrived, in a box that comes back with the reply in it, and then serves the
+//! next. So do parts of commands about several keys (RESP), steps of transactions, and news for another shard's
+//! clients; each box says which errand it is on. At most `MAILBOX_SLOTS` are under way to each shard; the ring that
 //! brings them back has as many slots, so an answer always finds one. Bytes are bounded too: requests
 //! by the asker, who keeps count; replies by the shard that makes them, which stops serving an asker
 //! that has not taken what is there.
@@ -13,10 +14,54 @@ use crate::base::hash::KeyHash;
 use crate::base::id::{ConnectionId, ShardId};
 use crate::base::limits;
 use crate::engine::mailbox::{Consumer, Producer, mailbox};
+use crate::engine::session::Protocol;
 use crate::net::Waker;
+
+/// What a box is sent for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Errand {
+    /// One request about a key, in the protocol it arrived in.
+    Request(Protocol),
+    /// Parts of commands of RESP, each answered with its length before it.
+    Parts(Hold),
+    /// What clients of the shard are to hear.
+    News,
+}
+
+/// Whom a shard serves around the parts it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Everybody.
+    No,
+    /// From now on only the asker.
+    Begin,
+    /// Still only the asker.
+    Keep,
+    /// Everybody again, afterwards.
+    End,
+}
+
+/// For whom a command is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// The client's number, where somebody asks (RESP); else 0.
+    pub client: u64,
+    /// It is answered in RESP3.
+    pub is_resp3: bool,
+    /// The client that is to hear when what it reads changes; 0 for none.
+    pub receiver: u64,
+    /// It is not told of what it changes itself.
+    pub no_loop: bool,
+}
 
 /// A request on its way to the shard that owns its key, and back.
 pub struct Forward {
+    /// What it is sent for.
+    pub errand: Errand,
+    /// For whom.
+    pub caller: Caller,
+    /// News are delivered once so many replies of the sender have been taken in.
+    pub after: u64,
     /// Who waits for it at home.
     pub connection: ConnectionId,
     /// And for which place in its queue of replies.
@@ -29,6 +74,16 @@ pub struct Forward {
     pub reply: Vec<u8>,
 }
 
+/// What is put into a box.
+pub struct Letter<'a> {
+    pub errand: Errand,
+    pub caller: Caller,
+    pub connection: ConnectionId,
+    pub sequence: u32,
+    pub hash: KeyHash,
+    pub frame: &'a [u8],
+}
+
 /// The rings between a shard and one other.
 pub struct Peer {
     pub shard: ShardId,
@@ -37,6 +92,9 @@ pub struct Peer {
     requests_in: Consumer<Box<Forward>>,
     replies_out: Producer<Box<Forward>>,
     under_way: usize,
+    served_in_turn: usize,
+    replies_sent: u64,
+    replies_taken: u64,
     /// Bytes of requests under way there.
     request_bytes: usize,
     /// Bytes of replies that we have made and they have not taken, and the other way round.
@@ -75,6 +133,9 @@ pub fn connect(count: u16) -> Vec<Post> {
                 requests_in: requests_at_a,
                 replies_out: replies_ab,
                 under_way: 0,
+                served_in_turn: 0,
+                replies_sent: 0,
+                replies_taken: 0,
                 request_bytes: 0,
                 reply_bytes_out: bytes_ab.clone(),
                 reply_bytes_in: bytes_ba.clone(),
@@ -88,6 +149,9 @@ pub fn connect(count: u16) -> Vec<Post> {
                 requests_in: requests_at_b,
                 replies_out: replies_ba,
                 under_way: 0,
+                served_in_turn: 0,
+                replies_sent: 0,
+                replies_taken: 0,
                 request_bytes: 0,
                 reply_bytes_out: bytes_ba,
                 reply_bytes_in: bytes_ab,
@@ -122,26 +186,20 @@ impl Post {
         self.peers.iter().all(|peer| peer.has_room(0, self.bytes_max))
     }
 
-    /// Sends a request to `shard`. Answers `false` if too many are under way there.
-    pub fn send(
-        &mut self,
-        shard: ShardId,
-        connection: ConnectionId,
-        sequence: u32,
-        hash: KeyHash,
-        frame: &[u8],
-    ) -> bool {
+    /// Sends a box to `shard`. Answers `false` if too many are under way there.
+    pub fn send(&mut self, shard: ShardId, letter: Letter<'_>) -> bool {
         let Some(peer) = self.peers.iter_mut().find(|peer| peer.shard == shard) else {
             panic!("shard {shard} does not exist, yet a key hashed to it");
         };
+        let Letter { errand, caller, connection, sequence, hash, frame } = letter;
         if !peer.has_room(frame.len(), self.bytes_max) {
             return false;
         }
         peer.request_bytes += frame.len();
-        let mut forward = self
-            .spare
-            .pop()
-            .unwrap_or_else(|| Box::new(Forward { connection, sequence, hash, frame: Vec::new(), reply: Vec::new() }));
+        let mut forward = self.spare.pop().unwrap_or_else(|| Box::new(Forward::empty()));
+        forward.errand = errand;
+        forward.caller = caller;
+        forward.after = peer.replies_sent;
         forward.connection = connection;
         forward.sequence = sequence;
         forward.hash = hash;
@@ -160,43 +218,63 @@ impl Post {
         self.peers.iter().any(|peer| peer.shard == shard && peer.has_room(bytes, self.bytes_max))
     }
 
-    /// Sends a request to every other shard; the caller has asked [`Post::all_have_room`].
+    /// Sends a native request to every other shard; the caller has asked [`Post::all_have_room`].
     pub fn send_to_all(&mut self, connection: ConnectionId, sequence: u32, frame: &[u8]) {
         for index in 0..self.peers.len() {
-            let shard = self.peers[index].shard;
-            let sent = self.send(shard, connection, sequence, KeyHash(0), frame);
+            let (shard, errand) = (self.peers[index].shard, Errand::Request(Protocol::Native));
+            let caller = Caller::default();
+            let sent = self.send(shard, Letter { errand, caller, connection, sequence, hash: KeyHash(0), frame });
             assert!(sent, "room was asked for before");
         }
     }
 
-    /// Answers requests of other shards, a bounded number of each. Answers how many.
-    pub fn serve(&mut self, mut answer: impl FnMut(&mut Forward)) -> usize {
-        let mut served = 0;
+    /// Begins a turn: a bounded number of each other shard's requests is answered in it.
+    pub fn begin_turn(&mut self) {
+        self.peers.iter_mut().for_each(|peer| peer.served_in_turn = 0);
+    }
+
+    /// The next request of another shard, of `only` if one is named, and whose it is. Give it to
+    /// [`Post::give_back`] with its reply.
+    pub fn next_request(&mut self, only: Option<ShardId>) -> Option<(ShardId, Box<Forward>)> {
         for peer in &mut self.peers {
-            for _ in 0..limits::FORWARDED_PER_TURN {
-                if peer.reply_bytes_out.load(Ordering::Relaxed) > self.bytes_max {
-                    break; // they have not taken what is there
-                }
-                let Some(mut forward) = peer.requests_in.receive() else { break };
-                answer(&mut forward);
-                peer.reply_bytes_out.fetch_add(forward.reply.len(), Ordering::Relaxed);
-                let sent = peer.replies_out.send(forward);
-                assert!(sent.is_ok(), "the asker keeps fewer under way than this ring has slots");
-                peer.wake_due = true;
-                served += 1;
+            // They have not taken what is there, or had their share of the turn.
+            let is_over = peer.reply_bytes_out.load(Ordering::Relaxed) > self.bytes_max
+                || peer.served_in_turn == limits::FORWARDED_PER_TURN;
+            if is_over && only.is_none() || only.is_some_and(|only| only != peer.shard) {
+                continue;
+            }
+            if let Some(forward) = peer.requests_in.receive() {
+                peer.served_in_turn += 1;
+                return Some((peer.shard, forward));
             }
         }
-        served
+        None
+    }
+
+    /// Sends a request of `shard` back, answered.
+    pub fn give_back(&mut self, shard: ShardId, forward: Box<Forward>) {
+        let Some(peer) = self.peers.iter_mut().find(|peer| peer.shard == shard) else { return };
+        peer.reply_bytes_out.fetch_add(forward.reply.len(), Ordering::Relaxed);
+        let sent = peer.replies_out.send(forward);
+        assert!(sent.is_ok(), "the asker keeps fewer under way than this ring has slots");
+        peer.replies_sent += 1;
+        peer.wake_due = true;
+    }
+
+    /// How many replies of `shard` have been taken in.
+    pub fn replies_taken(&self, shard: ShardId) -> u64 {
+        self.peers.iter().find(|peer| peer.shard == shard).map_or(0, |peer| peer.replies_taken)
     }
 
     /// The next answer that has come back. Give it to [`Post::recycle`] afterwards.
-    pub fn next_reply(&mut self) -> Option<Box<Forward>> {
+    pub fn next_reply(&mut self) -> Option<(ShardId, Box<Forward>)> {
         for peer in &mut self.peers {
             if let Some(forward) = peer.replies_in.receive() {
                 peer.under_way -= 1;
+                peer.replies_taken += 1;
                 peer.request_bytes -= forward.frame.len();
                 peer.reply_bytes_in.fetch_sub(forward.reply.len(), Ordering::Relaxed);
-                return Some(forward);
+                return Some((peer.shard, forward));
             }
         }
         None
@@ -229,6 +307,21 @@ impl Post {
     /// Requests under way at other shards.
     pub fn under_way(&self) -> usize {
         self.peers.iter().map(|peer| peer.under_way).sum()
+    }
+}
+
+impl Forward {
+    fn empty() -> Forward {
+        Forward {
+            errand: Errand::News,
+            caller: Caller::default(),
+            after: 0,
+            connection: ConnectionId::default(),
+            sequence: 0,
+            hash: KeyHash(0),
+            frame: Vec::new(),
+            reply: Vec::new(),
+        }
     }
 }
 

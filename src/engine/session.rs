@@ -11,8 +11,9 @@
 
 use std::collections::VecDeque;
 
-use crate::base::id::ConnectionId;
+use crate::base::id::{ConnectionId, ShardId};
 use crate::base::time::Instant;
+use crate::engine::resp::gather::Gather;
 
 /// The protocol a connection speaks, by the listener it came in at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,8 +21,12 @@ pub enum Protocol {
     /// The native binary protocol.
     #[default]
     Native,
-    /// RESP2.
+    /// RESP2, and RESP3 from HELLO on.
     Resp,
+    /// RESP3.
+    Resp3,
+    /// memcached's text protocol, meta commands included.
+    Memcached,
 }
 
 /// A connection as the engine knows it.
@@ -57,6 +62,16 @@ pub struct Session {
     pub subscribed: bool,
     /// The shard that HELLO asked for, and the id of that request.
     pub moving: Option<(u16, u32)>,
+    /// A frame has begun of which this much is needed before it is worth looking at again.
+    pub needed: usize,
+    /// The connection is in a state in which no command of RESP is a plain request: `resp` looks at each.
+    pub is_stateful: bool,
+    /// The number of a client of RESP; else 0.
+    pub client: u64,
+    /// Replies to what is asked from now on are not sent (CLIENT REPLY).
+    pub is_muted: bool,
+    /// Nothing more is served until the reply to its last command is there.
+    pub waits: bool,
     /// Bytes given to the output and not yet sent.
     pub unsent: usize,
     awaited: VecDeque<Awaited>,
@@ -77,11 +92,17 @@ pub enum Bound {
     Mailbox,
     /// It has had its share of this turn: goes on in the next.
     Turn,
+    /// A transaction is under way, or writes are paused: tried again every turn.
+    Hold,
+    /// The reply to its last command is awaited: freed when it comes.
+    Answer,
 }
 
 enum Awaited {
-    /// This many shards have yet to answer.
-    Remote(u16),
+    /// This many shards have yet to answer, and whether nobody wants to know.
+    Remote(u16, bool),
+    /// Parts of one reply, of several shards.
+    Gather(Box<Gather>, bool),
     Ready(Vec<u8>),
 }
 
@@ -90,7 +111,8 @@ impl Protocol {
     pub fn name(self) -> &'static str {
         match self {
             Protocol::Native => "the native protocol",
-            Protocol::Resp => "RESP",
+            Protocol::Resp | Protocol::Resp3 => "RESP",
+            Protocol::Memcached => "memcached's text protocol",
         }
     }
 }
@@ -137,6 +159,9 @@ impl Session {
         if self.is_in_order() {
             let before = out.len();
             let result = write(out);
+            if self.is_muted {
+                out.truncate(before);
+            }
             self.unsent += out.len() - before;
             return result;
         }
@@ -148,8 +173,18 @@ impl Session {
         };
         let before = bytes.len();
         let result = write(bytes);
+        if self.is_muted {
+            bytes.truncate(before);
+        }
         self.ready_bytes += bytes.len() - before;
         result
+    }
+
+    /// Writes what the client did not ask for behind all that it is owed.
+    pub fn push(&mut self, out: &mut Vec<u8>, bytes: &[u8]) {
+        let is_muted = std::mem::take(&mut self.is_muted);
+        self.reply(out, |to| to.extend_from_slice(bytes));
+        self.is_muted = is_muted;
     }
 
     /// Replies in the queue.
@@ -159,22 +194,42 @@ impl Session {
 
     /// Queues a place for the answer of `shards` other shards; its sequence number.
     pub fn await_remote(&mut self, shards: u16) -> u32 {
-        self.awaited.push_back(Awaited::Remote(shards));
+        self.awaited.push_back(Awaited::Remote(shards, self.is_muted));
+        self.first_sequence.wrapping_add(self.awaited.len() as u32 - 1)
+    }
+
+    /// Queues a place for a reply that is put together; its sequence number.
+    pub fn await_parts(&mut self, gather: Gather) -> u32 {
+        self.awaited.push_back(Awaited::Gather(Box::new(gather), self.is_muted));
         self.first_sequence.wrapping_add(self.awaited.len() as u32 - 1)
     }
 
     /// Takes in an answer for `sequence`. With several shards asked, the last answer counts.
     /// The vector swapped in is returned for reuse.
-    pub fn answer(&mut self, sequence: u32, reply: Vec<u8>) -> Vec<u8> {
+    pub fn answer(&mut self, sequence: u32, from: ShardId, mut reply: Vec<u8>) -> Vec<u8> {
         let position = sequence.wrapping_sub(self.first_sequence) as usize;
         match self.awaited.get_mut(position) {
-            Some(Awaited::Remote(shards)) if *shards > 1 => {
+            Some(Awaited::Remote(shards, _)) if *shards > 1 => {
                 *shards -= 1;
                 reply
             }
-            Some(entry @ Awaited::Remote(_)) => {
+            Some(entry @ Awaited::Remote(..)) => {
+                if matches!(entry, Awaited::Remote(_, true)) {
+                    reply.clear();
+                }
                 self.ready_bytes += reply.len();
                 *entry = Awaited::Ready(reply);
+                Vec::new()
+            }
+            Some(entry @ Awaited::Gather(..)) => {
+                let Awaited::Gather(gather, is_muted) = entry else { unreachable!("matched just now") };
+                if let Some(mut whole) = gather.take_in(from, reply) {
+                    if *is_muted {
+                        whole.clear();
+                    }
+                    self.ready_bytes += whole.len();
+                    *entry = Awaited::Ready(whole);
+                }
                 Vec::new()
             }
             _ => unreachable!("an answer for sequence {sequence} that nobody awaits"),
@@ -207,18 +262,18 @@ mod tests {
         let second = session.await_remote(2);
         session.reply(&mut out, |to| to.push(b'e'));
         assert_eq!((out.len(), session.ready_bytes()), (0, 3));
-        session.answer(second, b"-".to_vec());
+        session.answer(second, ShardId(1), b"-".to_vec());
         session.release(&mut out);
         assert!(out.is_empty() && !session.is_in_order());
-        session.answer(first, b"a".to_vec());
+        session.answer(first, ShardId(1), b"a".to_vec());
         session.release(&mut out);
         assert_eq!(out, b"abc");
-        session.answer(second, b"d".to_vec());
+        session.answer(second, ShardId(1), b"d".to_vec());
         session.release(&mut out);
         assert_eq!(out, b"abcde");
         assert!(session.is_in_order());
         let third = session.await_remote(1);
-        session.answer(third, b"f".to_vec());
+        session.answer(third, ShardId(1), b"f".to_vec());
         session.release(&mut out);
         session.reply(&mut out, |to| to.push(b'g'));
         assert_eq!(out, b"abcdefg");

@@ -6,6 +6,7 @@
 use std::ops::DerefMut;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam::channel::Sender;
@@ -13,18 +14,18 @@ use crossbeam::channel::Sender;
 use crate::base::hash::HashSeed;
 use crate::base::limits;
 use crate::base::time::Instant;
-use crate::engine::apply::apply;
 use crate::engine::core::Core;
+use crate::engine::errand::Errands;
 use crate::engine::interest::{close_subscribers, push_news};
 use crate::engine::l0::ReaderFile;
-use crate::engine::session::{Bound, Protocol};
+use crate::engine::post::{Errand, Hold};
+use crate::engine::resp::config::{FULL, PAUSED, RespShared};
+use crate::engine::session::Bound;
 use crate::net::shm::Rings;
 use crate::net::{Flow, Handler, Network, Waker, WithShm};
 use crate::observe::ShardCounters;
+use crate::observe::calls::Calls;
 use crate::observe::service::Published;
-use crate::wire::native::{self, Native};
-use crate::wire::resp::Resp;
-use crate::wire::{Codec, Decoded};
 
 /// What all shards of a process share, for reading.
 pub struct Shared {
@@ -32,10 +33,14 @@ pub struct Shared {
     pub counters: Vec<ShardCounters>,
     /// Each shard's latest histograms.
     pub published: Vec<Published>,
+    /// Each shard's calls of RESP, by command.
+    pub calls: Vec<Calls>,
     /// The seed of the key hash.
     pub seed: HashSeed,
     /// When the process's clock started.
     pub started: std::time::Instant,
+    /// What they share of RESP.
+    pub resp: RespShared,
 }
 
 /// What a shard is told from outside its loop.
@@ -103,18 +108,23 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         if !self.core.held.is_empty() {
             worked |= self.retry_held();
         }
-        if self.core.interest.has_news() {
+        if self.core.keys.interest.has_news() {
             worked |= push_news(&mut self.net, &mut self.core);
+        }
+        if self.core.has_something_to_tell() {
+            self.deliver();
+            worked = true;
         }
         self.core.post.wake();
         if now > self.core.swept_at {
             // A shard that has slept makes up for it, within a bound.
             let elapsed = self.core.swept_at.ms_until(now).min(EXPIRE_CATCH_UP_MS) as usize;
             self.core.swept_at = now;
-            self.core.store.expire(now, limits::EXPIRE_SEGMENTS_PER_MS * elapsed, limits::EXPIRE_ITEMS_PER_MS);
-            if let Some(l0) = &mut self.core.l0 {
-                l0.housekeep(&mut self.core.store, &self.core.shared.counters[self.core.id.0 as usize], now);
+            self.core.keys.store.expire(now, limits::EXPIRE_SEGMENTS_PER_MS * elapsed, limits::EXPIRE_ITEMS_PER_MS);
+            if let Some(l0) = &mut self.core.keys.l0 {
+                l0.housekeep(&mut self.core.keys.store, &self.core.shared.counters[self.core.id.0 as usize], now);
             }
+            self.core.tell_expired();
             self.close_stalled();
             if self.core.output_bytes < self.core.buffer_bytes_max / 2 {
                 self.core.feed_starved();
@@ -145,7 +155,11 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         if !self.net.arm() {
             return false;
         }
-        let busy = self.core.post.has_mail() || !self.core.control.is_empty() || !self.core.held.is_empty();
+        let busy = self.core.post.has_mail()
+            || self.core.has_something_to_tell()
+            || !self.core.late_news.is_empty()
+            || !self.core.control.is_empty()
+            || !self.core.held.is_empty();
         if busy || self.core.stopping.is_some() {
             self.net.disarm();
             return false;
@@ -197,39 +211,43 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
 
     fn take_mail(&mut self) -> bool {
         let core = &mut self.core;
-        let counters = &core.shared.counters[core.id.0 as usize];
-        let (store, now, value_bytes_max) = (&mut core.store, core.now, core.value_bytes_max);
-        let (l0, interest) = (&mut core.l0, &mut core.interest);
-        let served = core.post.serve(|forward| match native::decode(&forward.frame, value_bytes_max) {
-            Decoded::Request(request, _) => {
-                apply::<Native, M>(store, l0, counters, interest, &request, forward.hash, now, &mut forward.reply)
+        let (mut served, mut answered) = (0, 0);
+        core.post.begin_turn();
+        while let Some((from, mut forward)) = core.post.next_request(core.holder) {
+            served += 1;
+            match core.run_errand(from, &mut forward) {
+                Errands::Answered => core.post.give_back(from, forward),
+                Errands::Late => core.late_news.push_back((from, forward)),
             }
-            other => panic!("a shard forwarded what does not decode: {other:?}"),
-        });
-        counters.forwarded_in.add(served as u64);
-        let mut answered = 0;
-        // Replies that find the output memory full wait where they are; their maker waits with them.
-        while core.output_bytes < core.buffer_bytes_max
-            && let Some(mut forward) = core.post.next_reply()
+        }
+        // Replies that find the output memory full wait where they are; their maker waits with them. Those that a
+        // transaction needs go on, or all would wait.
+        while (core.output_bytes < core.buffer_bytes_max || core.transaction.is_some())
+            && let Some((from, mut forward)) = core.post.next_reply()
         {
             answered += 1;
+            if let Errand::Parts(hold) = forward.errand
+                && hold != Hold::No
+            {
+                core.transaction_answered(from, std::mem::take(&mut forward.reply));
+                core.post.recycle(forward);
+                continue;
+            }
             let id = forward.connection;
-            if let Some(out) = self.net.output(id)
+            if forward.errand != Errand::News
+                && let Some(out) = self.net.output(id)
                 && let Some(session) = core.sessions.get_mut(id.slot as usize).and_then(Option::as_mut)
                 && session.id == id
             {
-                let mut reply = std::mem::take(&mut forward.reply);
-                if session.protocol == Protocol::Resp {
-                    reply = translated::<Resp>(&reply);
-                }
-                core.output_bytes += reply.len();
+                let reply = std::mem::take(&mut forward.reply);
                 core.reply_estimate = match core.reply_estimate {
                     estimate if reply.len() >= estimate => reply.len(),
                     estimate => estimate - (estimate - reply.len()) / REPLY_ESTIMATE_MEMORY,
                 };
-                forward.reply = session.answer(forward.sequence, reply);
-                core.output_bytes -= forward.reply.len();
+                let before = session.output_bytes();
+                forward.reply = session.answer(forward.sequence, from, reply);
                 session.release(out);
+                core.output_bytes += session.output_bytes() - before;
                 if session.is_over() {
                     self.net.close(id);
                 } else if matches!(session.blocked, Some(Bound::Replies | Bound::Memory)) {
@@ -239,7 +257,55 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
             }
             core.post.recycle(forward);
         }
+        while let Some((from, forward)) = core.late_news.front()
+            && core.post.replies_taken(*from) >= forward.after
+            && let Some((from, mut forward)) = core.late_news.pop_front()
+        {
+            core.run_errand(from, &mut forward);
+            core.post.give_back(from, forward);
+        }
         served + answered > 0
+    }
+
+    /// Gives connections what they are told unasked, and closes those that are to be.
+    #[cold]
+    fn deliver(&mut self) {
+        let core = &mut self.core;
+        core.gather_news();
+        for (id, bytes) in std::mem::take(&mut core.pushes) {
+            let bound = core.output_bytes_high.max(PUSHED_BYTES_HIGH);
+            let is_full = core.output_bytes >= core.buffer_bytes_max;
+            let Some(out) = self.net.output(id) else { continue };
+            let Some(session) = core.session_mut(id) else { continue };
+            if is_full || session.output_bytes() >= bound {
+                // Whoever listens and does not read is let go, as Redis does: it may not fill the memory of others.
+                session.closing = true;
+                core.to_close.push(id);
+                core.counters().listeners_dropped.add(1);
+                continue;
+            }
+            let before = session.output_bytes();
+            session.push(out, &bytes);
+            let written = session.output_bytes() - before;
+            core.output_bytes += written;
+        }
+        for id in std::mem::take(&mut core.to_close) {
+            if let Some(session) = core.session_mut(id) {
+                session.closing = true;
+                self.net.close(id);
+            }
+        }
+        for id in core.take_answered() {
+            let Some(out) = self.net.output(id) else { continue };
+            let Some(session) = core.session_mut(id) else { continue };
+            let before = session.output_bytes();
+            session.release(out);
+            let (after, is_over) = (session.output_bytes(), session.is_over());
+            core.output_bytes = core.output_bytes + after - before;
+            if is_over {
+                self.net.close(id);
+            }
+        }
     }
 
     fn take_control(&mut self) -> Result<(), String> {
@@ -266,13 +332,13 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
                     }
                 }
                 Control::Listen(reader) => {
-                    if let Some(l0) = &mut self.core.l0 {
+                    if let Some(l0) = &mut self.core.keys.l0 {
                         l0.listen_to(reader);
                     }
                 }
                 Control::Stop => {
                     // Before the port is free for a successor, whose writes would not reach our readers.
-                    if let Some(l0) = &mut self.core.l0 {
+                    if let Some(l0) = &mut self.core.keys.l0 {
                         l0.end();
                     }
                     self.net.stop_listening();
@@ -325,7 +391,7 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         let core = &mut self.core;
         core.published_at = core.now;
         let counters = &core.shared.counters[core.id.0 as usize];
-        let stats = core.store.stats();
+        let stats = core.keys.store.stats();
         counters.entries.set(stats.entries);
         counters.payload_bytes.set(stats.payload_bytes);
         counters.arena_bytes.set(stats.arena_bytes);
@@ -335,18 +401,16 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         counters.expired.set(stats.expired);
         counters.ghost_hits.set(stats.ghost_hits);
         counters.copied_bytes.set(stats.copied_bytes);
+        let used: u64 = core.shared.counters.iter().map(|shard| shard.used_bytes.get()).sum();
+        if core.id.0 == 0 {
+            core.shared.resp.attend(FULL, core.shared.resp.is_full(used));
+            let is_over = core.shared.resp.paused_until.load(Ordering::Relaxed) <= core.now.ms;
+            if is_over {
+                core.shared.resp.attend(PAUSED, false);
+            }
+        }
         core.times.publish(&core.shared.published[core.id.0 as usize]);
     }
-}
-
-/// A native reply as another protocol writes it.
-fn translated<C: Codec>(reply: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(reply.len());
-    match native::decode_reply(reply) {
-        Ok(Some((frame, _))) => C::encode_reply(frame.id, frame.opcode, &frame.reply, &mut out),
-        other => panic!("a shard answered what does not decode: {other:?}"),
-    }
-    out
 }
 
 /// Connections that move between shards speak the native protocol, whose listener comes first.
@@ -355,5 +419,7 @@ pub const NATIVE_LISTENER: usize = 0;
 const REPLY_ESTIMATE_MEMORY: usize = 16;
 /// Milliseconds of expiry sweeps that one turn makes up for.
 const EXPIRE_CATCH_UP_MS: u64 = 256;
+/// Bytes that a connection may leave unread of what it is told unasked.
+const PUSHED_BYTES_HIGH: usize = 256 << 10;
 /// How often gauges and histograms are left for readers.
 const PUBLISH_MS: u64 = 250;

@@ -49,7 +49,6 @@ pub fn raise_open_files() -> u64 {
     }
 }
 
-/// The soft limit in a line of `/proc/self/limits`; the inner `None` is unlimited.
 /// The user whose rights this process has.
 #[expect(unsafe_code, reason = "geteuid has no name in std")]
 pub fn effective_user() -> u32 {
@@ -57,6 +56,32 @@ pub fn effective_user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+/// Bytes of memory that this process has in use, as the kernel counts; 0 where it does not say.
+pub fn resident_bytes() -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split_whitespace().nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
+    pages * page_bytes()
+}
+
+/// Seconds of processor time that this process has used: its own, and the kernel's for it.
+pub fn cpu_seconds() -> (f64, f64) {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name, which may hold spaces, ends with the last parenthesis.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |place: usize| fields.get(place).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+    (ticks(11) / TICKS_PER_SECOND, ticks(12) / TICKS_PER_SECOND)
+}
+
+#[expect(unsafe_code, reason = "sysconf has no name in std")]
+fn page_bytes() -> u64 {
+    // SAFETY: the call takes a number and touches nothing of ours.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+/// What the kernel counts processor time in, on every architecture Linux has today (USER_HZ).
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// The soft limit in a line of `/proc/self/limits`; the inner `None` is unlimited.
 fn soft_limit(text: &str, name: &str) -> Option<Option<u64>> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     match line.split_whitespace().next()? {

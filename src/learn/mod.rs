@@ -8,6 +8,7 @@
 //!
 //! - `policy`: all of it behind one face
 //! - `touch`: an item's history in twenty bits, and the clock it is measured with
+//! - `times`: what time it was at which tick
 //! - `rank`: the learned table of ranks, one class refitted at a time
 //! - `far`: a sample of histories older than the ghosts
 //! - `admission`: the bar at the door of the main log
@@ -26,6 +27,7 @@ pub mod lru;
 pub mod policy;
 pub mod rank;
 pub mod state;
+pub mod times;
 pub mod touch;
 
 pub use far::GhostKey;

@@ -15,6 +15,7 @@ use crate::learn::balance::Balance;
 use crate::learn::cut::Cut;
 use crate::learn::far::{FarGhosts, GhostKey};
 use crate::learn::rank::RankTable;
+use crate::learn::times::Times;
 use crate::learn::touch::{Clock, Touch, age_bucket};
 
 /// One shard's learning.
@@ -30,6 +31,7 @@ pub struct Policy {
     pub cut: Cut,
     /// Objects against bytes.
     pub balance: Balance,
+    times: Times,
     is_needed: bool,
 }
 
@@ -67,6 +69,22 @@ impl Policy {
         let bucket = age_bucket(age);
         self.ranks.came_back(touch.class(), bucket);
         touch.again(&self.clock, bucket)
+    }
+
+    /// The history of an item that is written anew, which is no hit.
+    #[inline]
+    pub fn overwritten(&self, touch: Touch) -> Touch {
+        touch.overwritten(&self.clock)
+    }
+
+    /// Notes what time it is.
+    pub fn note_time(&mut self, now: Instant) {
+        self.times.note(self.clock.tick(), now);
+    }
+
+    /// How long ago an item with this history was accessed, at most; see `times`.
+    pub fn idle_ms(&self, touch: Touch, now: Instant) -> u64 {
+        self.times.ms_since_before(self.clock.tick(), touch.age(&self.clock), now)
     }
 
     /// The history of a new item whose ghost nobody remembers.

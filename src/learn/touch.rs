@@ -39,9 +39,30 @@ impl Touch {
     #[inline]
     #[must_use]
     pub fn again(self, clock: &Clock, bucket: usize) -> Touch {
-        let frequency = (self.frequency() + 1).min(FREQUENCY_MAX);
+        let frequency = (u32::from(self.frequency()) + 1).min(FREQUENCY_MAX);
         let gap = (1 + bucket as u32 / GAP_CLASS_BUCKETS).min(GAP_CLASSES as u32 - 1);
         Touch((clock.tick & STAMP_MASK) << 7 | gap << 4 | frequency)
+    }
+
+    /// The touch after the item was written anew: as fresh as a new one, as often asked for as before, and
+    /// not asked for since. No other touch has a frequency and no gap, so the ranks learn of overwritten items
+    /// apart from others.
+    #[inline]
+    #[must_use]
+    pub fn overwritten(self, clock: &Clock) -> Touch {
+        Touch((clock.tick & STAMP_MASK) << 7 | self.0 & 0xf)
+    }
+
+    /// Whether the item was asked for since it was written: the first time within one tick too, since it sets
+    /// the gap.
+    pub fn is_hit(self) -> bool {
+        self.0 >> 4 & 7 != 0
+    }
+
+    /// How often it was asked for, up to 15.
+    #[inline]
+    pub fn frequency(self) -> u8 {
+        (self.0 & 0xf) as u8
     }
 
     /// Ticks since the last access.
@@ -54,10 +75,6 @@ impl Touch {
     #[inline]
     pub fn class(self) -> usize {
         FREQUENCY_BUCKET[self.frequency() as usize] as usize * GAP_CLASSES + (self.0 >> 4 & 7) as usize
-    }
-
-    fn frequency(self) -> u32 {
-        self.0 & 0xf
     }
 }
 
@@ -77,6 +94,11 @@ impl Clock {
     pub fn new() -> Clock {
         let turn_began = Instant::from_ms(0);
         Clock { tick: 0, requests_into_tick: 0, requests_per_tick: 1, turn_began, ms_per_tick: f32::INFINITY }
+    }
+
+    /// The present tick. A stamp is its lower bits.
+    pub fn tick(&self) -> u32 {
+        self.tick
     }
 
     /// Counts one request.
@@ -140,12 +162,15 @@ pub fn age_bucket_span(bucket: usize) -> (f32, f32) {
 
 /// Rows of the rank table.
 pub const CLASSES: usize = FREQUENCY_BUCKETS * GAP_CLASSES;
-/// Gap classes: 0 is "accessed once", the others are widening spans of ticks.
+/// Gap classes: 0 is "not accessed since it was written", the others are widening spans of ticks.
 pub const GAP_CLASSES: usize = 8;
 /// Frequency buckets: 0, 1, 2, 3-4, 5-8, 9 and more.
 pub const FREQUENCY_BUCKETS: usize = 6;
 /// Columns of the rank table.
 pub const AGE_BUCKETS: usize = 2 * STAMP_BITS as usize;
+
+/// Ticks after which stamps begin anew.
+pub const STAMPS: u32 = 1 << STAMP_BITS;
 
 const STAMP_BITS: u32 = 13;
 const STAMP_MASK: u32 = (1 << STAMP_BITS) - 1;
@@ -187,6 +212,23 @@ mod tests {
         assert_eq!((second.age(&clock), second.frequency()), (0, 1));
         assert_eq!(Touch::from_bits(second.bits()), second);
         assert_ne!(second.class(), first.class());
+    }
+
+    #[test]
+    fn the_first_access_after_a_write_is_seen_even_in_its_tick() {
+        let mut clock = Clock::new();
+        let mut touch = Touch::first(&clock);
+        assert!(!touch.is_hit());
+        for accesses in 1..20 {
+            touch = touch.again(&clock, age_bucket(touch.age(&clock)));
+            assert!(touch.is_hit());
+            assert_eq!(u32::from(touch.frequency()), accesses.min(FREQUENCY_MAX));
+        }
+        (0..100).for_each(|_| clock.advance());
+        let written = touch.overwritten(&clock);
+        assert_eq!((written.is_hit(), written.age(&clock), written.frequency()), (false, 0, 15));
+        assert!(written.again(&clock, 0).is_hit());
+        assert!(![touch.class(), Touch::first(&clock).class()].contains(&written.class()));
     }
 
     #[test]

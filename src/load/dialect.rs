@@ -31,7 +31,7 @@ impl Dialect {
             Dialect::Native | Dialect::Echo => {
                 native::encode_request(&Request { id, want_version: false, command }, out);
             }
-            Dialect::Resp => resp::encode_request(&command, out),
+            Dialect::Resp => resp::client::encode_request(&command, out),
             Dialect::Memcached => memcached::encode_request(&command, out),
         }
     }
@@ -43,7 +43,9 @@ impl Dialect {
         match self {
             Dialect::Native => Ok(native::decode_reply(bytes)?
                 .map(|(frame, length)| (Answer { id: Some(frame.id), reply: frame.reply }, length))),
-            Dialect::Resp => Ok(resp::decode_reply(bytes)?.map(|(reply, length)| (Answer { id: None, reply }, length))),
+            Dialect::Resp => {
+                Ok(resp::client::decode_reply(bytes)?.map(|(reply, length)| (Answer { id: None, reply }, length)))
+            }
             Dialect::Memcached => {
                 Ok(memcached::decode_reply(bytes)?.map(|(reply, length)| (Answer { id: None, reply }, length)))
             }

@@ -8,7 +8,7 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use crate::base::id::ConnectionId;
@@ -86,6 +86,9 @@ impl EpollNetwork {
                     socket::prepare(socket.as_raw_fd());
                     if let Some(id) = self.adopt(socket, now) {
                         handler.opened(id, number);
+                        if let Some(connection) = self.connections.get(id) {
+                            handler.met(id, connection.socket.as_fd());
+                        }
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,

@@ -27,7 +27,7 @@ mod wake;
 
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 pub use epoll::EpollNetwork;
 pub use ring::RingNetwork;
@@ -41,6 +41,8 @@ use crate::base::time::Instant;
 pub trait Handler {
     /// A peer has connected, to the listener that was given as number `listener`.
     fn opened(&mut self, id: ConnectionId, listener: usize);
+    /// Its socket, for whoever wants to know who the peer is.
+    fn met(&mut self, _id: ConnectionId, _socket: BorrowedFd<'_>) {}
     /// Bytes have arrived. What is to be answered is appended to `out`.
     fn received(&mut self, id: ConnectionId, bytes: &[u8], out: &mut Vec<u8>) -> Flow;
     /// The peer has sent its last byte. `Flow::Close` sends what is in the output and closes;

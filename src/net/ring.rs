@@ -16,7 +16,7 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
@@ -131,6 +131,9 @@ impl RingNetwork {
             socket::prepare(socket.as_raw_fd());
             if let Some(id) = self.adopt(socket, now) {
                 handler.opened(id, listener);
+                if let Some(connection) = self.connections.get(id) {
+                    handler.met(id, connection.socket.as_fd());
+                }
             }
         }
         if !cqueue::more(completion.flags)

@@ -359,6 +359,10 @@ impl<H: Handler> Handler for SocketHandler<'_, H> {
         self.handler.opened(id, listener);
     }
 
+    fn met(&mut self, id: ConnectionId, socket: BorrowedFd<'_>) {
+        self.handler.met(id, socket);
+    }
+
     #[inline]
     fn received(&mut self, id: ConnectionId, bytes: &[u8], out: &mut Vec<u8>) -> Flow {
         if !self.ports.is_empty() && self.ports.iter().any(|port| port.id == id) {

@@ -116,6 +116,10 @@ counters! {
     near_invalidations,
     /// Near caches closed because they did not read what was pushed.
     near_dropped,
+    /// Clients of RESP closed because they did not read what they were told unasked.
+    listeners_dropped,
+    /// Messages published.
+    published,
 }
 
 /// The sum over all shards as lines of `name value`.

@@ -27,6 +27,10 @@ pub fn run(settled: &Settled) -> Result<(), Failure> {
         None => (Vec::new(), "-".to_string()),
         Some(wanted) => listen("--resp", wanted, settled.cores.len())?,
     };
+    let (memcached_listeners, memcached_address) = match settled.memcached {
+        None => (Vec::new(), "-".to_string()),
+        Some(wanted) => listen("--memcached", wanted, settled.cores.len())?,
+    };
     let seed = random_seed();
     let (tables, l0_parts) = match &settled.l0 {
         None => (None, Vec::new()),
@@ -43,6 +47,8 @@ pub fn run(settled: &Settled) -> Result<(), Failure> {
         nodes: settled.nodes.clone(),
         listeners,
         resp_listeners,
+        memcached_listeners,
+        memory_bytes: settled.memory_bytes,
         l0: l0_parts,
         budget: settled.budget,
         pages: settled.pages,
@@ -84,7 +90,9 @@ pub fn run(settled: &Settled) -> Result<(), Failure> {
     // Whoever waits for this line has gone if it cannot be written; serving goes on.
     let shm_field = shm.as_ref().map(|shm| format!(" shm={}", shm.path().display())).unwrap_or_default();
     let l0_field = l0.as_ref().map_or("-".to_string(), |door| door.path().display().to_string());
-    let ready = format!("ready native={address} resp={resp_address} memcached=- admin=- l0={l0_field}{shm_field}");
+    let ready = format!(
+        "ready native={address} resp={resp_address} memcached={memcached_address} admin=- l0={l0_field}{shm_field}"
+    );
     let _ = writeln!(stdout, "{ready}").and_then(|()| stdout.flush());
 
     loop {

@@ -24,6 +24,8 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// Address of the RESP listener, if there shall be one.
     pub resp: Option<SocketAddr>,
+    /// Address of the memcached listener, if there shall be one.
+    pub memcached: Option<SocketAddr>,
     /// Path of the socket where programs of this host get shared-memory connections.
     pub shm: Option<PathBuf>,
     /// Path of the socket where programs of this host get tables to read in shared memory.
@@ -53,6 +55,8 @@ pub struct Settled {
     pub listen: SocketAddr,
     /// Address of the RESP listener, if there shall be one.
     pub resp: Option<SocketAddr>,
+    /// Address of the memcached listener, if there shall be one.
+    pub memcached: Option<SocketAddr>,
     /// Path of the socket where programs of this host get shared-memory connections.
     pub shm: Option<PathBuf>,
     /// What L0 takes, if there is any.
@@ -144,6 +148,7 @@ pub fn settle_on(
         profile: profile.machine.name.clone(),
         listen: options.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT))),
         resp: options.resp,
+        memcached: options.memcached,
         shm: options.shm.clone(),
         l0,
         cores,

@@ -4,6 +4,9 @@ use crate::wire::request::{Reply, Request, Status};
 
 /// One protocol: bytes to requests, replies to bytes.
 pub trait Codec {
+    /// Whether the low byte of a request's id says which command it is, so that calls can be counted by command.
+    const IS_COUNTED: bool = false;
+
     /// Decodes the first request of `bytes`. `value_bytes_max` is the server's own limit.
     fn decode(bytes: &[u8], value_bytes_max: usize) -> Decoded<'_>;
 
@@ -12,11 +15,11 @@ pub trait Codec {
         Refusal { id: 0, opcode: 0, status: Status::Busy, frame_bytes: needed as u64 }
     }
 
-    /// Appends the reply to the request of this `id` and `opcode` to `out`.
-    fn encode_reply(id: u32, opcode: u8, reply: &Reply<'_>, out: &mut Vec<u8>);
+    /// Appends the reply to `request` to `out`.
+    fn encode_reply(request: &Request<'_>, reply: &Reply<'_>, out: &mut Vec<u8>);
 
-    /// Appends what the codec answers by itself.
-    fn encode_local(local: &Local<'_>, out: &mut Vec<u8>);
+    /// Appends what a refused frame is answered, with a text for people.
+    fn encode_refusal(refusal: &Refusal, text: &str, out: &mut Vec<u8>);
 }
 
 /// What the first bytes of a buffer are.
@@ -24,8 +27,9 @@ pub trait Codec {
 pub enum Decoded<'a> {
     /// A whole request, and how many bytes it took.
     Request(Request<'a>, usize),
-    /// A whole request that needs no shard to be answered, and how many bytes it took.
-    Local(Local<'a>, usize),
+    /// A whole command that takes more than one request to one shard, or the state of its connection: the engine's
+    /// part for this protocol reads it. How many bytes it is.
+    Front(usize),
     /// The beginning of a frame of this many bytes (at least; more once its header is there).
     Incomplete(usize),
     /// Nothing that can be served.
@@ -43,21 +47,4 @@ pub struct Refusal {
     pub status: Status,
     /// Bytes of the frame to pass over, those not yet arrived included.
     pub frame_bytes: u64,
-}
-
-/// Requests of text protocols that are about the connection and not about a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Local<'a> {
-    /// Answered with this text.
-    Text(&'static str),
-    /// Answered with the bytes that were sent.
-    Echo(&'a [u8]),
-    /// Answered with an empty list.
-    Nothing,
-    /// Answered with what the server is.
-    Hello,
-    /// Answered with an error: what is wrong, and about what.
-    Error(&'static str, &'a [u8]),
-    /// Answered, then the connection is closed.
-    Quit,
 }

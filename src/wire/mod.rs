@@ -7,14 +7,16 @@
 //! - `request`: what can be asked and answered, whatever the protocol
 //! - `codec`: what every protocol of a listener looks like to the engine
 //! - `native`: the native binary protocol
-//! - `resp`: RESP2, commands of one key
+//! - `resp`: RESP2 and RESP3, the protocol of Redis
+//! - `glob`: the patterns of KEYS, SCAN and PSUBSCRIBE
 //! - `memcached`: the client's side of the text protocol, for the load generator
 
 pub mod codec;
+pub mod glob;
 pub mod memcached;
 pub mod native;
 pub mod request;
 pub mod resp;
 
-pub use codec::{Codec, Decoded, Local, Refusal};
-pub use request::{Command, Mode, Reply, Request, Status};
+pub use codec::{Codec, Decoded, Refusal};
+pub use request::{Command, Edit, Expiry, Mode, Reply, Request, Status, Then, Want, When};

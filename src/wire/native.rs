@@ -1,7 +1,7 @@
 #![doc = include_str!("native.md")]
 
 use crate::base::limits;
-use crate::wire::codec::{Codec, Decoded, Local, Refusal};
+use crate::wire::codec::{Codec, Decoded, Refusal};
 use crate::wire::request::{Command, Mode, Reply, Request, Status};
 
 /// Bytes of a header, either way.
@@ -29,12 +29,13 @@ impl Codec for Native {
     }
 
     #[inline]
-    fn encode_reply(id: u32, opcode: u8, reply: &Reply<'_>, out: &mut Vec<u8>) {
-        encode_reply(id, opcode, reply, out);
+    fn encode_reply(request: &Request<'_>, reply: &Reply<'_>, out: &mut Vec<u8>) {
+        encode_reply(request.id, opcode_of(&request.command), reply, out);
     }
 
-    fn encode_local(local: &Local<'_>, _out: &mut Vec<u8>) {
-        unreachable!("the native protocol has no requests of the codec's own, yet {local:?} came out of it");
+    fn encode_refusal(refusal: &Refusal, text: &str, out: &mut Vec<u8>) {
+        let reply = Reply { status: refusal.status, value: text.as_bytes(), number: 0 };
+        encode_reply(refusal.id, refusal.opcode, &reply, out);
     }
 }
 
@@ -148,6 +149,7 @@ pub fn encode_request(request: &Request<'_>, out: &mut Vec<u8>) {
         }
         Command::Touch { ttl_ms, .. } => (OPCODE_TOUCH, ttl_ms, 0, &[]),
         Command::Ttl { .. } => (OPCODE_TTL, 0, 0, &[]),
+        Command::Edit { .. } => unreachable!("only the text protocols have it"),
     };
     let flags = if request.want_version { FLAG_WANT_VERSION } else { 0 };
     let mut header = [0u8; HEADER_BYTES];
@@ -179,6 +181,7 @@ pub fn opcode_of(command: &Command<'_>) -> u8 {
         Command::Increment { .. } => OPCODE_INCREMENT,
         Command::Touch { .. } => OPCODE_TOUCH,
         Command::Ttl { .. } => OPCODE_TTL,
+        Command::Edit { .. } => unreachable!("only the text protocols have it"),
     }
 }
 

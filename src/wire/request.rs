@@ -80,12 +80,153 @@ pub enum Command<'a> {
         /// The key.
         key: &'a [u8],
     },
+    /// What the text protocols ask of a key beyond that.
+    Edit {
+        /// The key.
+        key: &'a [u8],
+        /// What to do with it.
+        edit: Edit<'a>,
+    },
+}
+
+/// What the text protocols ask of one key beyond what the native protocol has. Each is one step of its shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edit<'a> {
+    /// Stores a value with everything that can be said about it.
+    Store {
+        /// The value.
+        value: &'a [u8],
+        /// When it expires.
+        expiry: Expiry,
+        /// When to store it.
+        mode: Mode,
+        /// Whether what was stored before is the answer, and not how it went.
+        old: bool,
+    },
+    /// Reads a value and changes when it expires.
+    Read {
+        /// When it expires from now on.
+        expiry: Expiry,
+    },
+    /// Reads a value and removes it.
+    Take,
+    /// Adds bytes behind a value, or stores them.
+    Append {
+        /// The bytes.
+        bytes: &'a [u8],
+    },
+    /// Overwrites bytes of a value from `at` on, with zeroes before if it is shorter.
+    Splice {
+        /// Where.
+        at: u32,
+        /// The bytes.
+        bytes: &'a [u8],
+    },
+    /// Adds to the decimal number stored under a key.
+    AddFloat {
+        /// What to add, a decimal number as it was sent.
+        delta: &'a [u8],
+    },
+    /// Changes when a key expires.
+    Expire {
+        /// When.
+        expiry: Expiry,
+        /// On which condition.
+        when: When,
+    },
+    /// Asks about a key and changes nothing.
+    Look {
+        /// What is asked.
+        want: Want,
+    },
+    /// Does something if the value is the expected one: what the scripts of lock libraries do.
+    IfEqual {
+        /// The expected value; without one it is enough that the key is stored.
+        expected: Option<&'a [u8]>,
+        /// What is done.
+        then: Then,
+    },
+}
+
+/// When a key expires.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expiry {
+    /// As before.
+    Keep,
+    /// Never.
+    #[default]
+    Never,
+    /// In so many milliseconds.
+    In(u64),
+    /// At this many milliseconds of Unix time; negative numbers have passed too.
+    At(i64),
+}
+
+/// On which condition an expiry is changed. A key that never expires counts as later than any other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct When {
+    /// If it never expires yet.
+    pub none_yet: bool,
+    /// If it does already.
+    pub some_already: bool,
+    /// If the new moment is later.
+    pub later: bool,
+    /// If the new moment is earlier.
+    pub earlier: bool,
+    /// If it expires at all: what PERSIST answers by.
+    pub persist: bool,
+}
+
+/// What is asked about a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Whether it is stored.
+    Presence,
+    /// The same, and it counts as used.
+    Touch,
+    /// The length of its value.
+    Length,
+    /// Part of its value, ends included, negative numbers counted from the end.
+    Range(i64, i64),
+    /// Milliseconds it has left.
+    Left,
+    /// Milliseconds of Unix time at which it expires.
+    ExpiresAt,
+    /// What kind of value it is.
+    Encoding,
+    /// Milliseconds since it was used.
+    Idle,
+    /// How often it was used, of a few times.
+    Frequency,
+    /// Bytes of memory it takes.
+    Memory,
+    /// Everything needed to store it elsewhere: the value, and in `number` when it expires.
+    Whole,
+}
+
+/// What is done when a value is the expected one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Removes the key.
+    Delete,
+    /// Changes when it expires.
+    Expire(Expiry),
+    /// Adds milliseconds to what it has left.
+    Extend(u64),
+    /// Adds to the decimal integer.
+    Increment {
+        /// What to add.
+        by: i64,
+        /// Without the key the answer is nothing, and not zero.
+        is_null_otherwise: bool,
+    },
 }
 
 /// When a value is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// In any case.
+    #[default]
     Set,
     /// If the key is not stored.
     Add,
@@ -122,6 +263,12 @@ pub enum Status {
     NotANumber = 4,
     /// The result does not fit a 64-bit integer.
     Overflow = 5,
+    /// The value is not a decimal number.
+    NotAFloat = 6,
+    /// The result is no finite number.
+    NotFinite = 7,
+    /// The result would be longer than the server stores.
+    TooLong = 8,
     /// The key is longer than the server allows, or empty where one is needed.
     KeyLength = 16,
     /// The value is larger than the server stores.
@@ -147,7 +294,8 @@ impl<'a> Command<'a> {
             | Command::Delete { key }
             | Command::Increment { key, .. }
             | Command::Touch { key, .. }
-            | Command::Ttl { key } => Some(key),
+            | Command::Ttl { key }
+            | Command::Edit { key, .. } => Some(key),
             Command::Hello { .. } | Command::Noop | Command::Stats | Command::Flush | Command::Subscribe => None,
         }
     }
@@ -170,6 +318,9 @@ impl Status {
             3 => Status::VersionDiffers,
             4 => Status::NotANumber,
             5 => Status::Overflow,
+            6 => Status::NotAFloat,
+            7 => Status::NotFinite,
+            8 => Status::TooLong,
             16 => Status::KeyLength,
             17 => Status::ValueTooLarge,
             32 => Status::Malformed,
@@ -195,6 +346,9 @@ impl fmt::Display for Status {
             Status::VersionDiffers => "version differs",
             Status::NotANumber => "not a number",
             Status::Overflow => "overflow",
+            Status::NotAFloat => "not a decimal number",
+            Status::NotFinite => "not a finite number",
+            Status::TooLong => "result too long",
             Status::KeyLength => "key length",
             Status::ValueTooLarge => "value too large",
             Status::Malformed => "malformed",

@@ -1,0 +1,70 @@
+//! Everything of a shard that a request about a key may touch: the entries, and who is to hear of a change.
+
+use std::ops::DerefMut;
+
+use crate::base::hash::KeyHash;
+use crate::base::time::Instant;
+use crate::cache::Store;
+use crate::engine::interest::Interest;
+use crate::engine::l0::L0;
+use crate::engine::resp::tracking::Tracking;
+use crate::engine::resp::watch::Watches;
+
+/// A shard's entries, and who is to hear of a change.
+pub struct Keys<M> {
+    pub store: Store<M>,
+    /// What is published in shared memory, if anything is.
+    pub l0: Option<Box<L0>>,
+    /// Near caches.
+    pub interest: Interest,
+    /// Keys that transactions wait on.
+    pub watches: Watches,
+    /// Clients' caches of RESP.
+    pub tracking: Tracking,
+    /// The time of this turn.
+    pub now: Instant,
+    /// Unix time in milliseconds when the shard's clock was zero.
+    pub unix_zero_ms: i64,
+    /// The client whose command is being done, where somebody asks (RESP); else 0.
+    pub client: u64,
+}
+
+impl<M: DerefMut<Target = [u8]>> Keys<M> {
+    /// A key is no longer what it was.
+    #[inline]
+    pub fn changed(&mut self, hash: KeyHash, key: &[u8]) {
+        self.interest.changed(hash);
+        if !self.watches.is_empty() {
+            self.watches.changed(hash);
+        }
+        if !self.tracking.is_idle() {
+            self.tracking.changed(hash, key, self.client);
+        }
+    }
+
+    /// Removes everything.
+    pub fn flush(&mut self) {
+        self.store.flush();
+        if let Some(l0) = &mut self.l0 {
+            l0.flushed();
+        }
+        self.interest.all_changed();
+        self.tracking.all_changed();
+    }
+
+    /// Unix time in milliseconds.
+    pub fn unix_ms(&self) -> i64 {
+        self.unix_zero_ms + self.now.ms as i64
+    }
+
+    /// A moment of Unix time on the shard's clock; what has passed is now.
+    pub fn moment(&self, unix_ms: i64) -> Instant {
+        let ms = unix_ms.saturating_sub(self.unix_zero_ms);
+        self.now.max(Instant::from_ms(0).after_ms(u64::try_from(ms).unwrap_or(0)))
+    }
+
+    /// A moment of the shard's clock in Unix time.
+    pub fn unix_of(&self, moment: Instant) -> i64 {
+        self.unix_zero_ms.saturating_add(moment.ms as i64)
+    }
+}

@@ -455,11 +455,14 @@ pub fn judge_by(tolerance: Option<&'static Tolerance>, reference: &[u8], other: 
     if reference == other {
         return Judgement::Equal;
     }
-    match tolerance {
-        Some(row) if (row.accepts)(reference, other, facts) => Judgement::Explained(row),
-        Some(row) => Judgement::Different(format!("beyond what '{}' explains", row.name)),
-        None => Judgement::Different(String::new()),
+    let mut row = tolerance;
+    while let Some(asked) = row {
+        if (asked.accepts)(reference, other, facts) {
+            return Judgement::Explained(asked);
+        }
+        row = asked.or;
     }
+    Judgement::Different(tolerance.map(|row| format!("beyond what '{}' explains", row.name)).unwrap_or_default())
 }
 
 /// Bytes as text, cut where they are long.
@@ -498,7 +501,7 @@ const PAST_MAX: usize = 2000;
 const DIFFERENCES_MAX: usize = 300;
 
 /// Differences of one command shown in full.
-const SHOWN_OF_A_COMMAND: usize = 4;
+const SHOWN_OF_A_COMMAND: usize = 8;
 
 /// Bytes of a request or reply shown.
 const SHOWN_BYTES_MAX: usize = 200;

@@ -88,7 +88,10 @@ impl RedisCommands {
                 line = self.keyed(line).word(offset).word(value);
             }
             "INCRBY" | "DECRBY" => line = self.keyed(line).word(self.number()),
-            "INCRBYFLOAT" => line = self.keyed(line).word(self.float()),
+            "INCRBYFLOAT" => {
+                line = self.keyed(line).word(self.float());
+                line.rule = Some(&table::FLOAT);
+            }
             "RENAME" | "RENAMENX" => line = self.keyed(line),
             "COPY" => {
                 line = self.keyed(line);
@@ -323,7 +326,7 @@ impl RedisCommands {
                     "01",
                     "-0",
                     "-",
-                    "0x10",
+                    "1x0",
                     "1.0",
                     "1e3",
                     "1\0",
@@ -366,11 +369,20 @@ impl RedisCommands {
                 .into(),
             10 => self
                 .dice
-                .one_of(&[
-                    "inf", "-inf", "nan", "infinity", "+1.5", " 1.5", "1.5 ", "1,5", "1.5.5", "e5", "0x1p3", "--1",
-                ])
+                .one_of(&["inf", "-inf", "nan", "infinity", "+1.5", " 1.5", "1.5 ", "1,5", "1.5.5", "e5", "--1"])
                 .into(),
             _ => format!("{:e}", self.dice.unit() * 1000.0).into_bytes(),
+        }
+    }
+
+    /// A number of eighths, written in one of the ways there are.
+    pub fn eighths(&mut self) -> String {
+        let eighths = self.dice.below(2_000_000) as i64 - 1_000_000;
+        match self.dice.below(5) {
+            0 => format!("{:e}", eighths as f64 / 8.0),
+            1 => (eighths * 1_000_003).to_string(),
+            2 => format!("{:.5}", eighths as f64 / 8.0),
+            _ => (eighths as f64 / 8.0).to_string(),
         }
     }
 
@@ -481,7 +493,7 @@ impl Line {
 
 /// What reports call it.
 pub fn name_of(line: &Line) -> String {
-    String::from_utf8_lossy(&line.words[0]).to_uppercase()
+    line.words[0].to_ascii_uppercase().escape_ascii().to_string()
 }
 
 pub fn now_ms() -> u64 {

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::engine::{ALL_KEYS, Act, CONNECTIONS, Request};
+use crate::engine::{ALL_KEYS, Act, CONNECTIONS, KeySet, Request};
 use crate::redis_commands::{Line, RedisCommands, Rule, name_of, now_ms};
 use crate::resp;
 use crate::tolerances as table;
@@ -63,6 +63,9 @@ impl RedisStream {
         if self.commands.dice.one_in(100) {
             return self.plan_lock(connection);
         }
+        if self.commands.dice.one_in(100) {
+            return self.plan_exact_sums(connection);
+        }
         let line = self.commands.command();
         self.send(connection, line);
     }
@@ -104,7 +107,8 @@ impl RedisStream {
             8 => {
                 let odd = ["4", "1", "abc", "", "-3", "3 ", "99999999999999999999"];
                 let odd = self.commands.dice.one_of(&odd);
-                let line = self.commands.line("HELLO", 0).word(odd);
+                let mut line = self.commands.line("HELLO", 0).word(odd);
+                line.rule = Some(&table::HELLO);
                 self.send(connection, line);
             }
             9 if nobody_watches => self.plan_refused(connection),
@@ -284,7 +288,37 @@ impl RedisStream {
     /// Sends a line, which may be spoilt on the way.
     fn send(&mut self, connection: usize, mut line: Line) {
         self.spoil(&mut line);
+        let sums = line.rule.is_some_and(|row| std::ptr::eq(row, &table::FLOAT));
+        let key = line.words.get(1).filter(|_| sums).cloned();
+        let keys = line.keys;
         self.push(connection, line);
+        if let Some(key) = key {
+            self.settle_sum(connection, &key, keys);
+        }
+    }
+
+    /// Reads a sum that may differ in its last places, and makes it equal again.
+    fn settle_sum(&mut self, connection: usize, key: &[u8], keys: KeySet) {
+        let mut line = self.commands.line("GET", keys).word(key);
+        line.rule = Some(&table::FLOAT);
+        self.push(connection, line);
+        let mut line = self.commands.line("PTTL", keys).word(key);
+        line.rule = Some(&table::MILLISECONDS);
+        self.push(connection, line);
+        let value = self.commands.value();
+        let line = self.commands.line("SET", keys).word(key).word(value);
+        self.push(connection, line);
+    }
+
+    /// Sums of eighths, which every arithmetic agrees on.
+    fn plan_exact_sums(&mut self, connection: usize) {
+        let (key, set) = self.commands.key();
+        let line = self.commands.line("SET", set).word(&key).word(self.commands.eighths());
+        self.push(connection, line);
+        for _ in 0..1 + self.commands.dice.below(4) {
+            let line = self.commands.line("INCRBYFLOAT", set).word(&key).word(self.commands.eighths());
+            self.push(connection, line);
+        }
     }
 
     /// A word too few or one too many.

@@ -162,7 +162,8 @@ impl MemcachedStream {
         if after_replies {
             self.value_under_way = false;
         }
-        self.value_under_way |= matches!(name, "get" | "gets" | "gat" | "gats" | "mg" | "row of mg" | "bad line");
+        self.value_under_way |=
+            matches!(name, "get" | "gets" | "gat" | "gats" | "mg" | "row of mg" | "bad line" | "wrap");
         let request =
             Request { connection: self.connection, name: name.to_string(), body, keys, rule: (), after_replies };
         self.planned.push_back(Act::Send(request));

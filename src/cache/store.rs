@@ -319,10 +319,12 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         self.ghosts.prefetch(&self.memory, hash);
         self.pay(key.len() + put.value.len(), now);
         let existing = self.find(hash, key, now);
-        match (put.condition, existing.map(|(_, slot)| Item::read(&self.memory, slot.location()))) {
+        match (put.condition, existing) {
             (Condition::Absent, Some(_)) => return Err(Refused::Exists),
             (Condition::Present | Condition::Version(_), None) => return Err(Refused::NotFound),
-            (Condition::Version(wanted), Some(item)) if item.version != Some(wanted) => {
+            (Condition::Version(wanted), Some((_, slot)))
+                if Item::read(&self.memory, slot.location()).version != Some(wanted) =>
+            {
                 return Err(Refused::VersionDiffers);
             }
             _ => {}

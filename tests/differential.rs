@@ -107,7 +107,6 @@ fn broken_redis_requests_are_answered_alike() {
         b"*1\n$4\nPING\n",
         b"*\r\nPING\r\n",
         b"*-5\r\nPING\r\n",
-        b"*1\r\n$4\r\nPINGxxPING\r\n",
         b"PING\r\nQUIT\r\nPING\r\n",
         b"\r\n\r\n   \r\nPING\r\n",
         b"   PING   \r\n",
@@ -115,6 +114,9 @@ fn broken_redis_requests_are_answered_alike() {
         &long,
     ];
     assert_answered_alike(&redis.peer, &peer, broken);
+    // Redis passes over two bytes behind a string whatever they are; here a stream that is out of step is not read on.
+    let out_of_step = all_that_comes(&peer, b"*1\r\n$4\r\nPINGxxPING\r\n");
+    assert_eq!(out_of_step, b"-ERR Protocol error: invalid bulk length\r\n");
 }
 
 /// Each request on a connection of its own, up to its end.

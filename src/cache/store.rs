@@ -717,8 +717,10 @@ impl fmt::Display for Refused {
     }
 }
 
+/// A decimal integer as this store and Redis write one: no `+`, no zeros in front, no `-0`.
 fn parse_number(value: &[u8]) -> Option<i64> {
-    std::str::from_utf8(value).ok()?.parse().ok()
+    let is_plain = matches!(value, [b'0'] | [b'1'..=b'9', ..] | [b'-', b'1'..=b'9', ..]);
+    std::str::from_utf8(value).ok().filter(|_| is_plain)?.parse().ok()
 }
 
 /// Bytes of the longest decimal 64-bit integer.

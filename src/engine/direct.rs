@@ -95,7 +95,7 @@ mod tests {
     use crate::base::prng::Prng;
     use crate::cache::{Accounting, Config};
     use crate::wire::native;
-    use crate::wire::{Command, Mode, Request, Status, resp};
+    use crate::wire::{Command, Mode, Request, Status, memcached, resp};
 
     fn direct(protocol: Protocol) -> Direct<Vec<u8>> {
         let segment_bytes = 64 << 10;
@@ -185,7 +185,8 @@ mod tests {
                     };
                     match protocol {
                         Protocol::Native => stream.extend(frame(id, command)),
-                        Protocol::Resp => resp::client::encode_request(&command, &mut stream),
+                        Protocol::Memcached => memcached::encode_request(&command, &mut stream),
+                        Protocol::Resp | Protocol::Resp3 => resp::client::encode_request(&command, &mut stream),
                     }
                 }
                 let whole = direct(protocol).exchange(&stream).0.to_vec();

@@ -90,6 +90,9 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
             return answer(Reply::status(Status::NotFound));
         };
         self.counters.get_hits.add(1);
+        if let Some(status) = senseless(expiry) {
+            return answer(Reply::status(status));
+        }
         answer(Reply { status: Status::Ok, value: item.value, number: 0 });
         match expiry {
             Expiry::Keep => {}
@@ -239,7 +242,7 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
                 self.delete();
                 Status::Ok
             }
-            Then::Expire(expiry) => self.expire(expiry, When::default()),
+            Then::Expire(expiry) => senseless(expiry).unwrap_or_else(|| self.expire(expiry, When::default())),
             Then::Extend(ms) => match expires {
                 Some(expires) => {
                     let left = now.ms_until(expires).saturating_add(ms);
@@ -319,11 +322,21 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
             Expiry::Never => None,
             Expiry::In(ms) => Some(self.keys.now.after_ms(ms)),
             Expiry::At(unix_ms) => Some(self.keys.moment(unix_ms)),
+            Expiry::Senseless { .. } => before,
         }
     }
 
     fn value_bytes_max(&self) -> usize {
         Store::<M>::value_bytes_max(self.keys.store.item_bytes_max(), self.key.len())
+    }
+}
+
+/// What is wrong with an expiry, if anything.
+fn senseless(expiry: Expiry) -> Option<Status> {
+    match expiry {
+        Expiry::Senseless { is_number: true } => Some(Status::BadExpiry),
+        Expiry::Senseless { is_number: false } => Some(Status::NotANumber),
+        _ => None,
     }
 }
 

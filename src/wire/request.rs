@@ -167,6 +167,11 @@ pub enum Expiry {
     In(u64),
     /// At this many milliseconds of Unix time; negative numbers have passed too.
     At(i64),
+    /// What was sent makes no sense, which is told where it matters: it is no number, or one out of range.
+    Senseless {
+        /// It is a number.
+        is_number: bool,
+    },
 }
 
 /// On which condition an expiry is changed. A key that never expires counts as later than any other.
@@ -278,6 +283,8 @@ pub enum Status {
     NotFinite = 7,
     /// The result would be longer than the server stores.
     TooLong = 8,
+    /// The time to live makes no sense.
+    BadExpiry = 9,
     /// The key is longer than the server allows, or empty where one is needed.
     KeyLength = 16,
     /// The value is larger than the server stores.
@@ -330,6 +337,7 @@ impl Status {
             6 => Status::NotAFloat,
             7 => Status::NotFinite,
             8 => Status::TooLong,
+            9 => Status::BadExpiry,
             16 => Status::KeyLength,
             17 => Status::ValueTooLarge,
             32 => Status::Malformed,
@@ -358,6 +366,7 @@ impl fmt::Display for Status {
             Status::NotAFloat => "not a decimal number",
             Status::NotFinite => "not a finite number",
             Status::TooLong => "result too long",
+            Status::BadExpiry => "invalid expire time",
             Status::KeyLength => "key length",
             Status::ValueTooLarge => "value too large",
             Status::Malformed => "malformed",

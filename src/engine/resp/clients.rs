@@ -588,12 +588,12 @@ pub(super) fn everywhere(cmd: Cmd, words: &[&[u8]]) -> Result<Option<Merge>, Pro
     let sub = words[0].to_ascii_uppercase();
     match (cmd, sub.as_slice(), words.len()) {
         (Cmd::Client, b"LIST", _) => {
-            Filters::read(&words[1..], false).map_err(Problem::Worded)?;
+            Filters::read(&words[1..], false).map_err(|text| Problem::Worded(text.into()))?;
             Ok(Some(Merge::Lines))
         }
         (Cmd::Client, b"KILL", 2) => Ok(Some(Merge::OkIfAny("ERR No such client"))),
         (Cmd::Client, b"KILL", 3..) => {
-            Filters::read(&words[1..], true).map_err(Problem::Worded)?;
+            Filters::read(&words[1..], true).map_err(|text| Problem::Worded(text.into()))?;
             Ok(Some(Merge::Sum))
         }
         _ => Ok(None),

@@ -108,13 +108,21 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let Some(cmd) = Cmd::of(words[0]) else {
             self.open_calls_rejected += 1;
             self.spoil(session.client);
-            encode::error(&unknown(words), reply);
+            encode::error_bytes(&unknown(words), reply);
             return Outcome::Replied;
         };
-        if !cmd.row().takes(words.len()) {
+        if let Some(problem) = arity_problem(cmd, words) {
             self.open_calls_rejected += 1;
             self.spoil(session.client);
-            encode::error(&Problem::Arity(cmd).to_string(), reply);
+            if cmd == Cmd::Exec {
+                self.abort(session.client);
+                let text = problem.text();
+                let text =
+                    [b"EXECABORT Transaction discarded because of: ", text.strip_prefix(b"ERR ").unwrap_or(&text)];
+                encode::error_bytes(&text.concat(), reply);
+            } else {
+                problem.write(reply);
+            }
             return Outcome::Replied;
         }
         if matches!(cmd, Cmd::Eval | Cmd::EvalSha)
@@ -206,7 +214,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         }
         match spread.task(cmd, words) {
             Err(problem) => {
-                encode::error(&problem.to_string(), reply);
+                problem.write(reply);
                 Outcome::Replied
             }
             Ok(Task::Local(_)) => {
@@ -255,7 +263,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             for key in keys {
                 if key.is_empty() || key.len() > limits::KEY_BYTES_MAX {
                     to.truncate(before);
-                    return encode::error(&Problem::Key.to_string(), to);
+                    return Problem::Key.write(to);
                 }
                 self.do_single(Cmd::Get, Command::Get { key }, caller, to);
             }
@@ -360,10 +368,10 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
             let Some(cmd) = Cmd::of(words[0]) else { continue };
             work.push(Work::Task(match spread.task(cmd, &words) {
-                Ok(Task::Watch(_)) => known_error("ERR WATCH inside MULTI is not allowed"),
+                Ok(Task::Watch(_)) => known_error(b"ERR WATCH inside MULTI is not allowed"),
                 Ok(task) => task,
                 // What makes no sense is told in its place; the others are done.
-                Err(problem) => known_error(&problem.to_string()),
+                Err(problem) => known_error(&problem.text()),
             }));
         }
         // Taken away, and put back if it cannot be done now.
@@ -403,6 +411,15 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         queue.commands.push(words.iter().map(|word| word.to_vec()).collect());
         encode::simple("QUEUED", reply);
         Outcome::Replied
+    }
+
+    /// Forgets a transaction.
+    fn abort(&mut self, client: u64) {
+        if let Some(client) = self.clients.get_mut(&client) {
+            client.rare.transaction = None;
+            let watched = std::mem::take(&mut client.rare.watched);
+            self.unwatch(watched);
+        }
     }
 
     /// A command was refused: the transaction that is being queued will be.
@@ -454,7 +471,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     pub(super) fn local(&mut self, session: &mut Session, words: &[&[u8]], caller: Caller, reply: &mut Vec<u8>) {
         let Some(cmd) = Cmd::of(words[0]) else { return };
         let rest = &words[1..];
-        let wrong_arity = |reply: &mut Vec<u8>| encode::error(&Problem::Arity(cmd).to_string(), reply);
+        let wrong_arity = |reply: &mut Vec<u8>| Problem::Arity(cmd).write(reply);
         match cmd {
             Cmd::Ping => match (rest, self.clients.get(&session.client).is_some_and(|it| it.subscriptions() > 0)) {
                 ([] | [_], true) if !caller.is_resp3 => {
@@ -473,6 +490,11 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             }
             Cmd::Select => match single::integer(rest[0]) {
                 Ok(0) => encode::simple("OK", reply),
+                Ok(number) if i32::try_from(number).is_err() => {
+                    let (least, most) = (i32::MIN, i32::MAX);
+                    let text = format!("ERR value is out of range, value must between {least} and {most}");
+                    encode::error(&text, reply);
+                }
                 Ok(_) => encode::error("ERR DB index is out of range", reply),
                 Err(_) => encode::error("ERR value is not an integer or out of range", reply),
             },
@@ -560,8 +582,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 
 /// Refuses a subcommand.
 pub(super) fn subcommand(cmd: Cmd, sub: &[u8], reply: &mut Vec<u8>) {
-    let sub = String::from_utf8_lossy(&sub[..sub.len().min(SHOWN_BYTES)]).into_owned();
-    encode::error(&Problem::Subcommand(cmd, sub).to_string(), reply);
+    Problem::Subcommand(cmd, sub.to_vec()).write(reply);
 }
 
 /// The command that a script of one call is, if it may be called from a script.
@@ -572,9 +593,24 @@ fn one_call(cmd: Cmd, words: &[&[u8]]) -> Option<Vec<Vec<u8>>> {
     (!called.row().flags.contains(&"noscript") && called != Cmd::Eval).then_some(call)
 }
 
-fn known_error(text: &str) -> Task {
+/// What is wrong with the number of a command's words, or with the name of its subcommand.
+fn arity_problem(cmd: Cmd, words: &[&[u8]]) -> Option<Problem> {
+    if !cmd.row().takes(words.len()) {
+        return Some(Problem::Arity(cmd));
+    }
+    let subcommands = cmd.subcommands();
+    let sub = words.get(1).filter(|_| !subcommands.is_empty())?;
+    let Some((name, arity)) = subcommands.iter().find(|(name, _)| sub.eq_ignore_ascii_case(name.as_bytes())) else {
+        return Some(Problem::Subcommand(cmd, sub.to_vec()));
+    };
+    let fits = if *arity >= 0 { words.len() == *arity as usize } else { words.len() >= arity.unsigned_abs() as usize };
+    let text = || format!("ERR wrong number of arguments for '{}|{name}' command", cmd.row().name);
+    (!fits).then(|| Problem::Worded(text().into()))
+}
+
+fn known_error(text: &[u8]) -> Task {
     let mut reply = Vec::new();
-    encode::error(text, &mut reply);
+    encode::error_bytes(text, &mut reply);
     Task::Plain { merge: Merge::Known(reply), parts: Vec::new() }
 }
 
@@ -583,16 +619,17 @@ fn given(served: Served) -> Outcome {
 }
 
 /// What clients know an unknown command by.
-fn unknown(words: &[&[u8]]) -> String {
-    let shown = |word: &[u8]| String::from_utf8_lossy(&word[..word.len().min(SHOWN_BYTES)]).into_owned();
-    let mut text = format!("ERR unknown command '{}', with args beginning with: ", shown(words[0]));
+fn unknown(words: &[&[u8]]) -> Vec<u8> {
+    let mut given = Vec::new();
     for word in &words[1..] {
-        if text.len() > SHOWN_BYTES {
+        let room = SHOWN_BYTES.saturating_sub(given.len());
+        if room == 0 {
             break;
         }
-        text.push_str(&format!("'{}' ", shown(word)));
+        let word = single::shown(word);
+        given.extend_from_slice(&[b"'", &word[..word.len().min(room)], b"' "].concat());
     }
-    text
+    [b"ERR unknown command '", single::shown(words[0]), b"', with args beginning with: ", &given].concat()
 }
 
 /// Commands that a connection of RESP2 may give while it listens.

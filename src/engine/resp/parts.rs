@@ -70,7 +70,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         match single::command(cmd, words, self.value_bytes_max) {
             Ok(command) => self.do_single(cmd, command, caller, to),
             Err(Problem::NotSingle) => self.do_shard_part(cmd, rest, caller, to),
-            Err(problem) => encode::error(&problem.to_string(), to),
+            Err(problem) => problem.write(to),
         }
     }
 
@@ -189,7 +189,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                     encode::array(keys.len(), to);
                     keys.iter().for_each(|key| encode::bulk(key, to));
                 }
-                Err(problem) => encode::error(&problem.to_string(), to),
+                Err(problem) => problem.write(to),
             },
             Cmd::Publish => {
                 let heard = self.publish_here(words[0], words[1]);

@@ -107,7 +107,7 @@ def start(arguments, unit):
     """A fresh server and the port at which it speaks the unit's protocol."""
     if not arguments.against:
         server = Server([arguments.binary or SPINETAIL, "serve", "--listen", "127.0.0.1:0", "--resp", "127.0.0.1:0", "--memcached",
-                         "127.0.0.1:0", "--memory", "256MiB", "--shards", str(arguments.shards)], "ready")
+                         "127.0.0.1:0", "--memory", "1GiB", "--shards", str(arguments.shards)], "ready")
         field = "memcached" if peers_of(unit) == ["memcached"] else "resp"
         return server, int(server.fields[field].rsplit(":", 1)[1])
     port = free_port()

@@ -20,7 +20,7 @@ use spinetail::base::prng::Prng;
 use spinetail::cache::{Accounting, Config, Store};
 use spinetail::engine::Protocol;
 use spinetail::engine::direct::Direct;
-use spinetail::wire::{Command, Mode, Request, native, resp};
+use spinetail::wire::{Command, Mode, Request, memcached, native, resp};
 
 const KEYS: u64 = 10_000;
 const SEGMENT_BYTES: usize = 256 << 10;
@@ -33,7 +33,8 @@ struct Case {
 fn encode(protocol: Protocol, command: Command<'_>, out: &mut Vec<u8>) {
     match protocol {
         Protocol::Native => native::encode_request(&Request { id: 1, want_version: false, command }, out),
-        Protocol::Resp => resp::client::encode_request(&command, out),
+        Protocol::Resp | Protocol::Resp3 => resp::client::encode_request(&command, out),
+        Protocol::Memcached => memcached::encode_request(&command, out),
     }
 }
 

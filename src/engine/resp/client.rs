@@ -128,9 +128,9 @@ impl Client {
     /// Whether it is to be told about what it reads with its next command.
     pub fn tracks_next(&self) -> bool {
         self.rare.tracking.as_ref().is_some_and(|mode| {
-            !mode.is_broadcast
-                && !(mode.opt_in && mode.caching != Some(true))
-                && !(mode.opt_out && mode.caching == Some(false))
+            let is_left_out =
+                (mode.opt_in && mode.caching != Some(true)) || (mode.opt_out && mode.caching == Some(false));
+            !mode.is_broadcast && !is_left_out
         })
     }
 

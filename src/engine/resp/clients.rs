@@ -574,8 +574,9 @@ impl Filters {
 
     fn take(&self, client: &Client, caller: Caller) -> bool {
         let address = |address: Option<SocketAddr>| address.map(|address| address.to_string());
+        let is_me = client.id == caller.client;
         !client.is_killed
-            && !(self.skips_me && client.id == caller.client)
+            && (!is_me || !self.skips_me)
             && self.ids.as_ref().is_none_or(|ids| ids.contains(&client.id))
             && self.kind.as_deref().is_none_or(|kind| kind == client.kind())
             && (self.address.is_none() || self.address == address(client.address))

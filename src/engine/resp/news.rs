@@ -219,16 +219,16 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     pub(super) fn publish_here(&mut self, channel: &[u8], message: &[u8]) -> usize {
         let listeners = self.pubsub.listeners(channel);
         // Listeners who hear the same bytes share them.
-        let mut written: Vec<(bool, Option<&[u8]>, Arc<[u8]>)> = Vec::new();
+        let mut written: Vec<(Form<'_>, Arc<[u8]>)> = Vec::new();
         for listener in &listeners {
             let Some(client) = self.clients.get(&listener.client) else { continue };
-            let (is_resp3, pattern) = (client.is_resp3, listener.pattern.as_deref());
-            let known = written.iter().find(|(resp3, by, _)| *resp3 == is_resp3 && *by == pattern);
+            let form = (client.is_resp3, listener.pattern.as_deref());
+            let known = written.iter().find(|(known, _)| *known == form);
             let bytes = match known {
-                Some((.., bytes)) => bytes.clone(),
+                Some((_, bytes)) => bytes.clone(),
                 None => {
-                    let bytes = message_bytes(is_resp3, pattern, channel, message);
-                    written.push((is_resp3, pattern, bytes.clone()));
+                    let bytes = message_bytes(form.0, form.1, channel, message);
+                    written.push((form, bytes.clone()));
                     bytes
                 }
             };
@@ -251,6 +251,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         }
     }
 }
+
+/// What makes the bytes of a message: the version of the protocol, and the pattern by which it is heard.
+type Form<'a> = (bool, Option<&'a [u8]>);
 
 fn message_bytes(is_resp3: bool, pattern: Option<&[u8]>, channel: &[u8], message: &[u8]) -> Arc<[u8]> {
     let mut out = Vec::new();

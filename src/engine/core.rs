@@ -108,6 +108,8 @@ pub struct Core<M> {
     pub(super) transaction: Option<Box<Transaction>>,
     /// The shard whose transaction alone is served now.
     pub(super) holder: Option<ShardId>,
+    /// What is remembered for clients of RESP: commands in MULTI, watched keys, channels.
+    pub(super) remembered_bytes: usize,
     /// Why every command of RESP must be looked at; 0 if there is no reason.
     pub(super) attention: u32,
     /// Keys that clients' caches are told about: what memory allows, and what CONFIG SET last said.
@@ -191,6 +193,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             late_news: VecDeque::new(),
             transaction: None,
             holder: None,
+            remembered_bytes: 0,
             attention: 0,
         }
     }

@@ -190,7 +190,9 @@ impl Post {
             panic!("shard {shard} does not exist, yet a key hashed to it");
         };
         let Letter { errand, caller, connection, sequence, hash, frame } = letter;
-        if !peer.has_room(frame.len(), self.bytes_max) {
+        // A transaction under way needs its place, not its bytes: until it ends nobody else sends there.
+        let bytes = if matches!(errand, Errand::Parts(Hold::Begin | Hold::Keep | Hold::End)) { 0 } else { frame.len() };
+        if !peer.has_room(bytes, self.bytes_max) {
             return false;
         }
         peer.request_bytes += frame.len();
@@ -325,7 +327,8 @@ impl Forward {
 
 impl Peer {
     fn has_room(&self, bytes: usize, bytes_max: usize) -> bool {
-        self.under_way < limits::MAILBOX_SLOTS && (self.under_way == 0 || self.request_bytes + bytes <= bytes_max)
+        let has_slot = self.under_way < limits::MAILBOX_SLOTS;
+        has_slot && (bytes == 0 || self.under_way == 0 || self.request_bytes + bytes <= bytes_max)
     }
 }
 

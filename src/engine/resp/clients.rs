@@ -10,7 +10,7 @@ use crate::engine::core::Core;
 use crate::engine::post::Caller;
 use crate::engine::resp::client::{Client, ReplyMode, TrackingMode};
 use crate::engine::resp::config::{FULL, PAUSED, shard_of_client};
-use crate::engine::resp::front::subcommand;
+use crate::engine::resp::front::{NOTHING_MORE, subcommand};
 use crate::engine::resp::gather::{self, Merge};
 use crate::engine::resp::parts;
 use crate::engine::resp::tasks::part;
@@ -56,6 +56,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let Some(client) = self.clients.get_mut(&id) else { return };
         let rare = std::mem::take(&mut *client.rare);
         client.reply_mode = ReplyMode::On;
+        let remembered = client.remembered_bytes;
+        self.release(id, remembered);
         for channel in &rare.channels {
             self.pubsub.unsubscribe(id, channel, false);
         }
@@ -154,11 +156,15 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let id = session.client;
         for name in names {
             let Some(client) = self.clients.get_mut(&id) else { return };
-            let is_full = client.subscriptions() >= limits::SUBSCRIPTIONS_PER_CLIENT_MAX;
-            if is_full || !self.pubsub.subscribe(id, name, pattern) {
+            if client.subscriptions() >= limits::SUBSCRIPTIONS_PER_CLIENT_MAX {
                 let most = limits::SUBSCRIPTIONS_PER_CLIENT_MAX;
                 return encode::error(&format!("ERR a connection listens to at most {most} channels here"), reply);
             }
+            let is_known = if pattern { &client.rare.patterns } else { &client.rare.channels }.contains(*name);
+            if !is_known && !(self.remember(id, subscription_bytes(name)) && self.pubsub.subscribe(id, name, pattern)) {
+                return encode::error(NOTHING_MORE, reply);
+            }
+            let Some(client) = self.clients.get_mut(&id) else { return };
             let names = if pattern { &mut client.rare.patterns } else { &mut client.rare.channels };
             names.insert(name.to_vec());
             encode::push(3, client.is_resp3, reply);
@@ -185,15 +191,21 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             names => names.iter().map(|name| name.to_vec()).collect(),
         };
         for name in &gone {
+            let Some(client) = self.clients.get_mut(&id) else { return };
             let mine = if pattern { &mut client.rare.patterns } else { &mut client.rare.channels };
-            mine.remove(name);
+            let was_known = mine.remove(name);
             self.pubsub.unsubscribe(id, name, pattern);
+            if was_known {
+                self.release(id, subscription_bytes(name));
+            }
+            let Some(client) = self.clients.get_mut(&id) else { return };
             encode::push(3, client.is_resp3, reply);
             encode::bulk(kind, reply);
             encode::bulk(name, reply);
             encode::integer(client.subscriptions() as i64, reply);
         }
-        if gone.is_empty() {
+        let Some(client) = self.clients.get_mut(&id).filter(|_| gone.is_empty()) else { return };
+        {
             encode::push(3, client.is_resp3, reply);
             encode::bulk(kind, reply);
             encode::null(client.is_resp3, reply);
@@ -508,6 +520,14 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         }
     }
 }
+
+/// What a subscription takes: the name at the client, in the table, in both once more for those who hear it.
+fn subscription_bytes(name: &[u8]) -> usize {
+    2 * name.len() + SUBSCRIPTION_BYTES
+}
+
+/// What a subscription takes beside its name.
+const SUBSCRIPTION_BYTES: usize = 256;
 
 /// Which clients CLIENT LIST and CLIENT KILL are about.
 #[derive(Default)]

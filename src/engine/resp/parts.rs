@@ -50,13 +50,23 @@ pub const BROADCAST: &[u8] = b"\x01broadcast";
 /// `client`: broadcast to it no more.
 pub const END_BROADCAST: &[u8] = b"\x01endbroadcast";
 
+/// What a command is answered whose reply has grown too large.
+pub(super) const NO_ROOM: &str =
+    "OOM the reply is larger than this server's memory for replies; ask for less at a time";
+
 impl<M: DerefMut<Target = [u8]>> Core<M> {
     /// Does all parts in `frame` and appends their replies, each with its length before it.
     pub(in crate::engine) fn do_parts(&mut self, frame: &[u8], caller: Caller, replies: &mut Vec<u8>) {
         let (mut at, mut spoken) = (0, Vec::new());
         while at < frame.len() {
             at += words(&frame[at..], &mut spoken);
-            with_length(replies, |to| self.do_part(&spoken, caller, to));
+            // What one command is answered must fit the memory for replies, or many keys of large values would fill
+            // the process's.
+            let is_full = replies.len() > self.buffer_bytes_max;
+            with_length(replies, |to| match is_full {
+                true => encode::error(NO_ROOM, to),
+                false => self.do_part(&spoken, caller, to),
+            });
         }
     }
 
@@ -312,8 +322,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let homes = (wanted / ENTRIES_PER_HOME + 1).min(limits::SCAN_HOMES_MAX);
         let (mut keys, mut seen, mut bytes) = (Vec::new(), 0, 0);
         let mut next = Some(cursor as u32);
-        // Where few are left it looks further, ten times as far as Redis does.
-        for _ in 0..SCAN_STEPS_MAX {
+        // Where few are left it looks further, within a bound.
+        for _ in 0..limits::SCAN_HOMES_MAX / homes {
             let Some(from) = next else { break };
             next = self.keys.store.scan(from, homes, self.now, |item| {
                 seen += 1;
@@ -361,5 +371,3 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 
 /// Entries of one index home, about.
 const ENTRIES_PER_HOME: usize = 6;
-/// Looks of one SCAN.
-const SCAN_STEPS_MAX: usize = 100;

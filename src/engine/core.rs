@@ -94,6 +94,10 @@ pub struct Core<M> {
     pub(super) open_calls_rejected: u64,
     /// What connections are told unasked, at the end of the turn.
     pub(super) pushes: Vec<(ConnectionId, Arc<[u8]>)>,
+    /// What CLIENT TRACKING wants all shards to broadcast.
+    pub(super) to_broadcast: Option<Vec<u8>>,
+    /// Bytes of messages written in this turn.
+    pub(super) push_bytes: usize,
     /// Connections whose replies came from a transaction, to be sent at the end of the turn.
     pub(super) answered: Vec<ConnectionId>,
     /// Connections to be closed at the end of the turn.
@@ -102,6 +106,8 @@ pub struct Core<M> {
     pub(super) news: VecDeque<(ShardId, Vec<u8>)>,
     /// See `news`.
     pub(super) news_bytes: usize,
+    /// When news are shortened next.
+    pub(super) news_bytes_high: usize,
     /// News that came before the replies they follow.
     pub(super) late_news: VecDeque<(ShardId, Box<Forward>)>,
     /// A transaction of one of our connections that waits for other shards.
@@ -184,6 +190,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             calls: OpenCalls::default(),
             open_calls_rejected: 0,
             pushes: Vec::new(),
+            to_broadcast: None,
+            push_bytes: 0,
+            news_bytes_high: 0,
             to_close: Vec::new(),
             answered: Vec::new(),
             tracked_keys_max,
@@ -254,7 +263,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         fresh: usize,
         next: Option<(&Request<'_>, KeyHash)>,
     ) -> Option<Bound> {
-        let expected = self.post.under_way() * self.reply_estimate;
+        let expected = self.post.answers_under_way() * self.reply_estimate;
         let total = self.output_bytes + fresh + expected;
         if session.served_in_turn >= limits::REQUESTS_PER_TURN {
             Some(Bound::Turn)

@@ -261,7 +261,7 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
             && core.post.replies_taken(*from) >= forward.after
             && let Some((from, mut forward)) = core.late_news.pop_front()
         {
-            core.run_errand(from, &mut forward);
+            core.hear(&mut forward);
             core.post.give_back(from, forward);
         }
         served + answered > 0
@@ -272,16 +272,23 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
     fn deliver(&mut self) {
         let core = &mut self.core;
         core.gather_news();
+        core.push_bytes = 0;
         for (id, bytes) in std::mem::take(&mut core.pushes) {
-            let bound = core.output_bytes_high.max(PUSHED_BYTES_HIGH);
+            let bound = core.output_bytes_high;
             let is_full = core.output_bytes >= core.buffer_bytes_max;
             let Some(out) = self.net.output(id) else { continue };
             let Some(session) = core.session_mut(id) else { continue };
-            if is_full || session.output_bytes() >= bound {
-                // Whoever listens and does not read is let go, as Redis does: it may not fill the memory of others.
+            if session.closing {
+                // It has missed something already, or is being sent away: it hears nothing more.
+                continue;
+            }
+            let (waiting, client) = (session.output_bytes(), session.client);
+            if waiting >= bound || (is_full && waiting >= bound / 4) {
+                // Whoever listens and does not read is cut off, as Redis does: it may not fill the memory of others.
                 session.closing = true;
-                core.to_close.push(id);
                 core.counters().listeners_dropped.add(1);
+                core.forget_client(client);
+                self.net.abort(id);
                 continue;
             }
             let before = session.output_bytes();
@@ -292,7 +299,10 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         for id in std::mem::take(&mut core.to_close) {
             if let Some(session) = core.session_mut(id) {
                 session.closing = true;
-                self.net.close(id);
+                // What it is still owed comes first, as the reply to the CLIENT KILL of itself.
+                if session.is_in_order() {
+                    self.net.close(id);
+                }
             }
         }
         for id in core.take_answered() {
@@ -419,7 +429,5 @@ pub const NATIVE_LISTENER: usize = 0;
 const REPLY_ESTIMATE_MEMORY: usize = 16;
 /// Milliseconds of expiry sweeps that one turn makes up for.
 const EXPIRE_CATCH_UP_MS: u64 = 256;
-/// Bytes that a connection may leave unread of what it is told unasked.
-const PUSHED_BYTES_HIGH: usize = 256 << 10;
 /// How often gauges and histograms are left for readers.
 const PUBLISH_MS: u64 = 250;

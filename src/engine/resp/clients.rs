@@ -1,5 +1,6 @@
 //! Connections as RESP's clients see them: HELLO, RESET, CLIENT, SUBSCRIBE, CONFIG.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::ops::DerefMut;
 use std::sync::atomic::Ordering;
@@ -142,6 +143,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     pub(super) fn reset(&mut self, session: &mut Session, reply: &mut Vec<u8>) {
         self.clear_state(session.client);
         session.protocol = Protocol::Resp;
+        session.is_muted = false;
         if let Some(client) = self.clients.get_mut(&session.client) {
             (client.is_resp3, client.no_evict, client.no_touch) = (false, false, false);
             client.name.clear();
@@ -160,8 +162,13 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 let most = limits::SUBSCRIPTIONS_PER_CLIENT_MAX;
                 return encode::error(&format!("ERR a connection listens to at most {most} channels here"), reply);
             }
+            if name.len() > limits::KEY_BYTES_MAX {
+                let most = limits::KEY_BYTES_MAX;
+                return encode::error(&format!("ERR names of channels have at most {most} bytes here"), reply);
+            }
             let is_known = if pattern { &client.rare.patterns } else { &client.rare.channels }.contains(*name);
-            if !is_known && !(self.remember(id, subscription_bytes(name)) && self.pubsub.subscribe(id, name, pattern)) {
+            let fits = is_known || self.remember(id, subscription_bytes(name));
+            if !fits || !self.pubsub.subscribe(id, name, pattern) {
                 return encode::error(NOTHING_MORE, reply);
             }
             let Some(client) = self.clients.get_mut(&id) else { return };
@@ -389,6 +396,11 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         if !switch.eq_ignore_ascii_case(b"ON") {
             return encode::error("ERR syntax error", reply);
         }
+        let is_too_long = |prefix: &Vec<u8>| prefix.len() > limits::KEY_BYTES_MAX;
+        if mode.prefixes.len() > limits::PREFIXES_PER_CLIENT_MAX || mode.prefixes.iter().any(is_too_long) {
+            let (most, bytes) = (limits::PREFIXES_PER_CLIENT_MAX, limits::KEY_BYTES_MAX);
+            return encode::error(&format!("ERR a client has at most {most} prefixes of {bytes} bytes here"), reply);
+        }
         if !mode.is_broadcast && !mode.prefixes.is_empty() {
             return encode::error("ERR PREFIX option requires BCAST mode to be enabled", reply);
         }
@@ -427,6 +439,10 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 }
             }
             let mut all: Vec<Vec<u8>> = known.iter().chain(fresh).cloned().collect();
+            if all.len() > limits::PREFIXES_PER_CLIENT_MAX {
+                let most = limits::PREFIXES_PER_CLIENT_MAX;
+                return encode::error(&format!("ERR a client has at most {most} prefixes here"), reply);
+            }
             if all.is_empty() {
                 all.push(Vec::new());
             }
@@ -444,10 +460,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             let number = id.to_string();
             let mut words: Vec<&[u8]> = vec![parts::BROADCAST, number.as_bytes()];
             words.extend(mode.prefixes.iter().map(Vec::as_slice));
-            let frame = part(&words);
-            for shard in self.spread().all().collect::<Vec<_>>() {
-                self.tell_shard(shard, frame.clone());
-            }
+            // Answered when all shards know, see `act`.
+            self.to_broadcast = Some(part(&words));
         }
         encode::simple("OK", reply);
     }
@@ -532,7 +546,7 @@ const SUBSCRIPTION_BYTES: usize = 256;
 /// Which clients CLIENT LIST and CLIENT KILL are about.
 #[derive(Default)]
 struct Filters {
-    ids: Option<Vec<u64>>,
+    ids: Option<BTreeSet<u64>>,
     kind: Option<String>,
     address: Option<String>,
     local_address: Option<String>,
@@ -554,11 +568,11 @@ impl Filters {
             let Some(value) = rest.next() else { return Err("ERR syntax error".into()) };
             match name.as_slice() {
                 b"ID" => {
-                    let mut ids = Vec::new();
+                    let mut ids = BTreeSet::new();
                     let all = std::iter::once(value).chain(if is_kill { [].iter() } else { rest.as_slice().iter() });
                     for id in all {
                         match single::integer(id) {
-                            Ok(id @ 1..) => ids.push(id as u64),
+                            Ok(id @ 1..) => _ = ids.insert(id as u64),
                             _ if is_kill => return Err("ERR client-id should be greater than 0".into()),
                             _ => return Err("ERR Invalid client ID".into()),
                         }

@@ -12,6 +12,7 @@ use crate::engine::post::{Caller, Errand, Hold, Letter};
 use crate::engine::resp::client::{Client, Queue, ReplyMode, WatchedKey};
 use crate::engine::resp::config::{FULL, PAUSED};
 use crate::engine::resp::gather::{Gather, Merge, Step};
+use crate::engine::resp::news::PUSHES_MAX;
 use crate::engine::resp::parts::NO_ROOM;
 use crate::engine::resp::tasks::{Spread, Task};
 use crate::engine::resp::transaction::Work;
@@ -168,9 +169,11 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let outcome = self.act(session, cmd, words, caller, reply, out);
         if !matches!(outcome, Outcome::Blocked)
             && caching.is_some()
-            && let Some(mode) = self.clients.get_mut(&session.client).and_then(|it| it.rare.tracking.as_mut())
+            && let Some(client) = self.clients.get_mut(&session.client)
+            && client.rare.transaction.is_none()
+            && let Some(mode) = client.rare.tracking.as_mut()
         {
-            // CLIENT CACHING is about the next command only.
+            // CLIENT CACHING is about the next command only, which may be a transaction.
             mode.caching = None;
         }
         outcome
@@ -221,7 +224,10 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             Ok(Task::Local(_)) => {
                 self.calls.count(cmd as u8);
                 self.local(session, words, caller, reply);
-                Outcome::Replied
+                match self.to_broadcast.take() {
+                    Some(part) => self.broadcast(session, cmd, part, caller, reply, out),
+                    None => Outcome::Replied,
+                }
             }
             Ok(Task::Plain { merge, parts }) => self.do_plain(session, cmd, merge, parts, caller, out),
             Ok(Task::Watch(keys)) => {
@@ -266,6 +272,26 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         }
     }
 
+    /// Lets all shards broadcast to a client, and answers when they have heard of it.
+    fn broadcast(
+        &mut self,
+        session: &mut Session,
+        cmd: Cmd,
+        part: Vec<u8>,
+        caller: Caller,
+        reply: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let shards: Vec<ShardId> = self.spread().all().collect();
+        if shards.iter().all(|shard| *shard == self.id || self.post.has_room(*shard, part.len())) {
+            reply.clear();
+            let parts = shards.into_iter().map(|shard| (shard, part.clone())).collect();
+            return self.do_plain(session, cmd, Merge::Ok, parts, caller, out);
+        }
+        shards.into_iter().for_each(|shard| self.tell_shard(shard, part.clone()));
+        Outcome::Replied
+    }
+
     /// MGET where all keys are here.
     fn get_all(&mut self, session: &mut Session, keys: &[&[u8]], caller: Caller, out: &mut Vec<u8>) -> Outcome {
         let room = self.buffer_bytes_max;
@@ -307,7 +333,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         }
         let me = self.id;
         let others = || frames.iter().filter(|(shard, _)| *shard != me);
-        if !others().all(|(shard, frame)| self.post.has_room(*shard, frame.len())) {
+        // Whoever has nothing else under way may send a large command at once: it would wait for ever on a busy server.
+        let counts = !session.is_in_order();
+        if !others().all(|(shard, frame)| self.post.has_room(*shard, if counts { frame.len() } else { 0 })) {
             return Outcome::Blocked;
         }
         if merge != Merge::One {
@@ -497,6 +525,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             seed: self.shared.seed,
             shards: self.shared.counters.len() as u16,
             home: self.id,
+            draw: self.turn,
             value_bytes_max: self.value_bytes_max,
         }
     }
@@ -694,5 +723,3 @@ pub(super) const NOTHING_MORE: &str =
 const WORD_BYTES: usize = 24;
 /// Bytes of what was sent that are shown in an error.
 const SHOWN_BYTES: usize = 128;
-/// What is told unasked in one turn, in entries; beyond that commands wait for the next.
-const PUSHES_MAX: usize = 65_536;

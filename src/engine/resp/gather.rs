@@ -80,6 +80,11 @@ impl Gather {
         self.replies.insert(from.0, (replies, 0));
     }
 
+    /// Bytes of replies that wait for the others.
+    pub fn bytes(&self) -> usize {
+        self.replies.values().map(|(replies, _)| replies.len()).sum()
+    }
+
     /// The replies to all parts of all steps, step by step, before they are merged.
     pub fn parts(&mut self) -> Vec<Vec<Vec<u8>>> {
         let steps = std::mem::take(&mut self.steps);

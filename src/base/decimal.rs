@@ -121,7 +121,10 @@ fn taken(a: &[u8], b: &[u8]) -> Vec<u8> {
 fn printed(is_negative: bool, digits: &[u8]) -> Option<String> {
     let cut = PLACES_KEPT - PLACES;
     let mut digits = widened(digits, digits.len().max(PLACES_KEPT) + 1);
-    let rounds_up = digits[digits.len() - cut] >= 5;
+    let (kept, rest) = digits.split_at(digits.len() - cut);
+    // A half goes to the even digit, as printing a float does.
+    let is_half = rest[0] == 5 && rest[1..].iter().all(|digit| *digit == 0);
+    let rounds_up = if is_half { kept[kept.len() - 1] % 2 == 1 } else { rest[0] >= 5 };
     digits.truncate(digits.len() - cut);
     if rounds_up {
         let mut one = vec![0; digits.len()];
@@ -173,6 +176,8 @@ mod tests {
             ("1", "1e-17", "1.00000000000000001"),
             ("1", "6e-18", "1.00000000000000001"),
             ("0.99999999999999999", "0.000000000000000005", "1"),
+            ("0", "0.024390243902439025", "0.02439024390243902"),
+            ("0.02439024390243902", "-0.024390243902439025", "0"),
             ("0", ".5", "0.5"),
             ("5.", "+1", "6"),
             ("1e-30", "0", "0"),

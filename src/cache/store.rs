@@ -456,6 +456,18 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         }
     }
 
+    /// Live items.
+    #[inline]
+    pub fn entries(&self) -> u64 {
+        self.index.entries()
+    }
+
+    /// Items dropped because their time had come.
+    #[inline]
+    pub fn expired(&self) -> u64 {
+        self.counts.expired
+    }
+
     /// Most bytes an item may occupy: key, value and [`limits`]-bounded header.
     pub fn item_bytes_max(&self) -> usize {
         self.segments.segment_bytes()

@@ -107,6 +107,10 @@ pub struct Core<M> {
     pub(super) transaction: Option<Box<Transaction>>,
     /// The shard whose transaction alone is served now.
     pub(super) holder: Option<ShardId>,
+    /// The moment everything was last removed that somebody had named before (memcached).
+    pub(super) flushed_at: u64,
+    /// When the store was last told what time it is.
+    pub(super) noted_at: Instant,
     /// Until when clients of RESP are paused.
     pub(super) paused_until: u64,
     /// Keys that clients' caches are told about: what memory allows, and what CONFIG SET last said.
@@ -145,6 +149,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 interest: Interest::new(shared.seed, id, connection_bytes),
                 watches: Watches::default(),
                 tracking: Tracking::new(tracked_keys_max),
+                observer: None,
                 now: Instant::default(),
                 unix_zero_ms: shared.resp.unix_zero_ms,
                 client: 0,
@@ -190,6 +195,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             late_news: VecDeque::new(),
             transaction: None,
             holder: None,
+            flushed_at: u64::MAX,
+            noted_at: Instant::default(),
             paused_until: 0,
         }
     }
@@ -270,8 +277,11 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         if total >= self.buffer_bytes_max || session.output_bytes() > 0 || !session.is_in_order() {
             return true;
         }
-        let Some((Request { command: Command::Get { key } | Command::GetTracked { key, .. }, .. }, hash)) = next else {
-            return false;
+        let Some((request, hash)) = next else { return false };
+        let key = match request.command {
+            Command::Get { key } | Command::GetTracked { key, .. } => key,
+            Command::Memcached { key, ask } if ask.is_read() => key,
+            _ => return false,
         };
         let found = self.keys.store.peek(hash, key, self.now);
         found.is_some_and(|item| item.value.len() > limits::SMALL_FRAME_BYTES)

@@ -90,9 +90,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     ) -> Served {
         let mut decoded = [0; limits::MEMCACHED_KEY_BYTES_MAX];
         let key = match ask {
-            Ask::Meta { is_encoded: true, .. } => {
-                text::encoded_key(key, &mut decoded).map(|length| &decoded[..length])
-            }
+            Ask::Meta { is_encoded: true, .. } => text::encoded_key(key, &mut decoded).map(|length| &decoded[..length]),
             _ => Some(key),
         };
         let replaces = ask.is_meta() || matches!(ask, Ask::Store { how: Storing::Set, .. });

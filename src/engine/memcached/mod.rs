@@ -21,3 +21,6 @@ mod stats;
 pub use one::apply;
 pub use prefixes::Observer;
 pub use shared::MemcachedShared;
+
+#[cfg(test)]
+mod tests;

@@ -74,7 +74,9 @@ impl<'a> Flags<'a> {
                 return Err(worded(verb, "CLIENT_ERROR duplicate flag"));
             }
             seen |= 1 << letter;
-            let Some(place) = flags.words.get_mut(flags.count) else { return Err("CLIENT_ERROR options flags too long") };
+            let Some(place) = flags.words.get_mut(flags.count) else {
+                return Err("CLIENT_ERROR options flags too long");
+            };
             *place = word;
             flags.count += 1;
             if let Err(text) = flags.take(letter, token).map_err(|text| worded(verb, text)) {

@@ -134,9 +134,7 @@ fn decode_line(bytes: &[u8], value_bytes_max: usize) -> Decoded<'_> {
                 Ok((None, length)) => refused(Wrong::Chunk, ask.is_quiet() && !ask.is_meta(), length),
             }
         }
-        Line::Barrier => {
-            Decoded::Request(Request { id: 0, want_version: false, command: Command::Noop }, after)
-        }
+        Line::Barrier => Decoded::Request(Request { id: 0, want_version: false, command: Command::Noop }, after),
         Line::Keys { .. } | Line::Server(_) => Decoded::Front(after),
         Line::Wrong(wrong, is_quiet) => refused(wrong, is_quiet, after),
     }

@@ -48,7 +48,10 @@ mod tests {
     #[test]
     fn numbers_are_whole_words_within_their_range() {
         assert_eq!((signed(b"-5"), signed(b"+7"), signed(b"007")), (Some(-5), Some(7), Some(7)));
-        assert_eq!((signed(b""), signed(b"-"), signed(b"5x"), signed(b"9223372036854775808")), (None, None, None, None));
+        assert_eq!(
+            (signed(b""), signed(b"-"), signed(b"5x"), signed(b"9223372036854775808")),
+            (None, None, None, None)
+        );
         assert_eq!((unsigned(b"18446744073709551615"), unsigned(b"18446744073709551616")), (Some(u64::MAX), None));
         assert_eq!((unsigned(b"-1"), unsigned(b"+1"), unsigned(b"")), (None, Some(1), None));
         assert_eq!((unsigned32(b"4294967295"), unsigned32(b"4294967296")), (Some(u32::MAX), None));

@@ -1,7 +1,7 @@
 //! Sums of decimal numbers, as INCRBYFLOAT wants them: exact, where a binary float would leave remainders.
 //!
 //! Redis adds 80-bit floats and prints seventeen places, so 0.1 + 0.2 is 0.3 there and 1000000.1 + 0 is
-//! 1000000.10000000000000853. Here numbers with up to seventeen places and eighteen digits before the point are added
+//! 1000000.10000000000000853. Here numbers with up to seventeen places and twenty digits before the point are added
 //! as integers; what is larger or finer is added as 64-bit floats.
 
 /// Why there is no sum.
@@ -77,9 +77,9 @@ fn float(text: &[u8]) -> Option<f64> {
 const PLACES: usize = 17;
 const UNIT: i128 = 10i128.pow(PLACES as u32);
 /// What stands before the point stays below this, so that the sum of two fits.
-const WHOLE_MAX: i128 = 10i128.pow(18);
+const WHOLE_MAX: i128 = 10i128.pow(20);
 /// Digits in all.
-const DIGITS_MAX: usize = 35;
+const DIGITS_MAX: usize = 38;
 
 #[cfg(test)]
 mod tests {
@@ -101,6 +101,8 @@ mod tests {
         for (a, b, expected) in cases {
             assert_eq!(sum(a.as_bytes(), b.as_bytes()), Ok(expected.to_string()), "{a} + {b}");
         }
+        assert_eq!(sum(b"-4644238456028572735", b"0"), Ok("-4644238456028572735".to_string()));
+        assert_eq!(sum(b"-9223372036854775808", b"3063.5"), Ok("-9223372036854772744.5".to_string()));
         assert_eq!(sum(b"1e300", b"1").unwrap().len(), 301);
     }
 

@@ -76,8 +76,7 @@ impl<'a> Item<'a> {
                 at += CHARGE_BYTES;
             }
         }
-        item.key = &memory[at..at + key_len];
-        item.value = &memory[at + key_len..at + key_len + value_len];
+        (item.key, item.value) = memory[at..at + key_len + value_len].split_at(key_len);
         item
     }
 
@@ -112,13 +111,13 @@ impl<'a> Item<'a> {
         assert!((1..=limits::KEY_BYTES_MAX).contains(&self.key.len()), "the codec refuses other keys");
         assert!(self.value.len() <= limits::VALUE_BYTES_MAX, "the store refuses larger values");
         let (key, value) = (self.key.len() as u32 - 1, self.value.len() as u32);
-        let mut at = offset + self.header_bytes();
+        let (fields, mut at) = (self.fields(), offset + self.header_bytes());
         if self.is_short() {
-            let bytes = [self.kind() | (value >> 8 << KIND_BITS) as u8, key as u8, value as u8];
+            let bytes = [fields | (value >> 8 << KIND_BITS) as u8, key as u8, value as u8];
             memory[offset..offset + SHORT_BYTES].copy_from_slice(&bytes);
         } else {
             assert!(self.marks <= MARKS_MAX, "a mark that no item has room for");
-            memory[offset] = self.kind() | self.marks << KIND_BITS;
+            memory[offset] = fields | IS_LONG | self.marks << KIND_BITS;
             write_u32(memory, offset + 1, key | value << KEY_BITS);
         }
         if let Some(expires) = self.expires {
@@ -166,13 +165,13 @@ impl<'a> Item<'a> {
     /// Bytes the item occupies, everything included.
     #[inline]
     pub fn bytes(&self) -> usize {
-        let kind = self.kind();
+        let fields = self.fields();
         let mut bytes = self.header_bytes() + self.key.len() + self.value.len();
-        if kind & HAS_ANY != 0 {
-            bytes += (kind & HAS_EXPIRY != 0) as usize * EXPIRY_BYTES
-                + (kind & HAS_VERSION != 0) as usize * VERSION_BYTES
-                + (kind & HAS_CLIENT_FLAGS != 0) as usize * CLIENT_FLAGS_BYTES
-                + (kind & HAS_CHARGE != 0) as usize * CHARGE_BYTES;
+        if fields != 0 {
+            bytes += (fields & HAS_EXPIRY != 0) as usize * EXPIRY_BYTES
+                + (fields & HAS_VERSION != 0) as usize * VERSION_BYTES
+                + (fields & HAS_CLIENT_FLAGS != 0) as usize * CLIENT_FLAGS_BYTES
+                + (fields & HAS_CHARGE != 0) as usize * CHARGE_BYTES;
         }
         bytes
     }
@@ -193,9 +192,14 @@ impl<'a> Item<'a> {
     }
 
     /// Which header and optional fields it has; two items of one kind and equal lengths are laid out alike.
+    #[inline]
     pub fn kind(&self) -> u8 {
-        (!self.is_short() as u8 * IS_LONG)
-            | (self.expires.is_some() as u8 * HAS_EXPIRY)
+        self.fields() | if self.is_short() { 0 } else { IS_LONG }
+    }
+
+    #[inline]
+    fn fields(&self) -> u8 {
+        (self.expires.is_some() as u8 * HAS_EXPIRY)
             | (self.version.is_some() as u8 * HAS_VERSION)
             | ((self.client_flags != 0) as u8 * HAS_CLIENT_FLAGS)
             | (self.charge.is_some() as u8 * HAS_CHARGE)

@@ -102,7 +102,7 @@ const DRAWN_FROM: u64 = 16;
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::BTreeMap;
 
     use super::*;
     use crate::base::hash::HashSeed;
@@ -150,7 +150,7 @@ mod tests {
     fn scan_while_it_fills(seed: u64, resident: u32, scan: Scan<'_>) -> Result<(u32, usize), String> {
         let (mut store, mut prng) = (store(2048, 400), Prng::new(seed));
         (0..resident).for_each(|number| set(&mut store, number, None));
-        let (mut met, pages) = (HashMap::new(), store.index.page_count());
+        let (mut met, pages) = (BTreeMap::new(), store.index.page_count());
         let (mut cursor, mut stretching, mut calls, mut newest) = (0, 0, 0, resident);
         let dead = resident / 2..resident / 2 + 20;
         dead.clone().for_each(|number| set(&mut store, number, Some(NOW)));
@@ -199,11 +199,12 @@ mod tests {
             (stretching, pages) = (stretching + calls, pages + more);
         }
         let seeds = SEEDS.end as u32;
-        assert!(stretching > 2 * seeds, "{stretching} calls met a stretch: nothing was tested");
-        assert!(pages > 5 * seeds as usize, "{pages} pages: nothing was tested");
+        assert!(cfg!(miri) || stretching > 3 * seeds, "{stretching} calls met a stretch: nothing was tested");
+        assert!(cfg!(miri) || pages > 5 * seeds as usize, "{pages} pages: nothing was tested");
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "the test before this one, several times over")]
     fn a_scan_that_errs_by_a_home_or_loses_displaced_entries_is_caught() {
         let home = |store: &Store<Vec<u8>>| u32::MAX / store.index.bucket_count();
         let wrong = |scan: Scan<'_>| {
@@ -217,7 +218,7 @@ mod tests {
         let returns = wrong(&|store, cursor, homes, visit| {
             faithful(store, cursor, homes, visit).map(|next| (cursor + 1).max(next.saturating_sub(home(store))))
         });
-        assert!(returns.iter().any(|wrong| wrong.contains("met 2 times")), "{returns:?}");
+        assert!(returns.iter().any(|wrong| wrong.ends_with(" times")), "{returns:?}");
         // All of the first home, though the cursor may lie within it: right until the table is stretched.
         let places = wrong(&|store, cursor, homes, visit| {
             let (range, next) = store.index.homes_from(cursor, homes as u32);
@@ -226,7 +227,7 @@ mod tests {
                 .for_each_of(&store.memory, range, |slot| visit(number(&Item::read(&store.memory, slot.location()))));
             next
         });
-        assert!(places.iter().any(|wrong| wrong.contains("met 2 times")), "{places:?}");
+        assert!(places.iter().any(|wrong| wrong.ends_with(" times")), "{places:?}");
         let displaced = wrong(&|store, cursor, homes, visit| {
             let is_displaced = |number: u32| {
                 let key = number.to_le_bytes();
@@ -274,7 +275,7 @@ mod tests {
 
     #[test]
     fn every_entry_is_drawn_as_often_as_another() {
-        let draws = if cfg!(miri) { 20 } else { 1000 };
+        let draws = if cfg!(miri) { 2 } else { 1000 };
         let mut filling = store(4096, 200);
         let mut was_stretching = false;
         for entries in 1..=if cfg!(miri) { 60 } else { 2000 } {
@@ -289,7 +290,7 @@ mod tests {
         }
         assert!(cfg!(miri) || was_stretching);
         // Few in a table of many slots are all collected; somewhat more are drawn with some bias.
-        let mut sparse = store(1 << 18, 16);
+        let mut sparse = store(if cfg!(miri) { 1 << 13 } else { 1 << 18 }, 16);
         for (entries, least_min, most_max) in [(1, 1.0, 1.0), (12, 0.8, 1.2), (150, 0.3, 2.0)] {
             (0..entries).for_each(|number| set(&mut sparse, number, None));
             let (least, most) = spread(&mut sparse, entries, entries * draws);

@@ -319,10 +319,12 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         self.ghosts.prefetch(&self.memory, hash);
         self.pay(key.len() + put.value.len(), now);
         let existing = self.find(hash, key, now);
-        match (put.condition, existing.map(|(_, slot)| Item::read(&self.memory, slot.location()))) {
+        match (put.condition, existing) {
             (Condition::Absent, Some(_)) => return Err(Refused::Exists),
             (Condition::Present | Condition::Version(_), None) => return Err(Refused::NotFound),
-            (Condition::Version(wanted), Some(item)) if item.version != Some(wanted) => {
+            (Condition::Version(wanted), Some((_, slot)))
+                if Item::read(&self.memory, slot.location()).version != Some(wanted) =>
+            {
                 return Err(Refused::VersionDiffers);
             }
             _ => {}
@@ -727,8 +729,10 @@ impl fmt::Display for Refused {
     }
 }
 
+/// A decimal integer as this store and Redis write one: no `+`, no zeros in front, no `-0`.
 fn parse_number(value: &[u8]) -> Option<i64> {
-    std::str::from_utf8(value).ok()?.parse().ok()
+    let is_plain = matches!(value, [b'0'] | [b'1'..=b'9', ..] | [b'-', b'1'..=b'9', ..]);
+    std::str::from_utf8(value).ok().filter(|_| is_plain)?.parse().ok()
 }
 
 /// Bytes of the longest decimal 64-bit integer.

@@ -123,7 +123,8 @@ fn a_write_that_has_to_make_room_keeps_the_history_it_found() {
     let mut store = store();
     let long = |number: u32| vec![number as u8; 900];
     let mut hits = 0;
-    for number in 0..700u32 {
+    let writes: u32 = if cfg!(miri) { 100 } else { 700 };
+    for number in 0..writes {
         store.note_time(ms(u64::from(number) * 1000));
         let now = ms(u64::from(number) * 1000);
         let other = number.to_le_bytes();
@@ -136,7 +137,7 @@ fn a_write_that_has_to_make_room_keeps_the_history_it_found() {
         assert_eq!(idle_ms, 100, "write {number}");
         assert!(store.get(hash(), KEY, now).is_some());
     }
-    assert!(store.stats().evicted > 300);
+    assert!(cfg!(miri) || store.stats().evicted > 300);
     assert!(hits <= 20, "{hits} writes are said to have been read: more than were evicted and came back");
     store.check().unwrap();
 }

@@ -64,7 +64,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let flow = loop {
             let spoken = (session.protocol, session.is_stateful);
             let rest = &bytes[used..];
-            let is_plain = !session.is_stateful && self.paused_until <= self.now.ms;
+            let is_plain = !session.is_stateful && self.attention == 0;
             let (more, next) = match session.protocol {
                 Protocol::Native => self.serve_as::<Native>(id, session, rest, out, &mut counts),
                 Protocol::Resp if is_plain => self.serve_as::<Resp>(id, session, rest, out, &mut counts),

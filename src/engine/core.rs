@@ -24,6 +24,7 @@ use crate::engine::keys::Keys;
 use crate::engine::l0::L0;
 use crate::engine::post::{Forward, Post};
 use crate::engine::resp::client::Client;
+use crate::engine::resp::config::EXPIRIES;
 use crate::engine::resp::pubsub::PubSub;
 use crate::engine::resp::tracking::Tracking;
 use crate::engine::resp::transaction::Transaction;
@@ -111,8 +112,8 @@ pub struct Core<M> {
     pub(super) flushed_at: u64,
     /// When the store was last told what time it is.
     pub(super) noted_at: Instant,
-    /// Until when clients of RESP are paused.
-    pub(super) paused_until: u64,
+    /// Why every command of RESP must be looked at; 0 if there is no reason.
+    pub(super) attention: u32,
     /// Keys that clients' caches are told about: what memory allows, and what CONFIG SET last said.
     pub(super) tracked_keys_max: usize,
     /// See `tracked_keys_max`.
@@ -197,7 +198,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             holder: None,
             flushed_at: u64::MAX,
             noted_at: Instant::default(),
-            paused_until: 0,
+            attention: 0,
         }
     }
 
@@ -213,7 +214,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         self.turn_began_ns = now_ns;
         self.now = Instant::from_ms(now_ns / 1_000_000);
         self.keys.now = self.now;
-        self.paused_until = self.shared.resp.paused_until.load(Ordering::Relaxed);
+        self.attention = self.shared.resp.attention.load(Ordering::Relaxed);
+        self.keys.tracking.tells_expiries = self.attention & EXPIRIES != 0;
     }
 
     pub(super) fn counters(&self) -> &ShardCounters {

@@ -97,7 +97,7 @@ mod tests {
     use crate::base::prng::Prng;
     use crate::cache::{Accounting, Config};
     use crate::wire::native;
-    use crate::wire::{Command, Mode, Request, Status, resp};
+    use crate::wire::{Command, Mode, Request, Status, memcached, resp};
 
     fn direct(protocol: Protocol) -> Direct<Vec<u8>> {
         let segment_bytes = 64 << 10;
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn a_stream_in_pieces_is_answered_like_the_whole() {
         let mut prng = Prng::new(9);
-        for protocol in [Protocol::Native, Protocol::Resp] {
+        for protocol in [Protocol::Native, Protocol::Resp, Protocol::Memcached] {
             for _ in 0..100 {
                 let mut stream = Vec::new();
                 for id in 0..40 {
@@ -187,7 +187,8 @@ mod tests {
                     };
                     match protocol {
                         Protocol::Native => stream.extend(frame(id, command)),
-                        Protocol::Resp => resp::client::encode_request(&command, &mut stream),
+                        Protocol::Memcached => memcached::encode_request(&command, &mut stream),
+                        Protocol::Resp | Protocol::Resp3 => resp::client::encode_request(&command, &mut stream),
                     }
                 }
                 let whole = direct(protocol).exchange(&stream).0.to_vec();

@@ -34,6 +34,7 @@ pub fn edit<M: DerefMut<Target = [u8]>>(
             at.rewrite(&value, answer);
         }
         Edit::Splice { at: offset, bytes } => at.splice(offset as usize, bytes, answer),
+        Edit::SetBit { at: offset, to } => at.set_bit(offset as usize, to, answer),
         Edit::AddFloat { delta } => at.add_float(delta, answer),
         Edit::Expire { expiry, when } => answer(Reply::status(at.expire(expiry, when))),
         Edit::Look { want } => at.look(want, answer),
@@ -89,6 +90,9 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
             return answer(Reply::status(Status::NotFound));
         };
         self.counters.get_hits.add(1);
+        if let Some(status) = senseless(expiry) {
+            return answer(Reply::status(status));
+        }
         answer(Reply { status: Status::Ok, value: item.value, number: 0 });
         match expiry {
             Expiry::Keep => {}
@@ -121,6 +125,20 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
         value.resize(value.len().max(end), 0);
         value[offset..end].copy_from_slice(bytes);
         self.rewrite(&value, answer);
+    }
+
+    fn set_bit(&mut self, offset: usize, to: bool, answer: Answer<'_>) {
+        let (byte, mask) = (offset / 8, 0x80u8 >> (offset % 8));
+        if byte >= self.value_bytes_max() {
+            return answer(Reply::status(Status::TooLong));
+        }
+        let mut value = self.value().unwrap_or_default();
+        value.resize(value.len().max(byte + 1), 0);
+        let was = value[byte] & mask != 0;
+        value[byte] = if to { value[byte] | mask } else { value[byte] & !mask };
+        self.rewrite(&value, &mut |reply| {
+            answer(if reply.status == Status::Ok { Reply { number: u64::from(was), ..reply } } else { reply });
+        });
     }
 
     fn add_float(&mut self, delta: &[u8], answer: Answer<'_>) {
@@ -164,7 +182,7 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
 
     fn look(&mut self, want: Want, answer: Answer<'_>) {
         let (now, hash, key) = (self.keys.now, self.hash, self.key);
-        let is_use = matches!(want, Want::Length | Want::Range(..) | Want::Touch);
+        let is_use = matches!(want, Want::Length | Want::Range(..) | Want::Bit(_) | Want::Touch);
         let found = match is_use {
             true => self.keys.store.get(hash, key, now),
             false => self.keys.store.peek(hash, key, now),
@@ -185,6 +203,10 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
             Want::Presence => answer(with_number(1)),
             Want::Touch => answer(with_number(1)),
             Want::Length => answer(with_number(value.len() as u64)),
+            Want::Bit(at) => {
+                let byte = value.get(at as usize / 8).copied().unwrap_or(0);
+                answer(with_number(u64::from(byte & 0x80 >> (at % 8) != 0)));
+            }
             Want::Range(from, to) => answer(with_value(range(value, from, to))),
             Want::Left => answer(with_number(expires.map_or(u64::MAX, |expires| now.ms_until(expires)))),
             Want::ExpiresAt => {
@@ -220,7 +242,7 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
                 self.delete();
                 Status::Ok
             }
-            Then::Expire(expiry) => self.expire(expiry, When::default()),
+            Then::Expire(expiry) => senseless(expiry).unwrap_or_else(|| self.expire(expiry, When::default())),
             Then::Extend(ms) => match expires {
                 Some(expires) => {
                     let left = now.ms_until(expires).saturating_add(ms);
@@ -296,6 +318,15 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
 
     fn value_bytes_max(&self) -> usize {
         Store::<M>::value_bytes_max(self.keys.store.item_bytes_max(), self.key.len())
+    }
+}
+
+/// What is wrong with an expiry, if anything.
+fn senseless(expiry: Expiry) -> Option<Status> {
+    match expiry {
+        Expiry::Senseless { is_number: true } => Some(Status::BadExpiry),
+        Expiry::Senseless { is_number: false } => Some(Status::NotANumber),
+        _ => None,
     }
 }
 

@@ -386,7 +386,8 @@ fn build<N: Network>(
 /// Unix time in milliseconds; a clock before 1970 counts as then.
 pub(super) fn unix_ms() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    // Rounded up: the shard's clock is rounded down, and what expires at a moment given must not live longer.
+    i64::try_from(since.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
 }
 
 /// The hot task of an executor.

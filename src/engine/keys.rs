@@ -44,6 +44,11 @@ impl<M: DerefMut<Target = [u8]>> Keys<M> {
         }
         if !self.tracking.is_idle() {
             self.tracking.changed(hash, key, self.client);
+            if self.tracking.wants_expiries()
+                && let Some(expires) = self.store.peek(hash, key, self.now).and_then(|item| item.expires)
+            {
+                self.tracking.note_expiry(hash, key, expires);
+            }
         }
     }
 
@@ -65,6 +70,7 @@ impl<M: DerefMut<Target = [u8]>> Keys<M> {
             Expiry::Never => None,
             Expiry::In(ms) => Some(self.now.after_ms(ms)),
             Expiry::At(unix_ms) => Some(self.moment(unix_ms)),
+            Expiry::Senseless { .. } => before,
         }
     }
 

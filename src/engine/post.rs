@@ -50,10 +50,8 @@ pub struct Caller {
     pub client: u64,
     /// It is answered in RESP3.
     pub is_resp3: bool,
-    /// The client that is to hear when what it reads changes; 0 for none.
-    pub receiver: u64,
-    /// It is not told of what it changes itself.
-    pub no_loop: bool,
+    /// It is to hear when what it reads changes.
+    pub tracks: bool,
 }
 
 /// A request on its way to the shard that owns its key, and back.

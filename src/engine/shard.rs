@@ -6,6 +6,7 @@
 use std::ops::DerefMut;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam::channel::Sender;
@@ -19,7 +20,7 @@ use crate::engine::interest::{close_subscribers, push_news};
 use crate::engine::l0::ReaderFile;
 use crate::engine::memcached::MemcachedShared;
 use crate::engine::post::{Errand, Hold};
-use crate::engine::resp::config::RespShared;
+use crate::engine::resp::config::{FULL, PAUSED, RespShared};
 use crate::engine::session::Bound;
 use crate::net::shm::Rings;
 use crate::net::{Flow, Handler, Network, Waker, WithShm};
@@ -129,7 +130,7 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
             if let Some(l0) = &mut self.core.keys.l0 {
                 l0.housekeep(&mut self.core.keys.store, &self.core.shared.counters[self.core.id.0 as usize], now);
             }
-            self.core.tell_expired();
+            self.core.look_around();
             self.close_stalled();
             if self.core.output_bytes < self.core.buffer_bytes_max / 2 {
                 self.core.feed_starved();
@@ -406,6 +407,14 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         counters.expired.set(stats.expired);
         counters.ghost_hits.set(stats.ghost_hits);
         counters.copied_bytes.set(stats.copied_bytes);
+        let used: u64 = core.shared.counters.iter().map(|shard| shard.used_bytes.get()).sum();
+        if core.id.0 == 0 {
+            core.shared.resp.attend(FULL, core.shared.resp.is_full(used));
+            let is_over = core.shared.resp.paused_until.load(Ordering::Relaxed) <= core.now.ms;
+            if is_over {
+                core.shared.resp.attend(PAUSED, false);
+            }
+        }
         core.times.publish(&core.shared.published[core.id.0 as usize]);
     }
 }

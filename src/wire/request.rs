@@ -131,6 +131,13 @@ pub enum Edit<'a> {
         /// The bytes.
         bytes: &'a [u8],
     },
+    /// Sets one bit of a value, which grows with zeroes if it is shorter.
+    SetBit {
+        /// Which, from the highest of the first byte on.
+        at: u32,
+        /// To what.
+        to: bool,
+    },
     /// Adds to the decimal number stored under a key.
     AddFloat {
         /// What to add, a decimal number as it was sent.
@@ -169,6 +176,11 @@ pub enum Expiry {
     In(u64),
     /// At this many milliseconds of Unix time; negative numbers have passed too.
     At(i64),
+    /// What was sent makes no sense, which is told where it matters: it is no number, or one out of range.
+    Senseless {
+        /// It is a number.
+        is_number: bool,
+    },
 }
 
 /// On which condition an expiry is changed. A key that never expires counts as later than any other.
@@ -197,6 +209,8 @@ pub enum Want {
     Length,
     /// Part of its value, ends included, negative numbers counted from the end.
     Range(i64, i64),
+    /// One bit of its value.
+    Bit(u32),
     /// Milliseconds it has left.
     Left,
     /// Milliseconds of Unix time at which it expires.
@@ -278,6 +292,8 @@ pub enum Status {
     NotFinite = 7,
     /// The result would be longer than the server stores.
     TooLong = 8,
+    /// The time to live makes no sense.
+    BadExpiry = 9,
     /// The key is longer than the server allows, or empty where one is needed.
     KeyLength = 16,
     /// The value is larger than the server stores.
@@ -331,6 +347,7 @@ impl Status {
             6 => Status::NotAFloat,
             7 => Status::NotFinite,
             8 => Status::TooLong,
+            9 => Status::BadExpiry,
             16 => Status::KeyLength,
             17 => Status::ValueTooLarge,
             32 => Status::Malformed,
@@ -359,6 +376,7 @@ impl fmt::Display for Status {
             Status::NotAFloat => "not a decimal number",
             Status::NotFinite => "not a finite number",
             Status::TooLong => "result too long",
+            Status::BadExpiry => "invalid expire time",
             Status::KeyLength => "key length",
             Status::ValueTooLarge => "value too large",
             Status::Malformed => "malformed",

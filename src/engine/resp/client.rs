@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use crate::base::hash::KeyHash;
 use crate::base::id::ConnectionId;
 use crate::base::time::Instant;
-use crate::engine::resp::tracking::Reader;
 
 /// A client of RESP.
 pub struct Client {
@@ -20,7 +19,9 @@ pub struct Client {
     pub is_resp3: bool,
     pub connected: Instant,
     pub last_active: Instant,
-    pub last_command: &'static str,
+    pub last_command: String,
+    /// Bytes of the command that is being done.
+    pub frame_bytes: usize,
     pub name: Vec<u8>,
     pub library: Vec<u8>,
     pub library_version: Vec<u8>,
@@ -29,8 +30,6 @@ pub struct Client {
     pub no_touch: bool,
     /// To be closed at the end of the turn.
     pub is_killed: bool,
-    /// Some client has named it as the receiver of its news.
-    pub is_receiver: bool,
     /// What few clients have.
     pub rare: Box<Rare>,
 }
@@ -100,7 +99,8 @@ impl Client {
             is_resp3: false,
             connected: now,
             last_active: now,
-            last_command: "NULL",
+            last_command: "NULL".into(),
+            frame_bytes: 0,
             name: Vec::new(),
             library: Vec::new(),
             library_version: Vec::new(),
@@ -108,7 +108,6 @@ impl Client {
             no_evict: false,
             no_touch: false,
             is_killed: false,
-            is_receiver: false,
             rare: Box::default(),
         }
     }
@@ -126,13 +125,13 @@ impl Client {
             || (!self.is_resp3 && self.subscriptions() > 0)
     }
 
-    /// Who is to be told about what it reads with its next command, if anybody is.
-    pub fn reader(&self) -> Option<Reader> {
-        let mode = self.rare.tracking.as_ref()?;
-        let wanted = !mode.is_broadcast
-            && !(mode.opt_in && mode.caching != Some(true))
-            && !(mode.opt_out && mode.caching == Some(false));
-        wanted.then_some(Reader { client: self.id, receiver: mode.receiver, no_loop: mode.no_loop })
+    /// Whether it is to be told about what it reads with its next command.
+    pub fn tracks_next(&self) -> bool {
+        self.rare.tracking.as_ref().is_some_and(|mode| {
+            !mode.is_broadcast
+                && !(mode.opt_in && mode.caching != Some(true))
+                && !(mode.opt_out && mode.caching == Some(false))
+        })
     }
 
     /// As CLIENT LIST shows it.
@@ -144,7 +143,7 @@ impl Client {
         // Writing to a string cannot fail.
         let _ = writeln!(
             line,
-            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db=0 sub={} psub={} ssub=0 multi={} qbuf=0 \
+            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db=0 sub={} psub={} ssub=0 multi={} qbuf={} \
              qbuf-free=0 argv-mem=0 multi-mem={} rbs=1024 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={} \
              user=default redir={} resp={} lib-name={} lib-ver={}",
             self.id,
@@ -158,6 +157,7 @@ impl Client {
             rare.channels.len(),
             rare.patterns.len(),
             rare.transaction.as_ref().map_or(-1, |queue| queue.commands.len() as i64),
+            self.frame_bytes,
             rare.transaction.as_ref().map_or(0, |queue| queue.bytes),
             self.last_command,
             match &rare.tracking {

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::ops::DerefMut;
 use std::sync::atomic::Ordering;
 
-use crate::base::id::{ConnectionId, ShardId};
+use crate::base::id::ConnectionId;
 use crate::base::limits;
 use crate::engine::core::Core;
 use crate::engine::post::Caller;
 use crate::engine::resp::client::{Client, ReplyMode, TrackingMode};
-use crate::engine::resp::config::shard_of_client;
+use crate::engine::resp::config::{FULL, PAUSED, shard_of_client};
 use crate::engine::resp::front::subcommand;
 use crate::engine::resp::gather::{self, Merge};
 use crate::engine::resp::parts;
@@ -47,14 +47,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             return;
         }
         self.clear_state(id);
-        let Some(client) = self.clients.remove(&id) else { return };
+        self.clients.remove(&id);
         self.shared.resp.clients.fetch_sub(1, Ordering::Relaxed);
-        if client.is_receiver {
-            let number = id.to_string();
-            for shard in self.spread().all().collect::<Vec<_>>() {
-                self.tell_shard(shard, part(&[parts::BROKEN, number.as_bytes()]));
-            }
-        }
     }
 
     /// Ends all that a client's commands have begun.
@@ -155,6 +149,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 
     pub(super) fn subscribe_all(&mut self, session: &mut Session, names: &[&[u8]], pattern: bool, reply: &mut Vec<u8>) {
         let kind: &[u8] = if pattern { b"psubscribe" } else { b"subscribe" };
+        // Told even to those who want no replies.
+        session.is_muted = false;
         let id = session.client;
         for name in names {
             let Some(client) = self.clients.get_mut(&id) else { return };
@@ -180,6 +176,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         reply: &mut Vec<u8>,
     ) {
         let kind: &[u8] = if pattern { b"punsubscribe" } else { b"unsubscribe" };
+        session.is_muted = false;
         let id = session.client;
         let Some(client) = self.clients.get_mut(&id) else { return };
         let mine = if pattern { &mut client.rare.patterns } else { &mut client.rare.channels };
@@ -316,12 +313,14 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 let resp = &self.shared.resp;
                 resp.pauses_writes_only.store(writes_only, Ordering::Relaxed);
                 resp.paused_until.fetch_max(now.ms.saturating_add(ms as u64), Ordering::Relaxed);
-                self.paused_until = resp.paused_until.load(Ordering::Relaxed);
+                resp.attend(PAUSED, true);
+                self.attention |= PAUSED;
                 ok(reply);
             }
             (b"UNPAUSE", []) => {
                 self.shared.resp.paused_until.store(0, Ordering::Relaxed);
-                self.paused_until = 0;
+                self.shared.resp.attend(PAUSED, false);
+                self.attention &= !PAUSED;
                 ok(reply);
             }
             (b"HELP", []) => {
@@ -403,18 +402,19 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         if mode.is_broadcast {
             let known = before.map(|before| before.prefixes.clone()).unwrap_or_default();
             let fresh: Vec<&Vec<u8>> = mode.prefixes.iter().filter(|prefix| !known.contains(prefix)).collect();
-            let mut all: Vec<&Vec<u8>> = known.iter().collect();
-            for prefix in fresh {
-                if let Some(other) = all.iter().find(|other| other.starts_with(prefix) || prefix.starts_with(other)) {
+            let overlaps = |a: &[u8], b: &[u8]| a.starts_with(b) || b.starts_with(a);
+            for (place, prefix) in fresh.iter().enumerate() {
+                let with_known = known.iter().find(|other| overlaps(other, prefix)).map(|other| ("an existing", other));
+                let with_fresh = fresh[place + 1..].iter().find(|other| overlaps(other, prefix));
+                if let Some((which, other)) = with_known.or(with_fresh.map(|other| ("another provided", *other))) {
                     let (a, b) = (String::from_utf8_lossy(prefix), String::from_utf8_lossy(other));
                     let text = format!(
-                        "ERR Prefix '{a}' overlaps with an existing prefix '{b}'. Prefixes for a single client must not overlap."
+                        "ERR Prefix '{a}' overlaps with {which} prefix '{b}'. Prefixes for a single client must not overlap."
                     );
                     return encode::error(&text, reply);
                 }
-                all.push(prefix);
             }
-            let mut all: Vec<Vec<u8>> = all.into_iter().cloned().collect();
+            let mut all: Vec<Vec<u8>> = known.iter().chain(fresh).cloned().collect();
             if all.is_empty() {
                 all.push(Vec::new());
             }
@@ -429,9 +429,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         }
         client.rare.tracking = Some(mode.clone());
         if mode.is_broadcast {
-            let (number, receiver) = (id.to_string(), mode.receiver.to_string());
-            let no_loop: &[u8] = if mode.no_loop { b"1" } else { b"0" };
-            let mut words: Vec<&[u8]> = vec![parts::BROADCAST, number.as_bytes(), receiver.as_bytes(), no_loop];
+            let number = id.to_string();
+            let mut words: Vec<&[u8]> = vec![parts::BROADCAST, number.as_bytes()];
             words.extend(mode.prefixes.iter().map(Vec::as_slice));
             let frame = part(&words);
             for shard in self.spread().all().collect::<Vec<_>>() {
@@ -441,19 +440,14 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         encode::simple("OK", reply);
     }
 
-    /// Whether there may be a client of that number; if it is another shard's it is told that it is a receiver, and
-    /// if it has gone already that comes back as "broken".
-    fn is_receiver(&mut self, receiver: u64) -> bool {
+    /// Whether there may be a client of that number. One of another shard that has gone already comes to light with
+    /// the first news for it.
+    fn is_receiver(&self, receiver: u64) -> bool {
         let shard = shard_of_client(receiver);
-        if shard != self.id.0 {
-            if usize::from(shard) >= self.shared.counters.len() || !self.shared.resp.was_given(receiver) {
-                return false;
-            }
-            self.tell_shard(ShardId(shard), part(&[parts::RECEIVER, receiver.to_string().as_bytes()]));
-            return true;
+        if shard == self.id.0 {
+            return self.clients.contains_key(&receiver);
         }
-        let client = self.clients.get_mut(&receiver);
-        client.map(|client| client.is_receiver = true).is_some()
+        usize::from(shard) < self.shared.counters.len() && self.shared.resp.was_given(receiver)
     }
 
     /// CLIENT LIST and CLIENT KILL for the clients of this shard.
@@ -491,7 +485,13 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             (b"SET", pairs) if !pairs.is_empty() && pairs.len().is_multiple_of(2) => {
                 let pairs: Vec<(&[u8], &[u8])> = pairs.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
                 match self.shared.resp.set(&pairs) {
-                    Ok(()) => encode::simple("OK", reply),
+                    Ok(()) => {
+                        let used = self.shared.counters.iter().map(|shard| shard.used_bytes.get()).sum();
+                        let resp = &self.shared.resp;
+                        resp.attend(FULL, resp.is_full(used));
+                        self.attention = resp.attention.load(Ordering::Relaxed);
+                        encode::simple("OK", reply);
+                    }
                     Err(why) => encode::error(&format!("ERR {why}"), reply),
                 }
             }
@@ -588,12 +588,12 @@ pub(super) fn everywhere(cmd: Cmd, words: &[&[u8]]) -> Result<Option<Merge>, Pro
     let sub = words[0].to_ascii_uppercase();
     match (cmd, sub.as_slice(), words.len()) {
         (Cmd::Client, b"LIST", _) => {
-            Filters::read(&words[1..], false).map_err(Problem::Worded)?;
+            Filters::read(&words[1..], false).map_err(|text| Problem::Worded(text.into()))?;
             Ok(Some(Merge::Lines))
         }
         (Cmd::Client, b"KILL", 2) => Ok(Some(Merge::OkIfAny("ERR No such client"))),
         (Cmd::Client, b"KILL", 3..) => {
-            Filters::read(&words[1..], true).map_err(Problem::Worded)?;
+            Filters::read(&words[1..], true).map_err(|text| Problem::Worded(text.into()))?;
             Ok(Some(Merge::Sum))
         }
         _ => Ok(None),

@@ -15,6 +15,10 @@ use crate::wire::glob;
 pub struct RespShared {
     parameters: Mutex<BTreeMap<&'static str, String>>,
     next_client: AtomicU64,
+    /// Why every command must be looked at: [`PAUSED`], [`FULL`], [`EVENTS`].
+    pub attention: AtomicU32,
+    /// Which events about keys are published, as `notify-keyspace-events` has them.
+    pub events: AtomicU32,
     /// Until when clients are paused, in milliseconds of the process's clock; only their writes, or all.
     pub paused_until: AtomicU64,
     pub pauses_writes_only: AtomicBool,
@@ -44,6 +48,12 @@ enum Kind {
     Text,
     Number,
     Memory,
+    /// A size, or a share of the memory in percent.
+    MemoryOrShare,
+    /// Letters of events about keys.
+    Events,
+    /// The listeners of a running server stay.
+    Port,
     Bool,
     /// One of these, separated by bars.
     Choice(&'static str),
@@ -61,7 +71,7 @@ const PARAMETERS: &[Parameter] = &[
         ),
     ),
     Parameter("maxmemory-samples", "5", Kind::Number),
-    Parameter("maxmemory-clients", "0", Kind::Memory),
+    Parameter("maxmemory-clients", "0", Kind::MemoryOrShare),
     Parameter("maxclients", "10000", Kind::Number),
     Parameter("proto-max-bulk-len", "1048576", Kind::Memory),
     Parameter("client-query-buffer-limit", "1073741824", Kind::Memory),
@@ -73,7 +83,7 @@ const PARAMETERS: &[Parameter] = &[
     Parameter("latency-tracking-info-percentiles", "50 99 99.9", Kind::Text),
     Parameter("slowlog-log-slower-than", "10000", Kind::Number),
     Parameter("slowlog-max-len", "128", Kind::Number),
-    Parameter("notify-keyspace-events", "", Kind::Text),
+    Parameter("notify-keyspace-events", "", Kind::Events),
     Parameter("loglevel", "notice", Kind::Choice("debug|verbose|notice|warning")),
     Parameter("save", "", Kind::Text),
     Parameter("appendonly", "no", Kind::Bool),
@@ -92,7 +102,11 @@ const PARAMETERS: &[Parameter] = &[
     Parameter("set-max-intset-entries", "512", Kind::Number),
     Parameter("databases", "1", Kind::Fixed),
     Parameter("bind", "", Kind::Fixed),
-    Parameter("port", "0", Kind::Fixed),
+    Parameter("port", "0", Kind::Port),
+    Parameter("daemonize", "no", Kind::Fixed),
+    Parameter("replicaof", "", Kind::Fixed),
+    Parameter("slaveof", "", Kind::Fixed),
+    Parameter("repl-backlog-size", "0", Kind::Memory),
     Parameter("io-threads", "1", Kind::Fixed),
     Parameter("cluster-enabled", "no", Kind::Fixed),
     Parameter("dir", "/", Kind::Fixed),
@@ -108,6 +122,8 @@ impl RespShared {
         RespShared {
             parameters: Mutex::new(parameters),
             next_client: AtomicU64::new(1),
+            attention: AtomicU32::new(0),
+            events: AtomicU32::new(0),
             paused_until: AtomicU64::new(0),
             pauses_writes_only: AtomicBool::new(false),
             transaction: AtomicU32::new(0),
@@ -166,6 +182,19 @@ impl RespShared {
                 Kind::Bool => return Err(failed("argument must be 'yes' or 'no'")),
                 Kind::Number if text.parse::<i64>().is_ok() => text,
                 Kind::Number => return Err(failed("argument couldn't be parsed into an integer")),
+                Kind::Port if parameters.get(name) == Some(&text) => text,
+                Kind::Port => {
+                    return Err(failed("Unable to listen on this port: a running server keeps its listeners (--resp)"));
+                }
+                Kind::MemoryOrShare => match text.strip_suffix('%').map(str::parse::<u64>) {
+                    Some(Ok(..=100)) => text,
+                    Some(_) => return Err(failed("percentage argument must be less or equal to 100")),
+                    None => memory(&text).ok_or_else(|| failed("argument must be a memory value"))?.to_string(),
+                },
+                Kind::Events => match events(&text) {
+                    Some(events) => event_letters(events),
+                    None => return Err(failed("Invalid event class character. Use 'Ag$lszhxeKEtmdn'.")),
+                },
                 Kind::Memory => memory(&text).ok_or_else(|| failed("argument must be a memory value"))?.to_string(),
                 Kind::Choice(choices) if choices.split('|').any(|choice| choice == text) => text,
                 Kind::Choice(choices) => {
@@ -181,9 +210,39 @@ impl RespShared {
             if name == "tracking-table-max-keys" {
                 self.tracked_keys_max.store(value.parse().unwrap_or(0), Ordering::Relaxed);
             }
+            if name == "notify-keyspace-events" {
+                let letters = events(&value).unwrap_or(0);
+                // Neither by key nor by event: nobody could hear of it.
+                let events = if letters & (BY_KEY | BY_EVENT) == 0 { 0 } else { letters };
+                self.events.store(events, Ordering::Relaxed);
+                self.attend(EVENTS, events != 0);
+                self.attend(EXPIRIES, events & EXPIRED != 0);
+            }
             parameters.insert(name, value);
         }
         Ok(())
+    }
+
+    /// Whether writes are refused for want of memory: somebody has set a bound with CONFIG SET, `used` is beyond it, and
+    /// nothing may be evicted or the bound is below what an empty server takes.
+    pub fn is_full(&self, used: u64) -> bool {
+        let parameters = self.lock();
+        let bound = parameters.get("maxmemory").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        let keeps_all = parameters.get("maxmemory-policy").is_some_and(|policy| policy == "noeviction");
+        bound > 0 && used > bound && (keeps_all || bound < EMPTY_BYTES)
+    }
+
+    /// Whether keys may go for want of memory.
+    pub fn evicts(&self) -> bool {
+        self.lock().get("maxmemory-policy").is_some_and(|policy| policy != "noeviction")
+    }
+
+    /// Every command must be looked at for this reason, or need not be any more.
+    pub fn attend(&self, reason: u32, is_on: bool) {
+        match is_on {
+            true => self.attention.fetch_or(reason, Ordering::Relaxed),
+            false => self.attention.fetch_and(!reason, Ordering::Relaxed),
+        };
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
@@ -213,6 +272,57 @@ fn memory(text: &str) -> Option<u64> {
     lower[..digits].parse::<u64>().ok()?.checked_mul(unit)
 }
 
+/// The letters of `notify-keyspace-events` as bits, in their order in [`EVENT_LETTERS`].
+fn events(text: &str) -> Option<u32> {
+    let mut bits = 0;
+    for letter in text.chars() {
+        bits |= match letter {
+            'A' => ALL_KINDS,
+            letter => 1 << EVENT_LETTERS.find(letter)?,
+        };
+    }
+    Some(bits)
+}
+
+/// The letters of these bits, as Redis writes them.
+fn event_letters(bits: u32) -> String {
+    let is_all = bits & ALL_KINDS == ALL_KINDS;
+    let mut text = String::from(if is_all { "A" } else { "" });
+    let rest = if is_all { bits & !ALL_KINDS } else { bits };
+    text.extend(
+        EVENT_LETTERS.chars().enumerate().filter(|(place, _)| rest & 1 << place != 0).map(|(_, letter)| letter),
+    );
+    text
+}
+
+/// Clients are paused.
+pub const PAUSED: u32 = 1;
+/// Memory is full by what CONFIG SET said.
+pub const FULL: u32 = 2;
+/// Events about keys are published.
+pub const EVENTS: u32 = 4;
+/// One of them is that a key has expired.
+pub const EXPIRIES: u32 = 8;
+/// Kinds of events, the two channels, and what `A` does not stand for.
+const EVENT_LETTERS: &str = "g$lshzxetdKEmn";
+/// Events of commands about keys of any type.
+pub const GENERIC: u32 = 1;
+/// Events of commands about strings.
+pub const STRING: u32 = 1 << 1;
+/// A key has expired.
+pub const EXPIRED: u32 = 1 << 6;
+/// A key had to go for want of room.
+pub const EVICTED: u32 = 1 << 7;
+/// Events are published by key.
+pub const BY_KEY: u32 = 1 << 10;
+/// Events are published by their name.
+pub const BY_EVENT: u32 = 1 << 11;
+/// A key has come to be.
+pub const NEW: u32 = 1 << 13;
+const ALL_KINDS: u32 = (1 << 10) - 1;
+/// A bound below this cannot be kept by evicting.
+const EMPTY_BYTES: u64 = 1 << 20;
+
 /// A client's number ends with its shard.
 const SHARD_BITS: u32 = 8;
 
@@ -239,6 +349,8 @@ mod tests {
         let shared = shared();
         assert_eq!(shared.set(&[(b"hz", b"50"), (b"MaxMemory", b"2mb")]), Ok(()));
         assert_eq!((shared.parameter("hz"), shared.parameter("maxmemory")), ("50".into(), "2097152".into()));
+        assert_eq!(shared.set(&[(b"notify-keyspace-events", b"gxK$lszhetdE")]), Ok(()));
+        assert_eq!(shared.parameter("notify-keyspace-events"), "AKE");
         for bad in [(b"nosuch".as_slice(), b"1".as_slice()), (b"port", b"1"), (b"hz", b"x"), (b"appendonly", b"maybe")]
         {
             assert!(shared.set(&[(b"timeout", b"9"), bad]).is_err());

@@ -10,6 +10,7 @@ use crate::engine::batch::Served;
 use crate::engine::core::Core;
 use crate::engine::post::{Caller, Errand, Hold, Letter};
 use crate::engine::resp::client::{Client, Queue, ReplyMode, WatchedKey};
+use crate::engine::resp::config::{FULL, PAUSED};
 use crate::engine::resp::gather::{Gather, Merge, Step};
 use crate::engine::resp::tasks::{Spread, Task};
 use crate::engine::resp::transaction::Work;
@@ -67,6 +68,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         }
         let mode = self.clients.get(&session.client).map_or(ReplyMode::On, |client| client.reply_mode);
         session.is_muted = matches!(mode, ReplyMode::Off | ReplyMode::SkipNext);
+        if let Some(client) = self.clients.get_mut(&session.client) {
+            client.frame_bytes = frame.len();
+        }
         let served = self.serve_words(session, &spoken, out);
         if matches!(served, Served::Blocked) {
             session.is_muted = false;
@@ -76,6 +80,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let now = self.now;
         if let Some(client) = self.clients.get_mut(&session.client) {
             client.last_active = now;
+            client.frame_bytes = 0;
             if mode == ReplyMode::SkipNext && client.reply_mode == ReplyMode::SkipNext {
                 client.reply_mode = ReplyMode::On;
             }
@@ -103,19 +108,40 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let Some(cmd) = Cmd::of(words[0]) else {
             self.open_calls_rejected += 1;
             self.spoil(session.client);
-            encode::error(&unknown(words), reply);
+            encode::error_bytes(&unknown(words), reply);
             return Outcome::Replied;
         };
-        if !cmd.row().takes(words.len()) {
+        if let Some(problem) = arity_problem(cmd, words) {
             self.open_calls_rejected += 1;
             self.spoil(session.client);
-            encode::error(&Problem::Arity(cmd).to_string(), reply);
+            if cmd == Cmd::Exec {
+                self.abort(session.client);
+                let text = problem.text();
+                let text =
+                    [b"EXECABORT Transaction discarded because of: ", text.strip_prefix(b"ERR ").unwrap_or(&text)];
+                encode::error_bytes(&text.concat(), reply);
+            } else {
+                problem.write(reply);
+            }
             return Outcome::Replied;
+        }
+        if matches!(cmd, Cmd::Eval | Cmd::EvalSha)
+            && let Some(call) = one_call(cmd, words)
+        {
+            let words: Vec<&[u8]> = call.iter().map(Vec::as_slice).collect();
+            return self.call(session, &words, reply, out);
         }
         let is_resp3 = session.protocol == Protocol::Resp3;
         let Some(client) = self.clients.get_mut(&session.client) else { return Outcome::Replied };
         let caching = client.rare.tracking.as_ref().and_then(|mode| mode.caching);
-        client.last_command = cmd.row().name;
+        client.last_command.clear();
+        client.last_command.push_str(cmd.row().name);
+        if matches!(cmd, Cmd::Client | Cmd::Config | Cmd::Command | Cmd::Object | Cmd::PubSub | Cmd::Script)
+            && let Some(sub) = words.get(1)
+        {
+            client.last_command.push('|');
+            client.last_command.push_str(&String::from_utf8_lossy(&sub[..sub.len().min(16)]).to_lowercase());
+        }
         if !is_resp3 && client.subscriptions() > 0 && !serves_listeners(cmd) {
             let name = cmd.row().name;
             let text = format!(
@@ -125,7 +151,12 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             return Outcome::Replied;
         }
         let queues = client.rare.transaction.is_some() && !ends_queue(cmd);
-        if self.paused_until > self.now.ms && !queues && self.is_paused(session.client, cmd) {
+        if self.attention & FULL != 0 && cmd.row().flags.contains(&"denyoom") {
+            self.spoil(session.client);
+            encode::error(OUT_OF_MEMORY, reply);
+            return Outcome::Replied;
+        }
+        if self.attention & PAUSED != 0 && !queues && self.is_paused(session.client, cmd) {
             session.blocked = Some(Bound::Hold);
             return Outcome::Blocked;
         }
@@ -183,7 +214,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         }
         match spread.task(cmd, words) {
             Err(problem) => {
-                encode::error(&problem.to_string(), reply);
+                problem.write(reply);
                 Outcome::Replied
             }
             Ok(Task::Local(_)) => {
@@ -232,7 +263,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             for key in keys {
                 if key.is_empty() || key.len() > limits::KEY_BYTES_MAX {
                     to.truncate(before);
-                    return encode::error(&Problem::Key.to_string(), to);
+                    return Problem::Key.write(to);
                 }
                 self.do_single(Cmd::Get, Command::Get { key }, caller, to);
             }
@@ -323,15 +354,24 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             encode::error("EXECABORT Transaction discarded because of previous errors.", reply);
             return Outcome::Replied;
         }
+        let takes_memory =
+            |words: &Vec<Vec<u8>>| Cmd::of(&words[0]).is_some_and(|cmd| cmd.row().flags.contains(&"denyoom"));
+        if self.attention & FULL != 0 && queue.commands.iter().any(takes_memory) {
+            client.rare.transaction = None;
+            let watched = std::mem::take(&mut client.rare.watched);
+            self.unwatch(watched);
+            encode::error(&format!("EXECABORT Transaction discarded because of: {OUT_OF_MEMORY}"), reply);
+            return Outcome::Replied;
+        }
         let mut work = Vec::new();
         for words in &queue.commands {
             let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
             let Some(cmd) = Cmd::of(words[0]) else { continue };
             work.push(Work::Task(match spread.task(cmd, &words) {
-                Ok(Task::Watch(_)) => known_error("ERR WATCH inside MULTI is not allowed"),
+                Ok(Task::Watch(_)) => known_error(b"ERR WATCH inside MULTI is not allowed"),
                 Ok(task) => task,
                 // What makes no sense is told in its place; the others are done.
-                Err(problem) => known_error(&problem.to_string()),
+                Err(problem) => known_error(&problem.text()),
             }));
         }
         // Taken away, and put back if it cannot be done now.
@@ -373,6 +413,15 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         Outcome::Replied
     }
 
+    /// Forgets a transaction.
+    fn abort(&mut self, client: u64) {
+        if let Some(client) = self.clients.get_mut(&client) {
+            client.rare.transaction = None;
+            let watched = std::mem::take(&mut client.rare.watched);
+            self.unwatch(watched);
+        }
+    }
+
     /// A command was refused: the transaction that is being queued will be.
     fn spoil(&mut self, client: u64) {
         if let Some(queue) = self.clients.get_mut(&client).and_then(|client| client.rare.transaction.as_mut()) {
@@ -383,6 +432,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     /// Whether a pause holds a command back.
     fn is_paused(&self, client: u64, cmd: Cmd) -> bool {
         let resp = &self.shared.resp;
+        if resp.paused_until.load(Ordering::Relaxed) <= self.now.ms {
+            return false;
+        }
         if !resp.pauses_writes_only.load(Ordering::Relaxed) {
             return cmd != Cmd::Client;
         }
@@ -411,20 +463,15 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 
     /// For whom a client's command is done.
     fn caller(&self, client: u64, is_resp3: bool) -> Caller {
-        let reader = self.clients.get(&client).and_then(Client::reader);
-        Caller {
-            client,
-            is_resp3,
-            receiver: reader.map_or(0, |reader| reader.receiver),
-            no_loop: reader.is_some_and(|reader| reader.no_loop),
-        }
+        let tracks = self.clients.get(&client).is_some_and(Client::tracks_next);
+        Caller { client, is_resp3, tracks }
     }
 
     /// Does what is about the connection or the server.
     pub(super) fn local(&mut self, session: &mut Session, words: &[&[u8]], caller: Caller, reply: &mut Vec<u8>) {
         let Some(cmd) = Cmd::of(words[0]) else { return };
         let rest = &words[1..];
-        let wrong_arity = |reply: &mut Vec<u8>| encode::error(&Problem::Arity(cmd).to_string(), reply);
+        let wrong_arity = |reply: &mut Vec<u8>| Problem::Arity(cmd).write(reply);
         match cmd {
             Cmd::Ping => match (rest, self.clients.get(&session.client).is_some_and(|it| it.subscriptions() > 0)) {
                 ([] | [_], true) if !caller.is_resp3 => {
@@ -443,6 +490,11 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             }
             Cmd::Select => match single::integer(rest[0]) {
                 Ok(0) => encode::simple("OK", reply),
+                Ok(number) if i32::try_from(number).is_err() => {
+                    let (least, most) = (i32::MIN, i32::MAX);
+                    let text = format!("ERR value is out of range, value must between {least} and {most}");
+                    encode::error(&text, reply);
+                }
                 Ok(_) => encode::error("ERR DB index is out of range", reply),
                 Err(_) => encode::error("ERR value is not an integer or out of range", reply),
             },
@@ -504,9 +556,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 
     fn script(&mut self, words: &[&[u8]], reply: &mut Vec<u8>) {
         match (words[0].to_ascii_uppercase().as_slice(), &words[1..]) {
-            (b"LOAD", [source]) => match scripts::by_source(source) {
-                Some(_) => encode::bulk(scripts::sha_of(source).as_bytes(), reply),
-                None => encode::error(
+            (b"LOAD", [source]) => match scripts::load(source) {
+                true => encode::bulk(scripts::sha_of(source).as_bytes(), reply),
+                false => encode::error(
                     "ERR this server runs no scripts but those of the lock and counter libraries it knows (see docs/compatibility.md)",
                     reply,
                 ),
@@ -514,7 +566,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             (b"EXISTS", shas) if !shas.is_empty() => {
                 encode::array(shas.len(), reply);
                 for sha in shas {
-                    encode::integer(i64::from(scripts::by_sha(sha).is_some()), reply);
+                    encode::integer(i64::from(scripts::is_seen(sha)), reply);
                 }
             }
             (b"FLUSH", [] | [_]) => encode::simple("OK", reply),
@@ -530,13 +582,35 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 
 /// Refuses a subcommand.
 pub(super) fn subcommand(cmd: Cmd, sub: &[u8], reply: &mut Vec<u8>) {
-    let sub = String::from_utf8_lossy(&sub[..sub.len().min(SHOWN_BYTES)]).into_owned();
-    encode::error(&Problem::Subcommand(cmd, sub).to_string(), reply);
+    Problem::Subcommand(cmd, sub.to_vec()).write(reply);
 }
 
-fn known_error(text: &str) -> Task {
+/// The command that a script of one call is, if it may be called from a script.
+fn one_call(cmd: Cmd, words: &[&[u8]]) -> Option<Vec<Vec<u8>>> {
+    let keys = single::integer(words[2]).ok().and_then(|keys| usize::try_from(keys).ok())?;
+    let call = scripts::call(cmd == Cmd::EvalSha, words[1], keys, &words[3..])?;
+    let called = Cmd::of(&call[0])?;
+    (!called.row().flags.contains(&"noscript") && called != Cmd::Eval).then_some(call)
+}
+
+/// What is wrong with the number of a command's words, or with the name of its subcommand.
+fn arity_problem(cmd: Cmd, words: &[&[u8]]) -> Option<Problem> {
+    if !cmd.row().takes(words.len()) {
+        return Some(Problem::Arity(cmd));
+    }
+    let subcommands = cmd.subcommands();
+    let sub = words.get(1).filter(|_| !subcommands.is_empty())?;
+    let Some((name, arity)) = subcommands.iter().find(|(name, _)| sub.eq_ignore_ascii_case(name.as_bytes())) else {
+        return Some(Problem::Subcommand(cmd, sub.to_vec()));
+    };
+    let fits = if *arity >= 0 { words.len() == *arity as usize } else { words.len() >= arity.unsigned_abs() as usize };
+    let text = || format!("ERR wrong number of arguments for '{}|{name}' command", cmd.row().name);
+    (!fits).then(|| Problem::Worded(text().into()))
+}
+
+fn known_error(text: &[u8]) -> Task {
     let mut reply = Vec::new();
-    encode::error(text, &mut reply);
+    encode::error_bytes(text, &mut reply);
     Task::Plain { merge: Merge::Known(reply), parts: Vec::new() }
 }
 
@@ -545,16 +619,17 @@ fn given(served: Served) -> Outcome {
 }
 
 /// What clients know an unknown command by.
-fn unknown(words: &[&[u8]]) -> String {
-    let shown = |word: &[u8]| String::from_utf8_lossy(&word[..word.len().min(SHOWN_BYTES)]).into_owned();
-    let mut text = format!("ERR unknown command '{}', with args beginning with: ", shown(words[0]));
+fn unknown(words: &[&[u8]]) -> Vec<u8> {
+    let mut given = Vec::new();
     for word in &words[1..] {
-        if text.len() > SHOWN_BYTES {
+        let room = SHOWN_BYTES.saturating_sub(given.len());
+        if room == 0 {
             break;
         }
-        text.push_str(&format!("'{}' ", shown(word)));
+        let word = single::shown(word);
+        given.extend_from_slice(&[b"'", &word[..word.len().min(room)], b"' "].concat());
     }
-    text
+    [b"ERR unknown command '", single::shown(words[0]), b"', with args beginning with: ", &given].concat()
 }
 
 /// Commands that a connection of RESP2 may give while it listens.
@@ -570,6 +645,7 @@ fn ends_queue(cmd: Cmd) -> bool {
     matches!(cmd, Cmd::Exec | Cmd::Discard | Cmd::Multi | Cmd::Watch | Cmd::Quit | Cmd::Reset)
 }
 
+const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 /// Bytes that a word of a queued command takes beside its own.
 const WORD_BYTES: usize = 24;
 /// Bytes of what was sent that are shown in an error.

@@ -2,6 +2,7 @@
 
 use std::ops::DerefMut;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::base::hash::KeyHash;
 use crate::base::id::{ConnectionId, ShardId};
@@ -9,7 +10,7 @@ use crate::base::limits;
 use crate::engine::core::Core;
 use crate::engine::post::{Caller, Errand, Letter};
 use crate::engine::resp::client::WatchedKey;
-use crate::engine::resp::config::shard_of_client;
+use crate::engine::resp::config::{self, EXPIRIES, FULL, shard_of_client};
 use crate::engine::resp::parts;
 use crate::engine::resp::tasks::part;
 use crate::engine::resp::tracking::News;
@@ -33,17 +34,24 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 
     /// Sends what this turn's writes have made of news to where those live who are to hear them.
     pub(in crate::engine) fn gather_news(&mut self) {
-        for (client, news) in self.keys.tracking.take_news() {
-            let number = client.to_string();
+        for (to, news) in self.keys.tracking.take_news() {
+            let (client, writer) = (to.client.to_string(), to.writer.to_string());
             let frame = match &news {
-                News::Everything => part(&[parts::TELL_ALL, number.as_bytes()]),
+                News::Everything => part(&[parts::TELL_ALL, client.as_bytes()]),
                 News::Keys(keys) => {
-                    let mut words: Vec<&[u8]> = vec![parts::TELL, number.as_bytes()];
+                    // What was read is told key by key, as Redis does; what is broadcast, together.
+                    let name = if to.prefix.is_some() { parts::TELL_TOGETHER } else { parts::TELL };
+                    let mut words: Vec<&[u8]> = vec![name, client.as_bytes(), writer.as_bytes()];
                     words.extend(keys.iter().map(Vec::as_slice));
                     part(&words)
                 }
             };
-            self.tell_shard(ShardId(shard_of_client(client)), frame);
+            self.tell_shard(ShardId(shard_of_client(to.client)), frame);
+        }
+        if std::mem::take(&mut self.keys.tracking.was_flushed) {
+            let tracking = self.clients.values().filter(|client| client.rare.tracking.is_some());
+            let tracking: Vec<u64> = tracking.map(|client| client.id).collect();
+            tracking.into_iter().for_each(|client| self.tell_client(client, 0, false, None));
         }
         if self.transaction.is_some() {
             return;
@@ -88,7 +96,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let mut words = Vec::new();
         for (shard, frame) in std::mem::take(&mut self.news) {
             crate::wire::resp::words(&frame, &mut words);
-            if let [parts::TELL, client, ..] = *words.as_slice() {
+            if let [parts::TELL | parts::TELL_TOGETHER, client, ..] = *words.as_slice() {
                 if told.insert(client.to_vec()) {
                     self.news.push_back((shard, part(&[parts::TELL_ALL, client])));
                 }
@@ -100,57 +108,110 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         self.news_bytes = self.news.iter().map(|(_, frame)| frame.len()).sum();
     }
 
-    /// Looks at keys whose time has come and that clients hold: they must hear of it.
-    pub(in crate::engine) fn tell_expired(&mut self) {
+    /// Once a millisecond: keys whose time has come and that clients hold, and what CONFIG SET has changed.
+    pub(in crate::engine) fn look_around(&mut self) {
+        let wanted = self.shared.resp.tracked_keys_max.load(Ordering::Relaxed);
+        if wanted != 0 && wanted != self.tracked_keys_wanted {
+            self.tracked_keys_wanted = wanted;
+            let share = wanted.div_ceil(self.shared.counters.len());
+            self.keys.tracking.set_keys_max(share.min(self.tracked_keys_max));
+        }
+        if self.attention & FULL != 0 && self.shared.resp.evicts() {
+            self.evict_all();
+        }
+        self.tell_expired();
+    }
+
+    /// Somebody has set a bound that holds nothing, and said that keys may go: they do, some in each millisecond.
+    #[cold]
+    fn evict_all(&mut self) {
+        for _ in 0..EVICTED_PER_MS {
+            let Some(key) = self.keys.store.random(self.now).map(|item| item.key.to_vec()) else { return };
+            let hash = self.shared.seed.hash(&key);
+            self.keys.store.delete(hash, &key, self.now);
+            if let Some(l0) = &mut self.keys.l0 {
+                l0.removed(hash, &key);
+            }
+            self.keys.changed(hash, &key);
+            self.publish_event(config::EVICTED, "evicted", &key);
+        }
+    }
+
+    fn tell_expired(&mut self) {
         while let Some((hash, key)) = self.keys.tracking.next_expired(self.now) {
-            if self.keys.store.peek(hash, &key, self.now).is_none() {
-                self.keys.tracking.changed(hash, &key, 0);
+            match self.keys.store.peek(hash, &key, self.now).map(|item| item.expires) {
+                None => {
+                    self.keys.tracking.forget_expiry(hash);
+                    self.keys.tracking.changed(hash, &key, 0);
+                    if self.attention & EXPIRIES != 0 {
+                        self.publish_event(config::EXPIRED, "expired", &key);
+                    }
+                }
+                Some(None) => self.keys.tracking.forget_expiry(hash),
+                // It has another expiry by now, which was noted too.
+                Some(Some(_)) => {}
             }
         }
     }
 
-    /// Tells a client of this shard which keys have changed, all if none are named.
-    pub(super) fn tell_client(&mut self, id: u64, keys: Option<&[&[u8]]>) {
-        let Some(client) = self.clients.get(&id) else { return };
+    /// Tells a client of this shard, or whom it named in its place, which keys `writer` has changed; all if none are
+    /// named.
+    pub(super) fn tell_client(&mut self, id: u64, writer: u64, is_broadcast: bool, keys: Option<&[&[u8]]>) {
+        let Some(mode) = self.clients.get(&id).and_then(|client| client.rare.tracking.as_ref()) else { return };
+        // Whoever tracks another way by now wants to hear no more of what it read before.
+        let is_stale = keys.is_some() && mode.is_broadcast != is_broadcast;
+        if is_stale || (mode.no_loop && writer == id) {
+            return;
+        }
+        let receiver = mode.receiver;
+        let shard = ShardId(shard_of_client(receiver));
+        if shard != self.id {
+            let (number, id) = (receiver.to_string(), id.to_string());
+            let name = if keys.is_some() { parts::DELIVER } else { parts::DELIVER_ALL };
+            let mut words: Vec<&[u8]> = vec![name, number.as_bytes(), id.as_bytes()];
+            words.extend(keys.unwrap_or_default());
+            self.tell_shard(shard, part(&words));
+        } else if !self.deliver_to(receiver, keys) {
+            self.receiver_gone(id, receiver);
+        }
+    }
+
+    /// Gives news to a client of this shard. `false` if there is none of that number.
+    pub(super) fn deliver_to(&mut self, receiver: u64, keys: Option<&[&[u8]]>) -> bool {
+        let Some(receiver) = self.clients.get(&receiver) else { return false };
         let mut out = Vec::new();
-        if client.is_resp3 {
+        if receiver.is_resp3 {
             encode::push(2, true, &mut out);
             encode::bulk(b"invalidate", &mut out);
-        } else if client.rare.channels.contains(INVALIDATIONS) {
+        } else if receiver.rare.channels.contains(INVALIDATIONS) {
             encode::array(3, &mut out);
             encode::bulk(b"message", &mut out);
             encode::bulk(INVALIDATIONS, &mut out);
         } else {
-            return;
+            return true;
         }
         match keys {
             Some(keys) => {
                 encode::array(keys.len(), &mut out);
                 keys.iter().for_each(|key| encode::bulk(key, &mut out));
             }
-            None => encode::null(client.is_resp3, &mut out),
+            None => encode::null(receiver.is_resp3, &mut out),
         }
-        self.pushes.push((client.connection, out.into()));
+        self.pushes.push((receiver.connection, out.into()));
+        true
     }
 
-    /// A client that others named as their receiver is gone.
-    pub(super) fn receiver_gone(&mut self, receiver: u64) {
-        for client in self.clients.values_mut() {
-            let id = client.id;
-            if let Some(mode) = &mut client.rare.tracking
-                && mode.receiver == receiver
-                && receiver != id
-                && !mode.is_broken
-            {
-                mode.is_broken = true;
-                if client.is_resp3 {
-                    let mut out = Vec::new();
-                    encode::push(2, true, &mut out);
-                    encode::bulk(b"tracking-redir-broken", &mut out);
-                    encode::integer(receiver as i64, &mut out);
-                    self.pushes.push((client.connection, out.into()));
-                }
-            }
+    /// Whom a client of this shard named in its place is gone.
+    pub(super) fn receiver_gone(&mut self, id: u64, receiver: u64) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let Some(mode) = client.rare.tracking.as_mut().filter(|mode| mode.receiver == receiver) else { return };
+        mode.is_broken = true;
+        if client.is_resp3 {
+            let mut out = Vec::new();
+            encode::push(2, true, &mut out);
+            encode::bulk(b"tracking-redir-broken", &mut out);
+            encode::integer(receiver as i64, &mut out);
+            self.pushes.push((client.connection, out.into()));
         }
     }
 
@@ -209,5 +270,7 @@ fn message_bytes(is_resp3: bool, pattern: Option<&[u8]>, channel: &[u8], message
     out.into()
 }
 
+/// Keys that go in a millisecond where none may stay.
+const EVICTED_PER_MS: usize = 64;
 /// The channel on which clients of RESP2 hear what their caches must forget.
 const INVALIDATIONS: &[u8] = b"__redis__:invalidate";

@@ -4,15 +4,18 @@
 //! command has.
 
 use std::ops::DerefMut;
+use std::sync::atomic::Ordering;
 
 use crate::base::hash::KeyHash;
+use crate::base::id::ShardId;
 use crate::base::limits;
+use crate::base::time::Instant;
 use crate::engine::apply::apply;
 use crate::engine::core::Core;
 use crate::engine::post::Caller;
+use crate::engine::resp::config::{self, EVENTS};
 use crate::engine::resp::gather::with_length;
 use crate::engine::resp::tasks::part;
-use crate::engine::resp::tracking::Reader;
 use crate::wire::resp::commands::Cmd;
 use crate::wire::resp::single::{self, Problem};
 use crate::wire::resp::{Resp, encode, request_id, words};
@@ -30,18 +33,22 @@ pub const UNWATCH: &[u8] = b"\x01unwatch";
 pub const WHOLE: &[u8] = b"\x01whole";
 /// `key value expiry`: what [`WHOLE`] answered, stored.
 pub const RESTORE: &[u8] = b"\x01restore";
-/// `client key…`: tell it that these keys have changed.
+/// `client writer key…`: tell it that these keys have changed, one by one.
 pub const TELL: &[u8] = b"\x01tell";
-/// `client`: tell it that everything has.
+/// `client writer key…`: the same, together.
+pub const TELL_TOGETHER: &[u8] = b"\x01telltogether";
+/// `client`: tell it that everything has changed.
 pub const TELL_ALL: &[u8] = b"\x01tellall";
-/// `client receiver no-loop prefix…`: broadcast to it.
+/// `receiver client key…`: give it the news of another client.
+pub const DELIVER: &[u8] = b"\x01deliver";
+/// `receiver client`: the same of everything.
+pub const DELIVER_ALL: &[u8] = b"\x01deliverall";
+/// `client receiver`: the client that it named to be told is gone.
+pub const BROKEN: &[u8] = b"\x01broken";
+/// `client prefix…`: broadcast to it.
 pub const BROADCAST: &[u8] = b"\x01broadcast";
 /// `client`: broadcast to it no more.
 pub const END_BROADCAST: &[u8] = b"\x01endbroadcast";
-/// `client`: is it connected here? It becomes a receiver.
-pub const RECEIVER: &[u8] = b"\x01receiver";
-/// `client`: it is gone, those who named it as their receiver are to know.
-pub const BROKEN: &[u8] = b"\x01broken";
 
 impl<M: DerefMut<Target = [u8]>> Core<M> {
     /// Does all parts in `frame` and appends their replies, each with its length before it.
@@ -63,7 +70,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         match single::command(cmd, words, self.value_bytes_max) {
             Ok(command) => self.do_single(cmd, command, caller, to),
             Err(Problem::NotSingle) => self.do_shard_part(cmd, rest, caller, to),
-            Err(problem) => encode::error(&problem.to_string(), to),
+            Err(problem) => problem.write(to),
         }
     }
 
@@ -73,24 +80,97 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let hash = self.shared.seed.hash(key);
         self.calls.count(cmd as u8);
         self.keys.client = caller.client;
+        let wants_event = self.attention & EVENTS != 0 && (cmd.writes() || matches!(cmd, Cmd::Eval | Cmd::EvalSha));
+        let before = wants_event.then(|| self.state_of(hash, key));
         let request = Request { id: request_id(cmd, caller.is_resp3), want_version: false, command };
         apply::<Resp, M>(&mut self.keys, &self.shared.counters[self.id.0 as usize], &request, hash, to);
         self.keys.client = 0;
-        if caller.receiver != 0 && !cmd.writes() {
+        if let Some(before) = before {
+            self.publish_events(cmd, &command, before, hash, key);
+        }
+        if caller.tracks && !cmd.writes() {
             self.note_read(hash, key, caller);
         }
     }
 
-    fn note_read(&mut self, hash: KeyHash, key: &[u8], caller: Caller) {
-        let wanted = self.shared.resp.tracked_keys_max.load(std::sync::atomic::Ordering::Relaxed);
-        if wanted != 0 && wanted != self.tracked_keys_wanted {
-            self.tracked_keys_wanted = wanted;
-            let share = wanted.div_ceil(self.shared.counters.len());
-            self.keys.tracking.set_keys_max(share.min(self.tracked_keys_max));
+    /// Whether a key is there, and when it expires: what events are told apart by.
+    fn state_of(&mut self, hash: KeyHash, key: &[u8]) -> Option<Option<Instant>> {
+        self.keys.store.peek(hash, key, self.now).map(|item| item.expires)
+    }
+
+    /// Publishes what a command has done to a key, where `notify-keyspace-events` asks for it.
+    #[cold]
+    fn publish_events(
+        &mut self,
+        cmd: Cmd,
+        command: &Command<'_>,
+        before: Option<Option<Instant>>,
+        hash: KeyHash,
+        key: &[u8],
+    ) {
+        let after = self.state_of(hash, key);
+        let mut events: Vec<(u32, &str)> = Vec::new();
+        if before.is_none() && after.is_some() {
+            events.push((config::NEW, "new"));
         }
+        let is_edit = |wanted: fn(&Edit<'_>) -> bool| matches!(command, Command::Edit { edit, .. } if wanted(edit));
+        match (cmd, after) {
+            (_, None) if before.is_some() => events.push((config::GENERIC, "del")),
+            (Cmd::Set | Cmd::SetNx | Cmd::SetEx | Cmd::PSetEx | Cmd::GetSet, Some(expires)) => {
+                // What a condition kept from being stored is no event; it cannot be told from the outside if it was.
+                let is_unmet = is_edit(|edit| matches!(edit, Edit::Store { mode: Mode::Add, .. })) && before.is_some();
+                if !is_unmet {
+                    events.push((config::STRING, "set"));
+                    if expires.is_some() && !is_edit(|edit| matches!(edit, Edit::Store { expiry: Expiry::Keep, .. })) {
+                        events.push((config::GENERIC, "expire"));
+                    }
+                }
+            }
+            (Cmd::Incr | Cmd::Decr | Cmd::IncrBy | Cmd::DecrBy, Some(_)) => {
+                events.push((config::STRING, if matches!(cmd, Cmd::Decr | Cmd::DecrBy) { "decrby" } else { "incrby" }));
+            }
+            (Cmd::IncrByFloat, Some(_)) => events.push((config::STRING, "incrbyfloat")),
+            (Cmd::Append, Some(_)) => events.push((config::STRING, "append")),
+            (Cmd::SetRange, Some(_)) => events.push((config::STRING, "setrange")),
+            (Cmd::SetBit, Some(_)) => events.push((config::STRING, "setbit")),
+            (Cmd::Expire | Cmd::PExpire | Cmd::ExpireAt | Cmd::PExpireAt | Cmd::GetEx, Some(Some(expires)))
+                if before.flatten() != Some(expires) =>
+            {
+                events.push((config::GENERIC, "expire"));
+            }
+            (Cmd::Persist | Cmd::GetEx, Some(None)) if before.flatten().is_some() => {
+                events.push((config::GENERIC, "persist"));
+            }
+            _ => {}
+        }
+        for (kind, event) in events {
+            self.publish_event(kind, event, key);
+        }
+    }
+
+    /// Publishes one event about a key, where it is asked for.
+    pub(super) fn publish_event(&mut self, kind: u32, event: &str, key: &[u8]) {
+        let wanted = self.shared.resp.events.load(Ordering::Relaxed);
+        if wanted & kind == 0 {
+            return;
+        }
+        if wanted & config::BY_KEY != 0 {
+            self.publish_everywhere(&[b"__keyspace@0__:", key].concat(), event.as_bytes());
+        }
+        if wanted & config::BY_EVENT != 0 {
+            self.publish_everywhere(format!("__keyevent@0__:{event}").as_bytes(), key);
+        }
+    }
+
+    fn publish_everywhere(&mut self, channel: &[u8], message: &[u8]) {
+        for shard in self.spread().all().collect::<Vec<_>>() {
+            self.tell_shard(shard, part(&[b"publish", channel, message]));
+        }
+    }
+
+    fn note_read(&mut self, hash: KeyHash, key: &[u8], caller: Caller) {
         let expires = self.keys.store.peek(hash, key, self.now).and_then(|item| item.expires);
-        let reader = Reader { client: caller.client, receiver: caller.receiver, no_loop: caller.no_loop };
-        self.keys.tracking.note(hash, key, expires, reader);
+        self.keys.tracking.note(hash, key, expires, caller.client);
     }
 
     /// A command about this shard.
@@ -109,7 +189,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                     encode::array(keys.len(), to);
                     keys.iter().for_each(|key| encode::bulk(key, to));
                 }
-                Err(problem) => encode::error(&problem.to_string(), to),
+                Err(problem) => problem.write(to),
             },
             Cmd::Publish => {
                 let heard = self.publish_here(words[0], words[1]);
@@ -172,27 +252,22 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 let edit = Edit::Store { value: words[1], expiry, mode: Mode::Set, old: false };
                 self.do_single(Cmd::Set, Command::Edit { key: words[0], edit }, caller, to);
             }
-            TELL => self.tell_client(number(0), Some(&words[1..])),
-            TELL_ALL => self.tell_client(number(0), None),
+            TELL => words[2..].iter().for_each(|key| self.tell_client(number(0), number(1), false, Some(&[key]))),
+            TELL_TOGETHER => self.tell_client(number(0), number(1), true, Some(&words[2..])),
+            TELL_ALL => self.tell_client(number(0), 0, false, None),
+            DELIVER | DELIVER_ALL => {
+                let (receiver, client) = (number(0), number(1));
+                if !self.deliver_to(receiver, (name == DELIVER).then_some(&words[2..])) {
+                    let home = ShardId(config::shard_of_client(client));
+                    self.tell_shard(home, part(&[BROKEN, words[1], words[0]]));
+                }
+            }
+            BROKEN => self.receiver_gone(number(0), number(1)),
             BROADCAST => {
-                let reader = Reader { client: number(0), receiver: number(1), no_loop: number(2) != 0 };
-                words[3..].iter().for_each(|prefix| self.keys.tracking.broadcast(prefix, reader));
+                words[1..].iter().for_each(|prefix| self.keys.tracking.broadcast(prefix, number(0)));
                 encode::simple("OK", to);
             }
             END_BROADCAST => self.keys.tracking.end_broadcasts(number(0)),
-            RECEIVER => match self.clients.get_mut(&number(0)) {
-                Some(client) => {
-                    client.is_receiver = true;
-                    encode::simple("OK", to);
-                }
-                None => {
-                    // It has gone in the meantime, and whoever named it is to know.
-                    for shard in self.spread().all().collect::<Vec<_>>() {
-                        self.tell_shard(shard, part(&[BROKEN, words[0]]));
-                    }
-                }
-            },
-            BROKEN => self.receiver_gone(number(0)),
             _ => {}
         }
     }

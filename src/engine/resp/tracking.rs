@@ -17,15 +17,15 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use crate::base::hash::{BuildMix, KeyHash};
 use crate::base::time::Instant;
 
-/// Who is told about a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reader {
-    /// The client that reads.
+/// Whom news are for, and why.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct To {
+    /// The client that tracks. Whom it wants told in its place, and about what, is known where it is connected.
     pub client: u64,
-    /// The client that is told: the same, or the one it named.
-    pub receiver: u64,
-    /// It is not told of what it changes itself.
-    pub no_loop: bool,
+    /// The prefix that is broadcast to it, if that is why.
+    pub prefix: Option<Vec<u8>>,
+    /// The client that has changed the keys; 0 for none.
+    pub writer: u64,
 }
 
 /// Something to be told to one client.
@@ -42,10 +42,17 @@ pub struct Tracking {
     by_hash: HashMap<u64, Tracked, BuildMix>,
     /// Keys in the order in which they were first read, to forget the oldest.
     order: VecDeque<u64>,
-    broadcasts: Vec<(Vec<u8>, Vec<Reader>)>,
-    /// When a key that was read expires.
+    broadcasts: Vec<(Vec<u8>, Vec<u64>)>,
+    /// Keys that somebody is to hear of when they expire, read or not: those with a prefix that is broadcast, or all.
+    expiring: HashMap<u64, Box<[u8]>, BuildMix>,
+    /// See `expiring`.
+    pub tells_expiries: bool,
+    /// When a key expires.
     expiries: BinaryHeap<Reverse<(u64, u64)>>,
-    news: BTreeMap<u64, News>,
+    /// What comes by different prefixes is told by itself.
+    news: BTreeMap<To, News>,
+    /// No key is what it was: all clients that track are to hear it, whatever they have read.
+    pub was_flushed: bool,
     keys_max: usize,
     /// Readers in all entries.
     items: usize,
@@ -53,7 +60,7 @@ pub struct Tracking {
 
 struct Tracked {
     key: Box<[u8]>,
-    readers: Vec<Reader>,
+    readers: Vec<u64>,
 }
 
 impl Tracking {
@@ -63,8 +70,11 @@ impl Tracking {
             by_hash: HashMap::default(),
             order: VecDeque::new(),
             broadcasts: Vec::new(),
+            expiring: HashMap::default(),
+            tells_expiries: false,
             expiries: BinaryHeap::new(),
             news: BTreeMap::new(),
+            was_flushed: false,
             keys_max,
             items: 0,
         }
@@ -73,13 +83,13 @@ impl Tracking {
     /// Whether there is nobody to tell.
     #[inline]
     pub fn is_idle(&self) -> bool {
-        self.by_hash.is_empty() && self.broadcasts.is_empty()
+        self.by_hash.is_empty() && self.broadcasts.is_empty() && !self.tells_expiries
     }
 
     /// Whether something waits to be told.
     #[inline]
     pub fn has_news(&self) -> bool {
-        !self.news.is_empty()
+        !self.news.is_empty() || self.was_flushed
     }
 
     /// Keys, readers of them, prefixes that are broadcast.
@@ -94,14 +104,14 @@ impl Tracking {
     }
 
     /// Notes that a client has read a key, which may expire.
-    pub fn note(&mut self, hash: KeyHash, key: &[u8], expires: Option<Instant>, reader: Reader) {
+    pub fn note(&mut self, hash: KeyHash, key: &[u8], expires: Option<Instant>, client: u64) {
         let tracked = self.by_hash.entry(hash.0).or_insert_with(|| {
             self.order.push_back(hash.0);
             Tracked { key: key.into(), readers: Vec::new() }
         });
         // Two keys of one 64-bit hash do not meet; if they do, the first is told with the second.
-        if tracked.readers.iter().all(|known| known.client != reader.client) {
-            tracked.readers.push(reader);
+        if !tracked.readers.contains(&client) {
+            tracked.readers.push(client);
             self.items += 1;
         }
         if let Some(expires) = expires
@@ -112,20 +122,32 @@ impl Tracking {
         self.forget_oldest();
     }
 
+    /// Whether anybody wants to hear of the expiry of keys that nobody has read.
+    pub fn wants_expiries(&self) -> bool {
+        self.tells_expiries || !self.broadcasts.is_empty()
+    }
+
+    /// Notes when a key will expire that was written just now.
+    pub fn note_expiry(&mut self, hash: KeyHash, key: &[u8], expires: Instant) {
+        let is_wanted = self.tells_expiries || self.broadcasts.iter().any(|(prefix, _)| key.starts_with(prefix));
+        if is_wanted && self.expiring.len() < self.keys_max && self.expiries.len() < 2 * self.keys_max {
+            self.expiring.insert(hash.0, key.into());
+            self.expiries.push(Reverse((expires.ms, hash.0)));
+        }
+    }
+
     /// A key is no longer what it was, by what `writer` did.
     #[cold]
     pub fn changed(&mut self, hash: KeyHash, key: &[u8], writer: u64) {
         if let Some(tracked) = self.by_hash.remove(&hash.0) {
             self.items -= tracked.readers.len();
-            self.tell(&tracked.readers, &tracked.key, writer);
+            tell(&mut self.news, None, &tracked.readers, &tracked.key, writer);
         }
-        let mut told = Vec::new();
         for (prefix, readers) in &self.broadcasts {
             if key.starts_with(prefix) {
-                told.extend_from_slice(readers);
+                tell(&mut self.news, Some(prefix), readers, key, writer);
             }
         }
-        self.tell(&told, key, writer);
         if self.order.len() > 2 * self.by_hash.len() + ORDER_SLACK {
             let by_hash = &self.by_hash;
             self.order.retain(|hash| by_hash.contains_key(hash));
@@ -134,12 +156,11 @@ impl Tracking {
 
     /// No key is what it was.
     pub fn all_changed(&mut self) {
-        let readers = self.by_hash.drain().flat_map(|(_, tracked)| tracked.readers);
-        let listeners = self.broadcasts.iter().flat_map(|(_, readers)| readers.iter().copied());
-        for reader in readers.chain(listeners) {
-            self.news.insert(reader.receiver, News::Everything);
-        }
+        self.was_flushed = true;
+        self.news.clear();
+        self.by_hash.clear();
         (self.items, self.expiries, self.order) = (0, BinaryHeap::new(), VecDeque::new());
+        self.expiring.clear();
     }
 
     /// The next key whose time has come, as far as is known here.
@@ -149,33 +170,39 @@ impl Tracking {
                 return None;
             }
             self.expiries.pop();
-            if let Some(tracked) = self.by_hash.get(&hash) {
-                return Some((KeyHash(hash), tracked.key.to_vec()));
+            let key = self.by_hash.get(&hash).map(|tracked| &tracked.key).or_else(|| self.expiring.get(&hash));
+            if let Some(key) = key {
+                return Some((KeyHash(hash), key.to_vec()));
             }
         }
         None
     }
 
-    /// Tells a reader about all keys with `prefix` from now on.
-    pub fn broadcast(&mut self, prefix: &[u8], reader: Reader) {
+    /// Tells a client about all keys with `prefix` from now on.
+    pub fn broadcast(&mut self, prefix: &[u8], client: u64) {
         let at = self.broadcasts.iter().position(|(known, _)| known == prefix).unwrap_or_else(|| {
             self.broadcasts.push((prefix.to_vec(), Vec::new()));
             self.broadcasts.len() - 1
         });
         let readers = &mut self.broadcasts[at].1;
-        readers.retain(|known| known.client != reader.client);
-        readers.push(reader);
+        readers.retain(|known| *known != client);
+        readers.push(client);
     }
 
     /// Broadcasts nothing more to a client.
     pub fn end_broadcasts(&mut self, client: u64) {
-        self.broadcasts.iter_mut().for_each(|(_, readers)| readers.retain(|reader| reader.client != client));
+        self.broadcasts.iter_mut().for_each(|(_, readers)| readers.retain(|reader| *reader != client));
         self.broadcasts.retain(|(_, readers)| !readers.is_empty());
     }
 
-    /// What waits to be told, by the number of the client.
-    pub fn take_news(&mut self) -> BTreeMap<u64, News> {
+    /// What waits to be told.
+    pub fn take_news(&mut self) -> BTreeMap<To, News> {
         std::mem::take(&mut self.news)
+    }
+
+    /// A key whose expiry was noted is gone, or is there no longer with that expiry.
+    pub fn forget_expiry(&mut self, hash: KeyHash) {
+        self.expiring.remove(&hash.0);
     }
 
     fn forget_oldest(&mut self) {
@@ -184,22 +211,23 @@ impl Tracking {
         {
             if let Some(tracked) = self.by_hash.remove(&oldest) {
                 self.items -= tracked.readers.len();
-                self.tell(&tracked.readers, &tracked.key, 0);
+                tell(&mut self.news, None, &tracked.readers, &tracked.key, 0);
             }
         }
     }
+}
 
-    fn tell(&mut self, readers: &[Reader], key: &[u8], writer: u64) {
-        for reader in readers.iter().filter(|reader| !(reader.no_loop && reader.client == writer)) {
-            match self.news.entry(reader.receiver).or_insert_with(|| News::Keys(Vec::new())) {
-                News::Keys(keys) if keys.len() < KEYS_PER_NEWS => {
-                    if keys.last().is_none_or(|last| last != key) {
-                        keys.push(key.to_vec());
-                    }
+fn tell(news: &mut BTreeMap<To, News>, by: Option<&[u8]>, readers: &[u64], key: &[u8], writer: u64) {
+    for &client in readers {
+        let to = To { client, prefix: by.map(<[u8]>::to_vec), writer };
+        match news.entry(to).or_insert_with(|| News::Keys(Vec::new())) {
+            News::Keys(keys) if keys.len() < KEYS_PER_NEWS => {
+                if keys.last().is_none_or(|last| last != key) {
+                    keys.push(key.to_vec());
                 }
-                // Too much to list is told as everything.
-                news => *news = News::Everything,
             }
+            // Too much to list is told as everything.
+            news => *news = News::Everything,
         }
     }
 }
@@ -213,8 +241,8 @@ const ORDER_SLACK: usize = 1024;
 mod tests {
     use super::*;
 
-    fn reader(client: u64) -> Reader {
-        Reader { client, receiver: client, no_loop: false }
+    fn to(client: u64, prefix: Option<&str>, writer: u64) -> To {
+        To { client, prefix: prefix.map(|prefix| prefix.as_bytes().to_vec()), writer }
     }
 
     fn keys(names: &[&str]) -> News {
@@ -222,17 +250,18 @@ mod tests {
     }
 
     #[test]
-    fn readers_are_told_once_and_writers_may_be_spared() {
+    fn readers_are_told_once() {
         let mut tracking = Tracking::new(100);
-        tracking.note(KeyHash(1), b"a", None, reader(7));
-        tracking.note(KeyHash(1), b"a", None, reader(7));
-        tracking.note(KeyHash(1), b"a", None, Reader { no_loop: true, ..reader(8) });
+        tracking.note(KeyHash(1), b"a", None, 7);
+        tracking.note(KeyHash(1), b"a", None, 7);
+        tracking.note(KeyHash(1), b"a", None, 8);
         assert_eq!(tracking.counts(), (1, 2, 0));
         tracking.changed(KeyHash(2), b"b", 0);
         assert!(!tracking.has_news());
         tracking.changed(KeyHash(1), b"a", 8);
         tracking.changed(KeyHash(1), b"a", 9);
-        assert_eq!(tracking.take_news(), BTreeMap::from([(7, keys(&["a"]))]));
+        let expected = [(to(7, None, 8), keys(&["a"])), (to(8, None, 8), keys(&["a"]))];
+        assert_eq!(tracking.take_news(), BTreeMap::from(expected));
         assert!(tracking.is_idle());
     }
 
@@ -240,9 +269,9 @@ mod tests {
     fn what_is_forgotten_for_room_is_told_and_so_is_what_expires() {
         let mut tracking = Tracking::new(2);
         for (hash, key) in [(1, b"a"), (2, b"b"), (3, b"c")] {
-            tracking.note(KeyHash(hash), key, Some(Instant::from_ms(hash * 10)), reader(7));
+            tracking.note(KeyHash(hash), key, Some(Instant::from_ms(hash * 10)), 7);
         }
-        assert_eq!(tracking.take_news(), BTreeMap::from([(7, keys(&["a"]))]));
+        assert_eq!(tracking.take_news(), BTreeMap::from([(to(7, None, 0), keys(&["a"]))]));
         assert_eq!(tracking.next_expired(Instant::from_ms(15)), None);
         assert_eq!(tracking.next_expired(Instant::from_ms(25)), Some((KeyHash(2), b"b".to_vec())));
     }
@@ -250,15 +279,29 @@ mod tests {
     #[test]
     fn a_broadcast_goes_to_all_with_the_prefix() {
         let mut tracking = Tracking::new(2);
-        tracking.broadcast(b"user:", reader(1));
-        tracking.broadcast(b"", Reader { receiver: 5, ..reader(2) });
+        tracking.broadcast(b"user:", 1);
+        tracking.broadcast(b"", 2);
         tracking.changed(KeyHash(1), b"user:1", 0);
         tracking.changed(KeyHash(2), b"other", 0);
-        assert_eq!(tracking.take_news(), BTreeMap::from([(1, keys(&["user:1"])), (5, keys(&["user:1", "other"]))]));
+        let expected = [(to(1, Some("user:"), 0), keys(&["user:1"])), (to(2, Some(""), 0), keys(&["user:1", "other"]))];
+        assert_eq!(tracking.take_news(), BTreeMap::from(expected));
         tracking.end_broadcasts(2);
         tracking.all_changed();
-        assert_eq!(tracking.take_news(), BTreeMap::from([(1, News::Everything)]));
+        assert!(tracking.was_flushed && tracking.take_news().is_empty());
         tracking.end_broadcasts(1);
         assert!(tracking.is_idle());
+    }
+
+    #[test]
+    fn an_expiry_is_noted_only_where_somebody_is_to_hear_of_it() {
+        let mut tracking = Tracking::new(10);
+        tracking.note_expiry(KeyHash(1), b"user:1", Instant::from_ms(5));
+        tracking.broadcast(b"user:", 1);
+        tracking.note_expiry(KeyHash(2), b"other", Instant::from_ms(5));
+        tracking.note_expiry(KeyHash(3), b"user:3", Instant::from_ms(5));
+        assert_eq!(tracking.next_expired(Instant::from_ms(5)), Some((KeyHash(3), b"user:3".to_vec())));
+        assert_eq!(tracking.next_expired(Instant::from_ms(5)), None);
+        tracking.forget_expiry(KeyHash(3));
+        assert!(tracking.expiring.is_empty());
     }
 }

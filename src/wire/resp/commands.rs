@@ -71,6 +71,8 @@ commands! {
     GetRange: "getrange", 4, ["readonly"], (1, 1, 1), "string", "2.4.0", "Returns part of a value.";
     Substr: "substr", 4, ["readonly"], (1, 1, 1), "string", "1.0.0", "Returns part of a value; the older name of GETRANGE.";
     SetRange: "setrange", 4, ["write", "denyoom"], (1, 1, 1), "string", "2.2.0", "Overwrites part of a value.";
+    GetBit: "getbit", 3, ["readonly", "fast"], (1, 1, 1), "bitmap", "2.2.0", "Returns one bit of a value.";
+    SetBit: "setbit", 4, ["write", "denyoom"], (1, 1, 1), "bitmap", "2.2.0", "Sets one bit of a value and returns what it was.";
     Incr: "incr", 2, ["write", "denyoom", "fast"], (1, 1, 1), "string", "1.0.0", "Adds one to an integer.";
     Decr: "decr", 2, ["write", "denyoom", "fast"], (1, 1, 1), "string", "1.0.0", "Takes one from an integer.";
     IncrBy: "incrby", 3, ["write", "denyoom", "fast"], (1, 1, 1), "string", "1.0.0", "Adds to an integer.";
@@ -152,6 +154,42 @@ impl Cmd {
     #[inline]
     pub fn row(self) -> &'static Row {
         &COMMANDS[self as usize]
+    }
+
+    /// The subcommands it has and how many words each takes, both names included; negative for "at least".
+    pub fn subcommands(self) -> &'static [(&'static str, i32)] {
+        match self {
+            Cmd::Object => &[("encoding", 3), ("freq", 3), ("idletime", 3), ("refcount", 3), ("help", 2)],
+            Cmd::Memory => &[("usage", -3), ("help", 2)],
+            Cmd::Client => &[
+                ("id", 2),
+                ("info", 2),
+                ("list", -2),
+                ("setname", 3),
+                ("getname", 2),
+                ("setinfo", 4),
+                ("no-evict", 3),
+                ("no-touch", 3),
+                ("kill", -3),
+                ("pause", -3),
+                ("unpause", 2),
+                ("reply", 3),
+                ("tracking", -3),
+                ("caching", 3),
+                ("trackinginfo", 2),
+                ("getredir", 2),
+                ("help", 2),
+            ],
+            Cmd::Config => &[("get", -3), ("set", -4), ("resetstat", 2), ("rewrite", 2)],
+            Cmd::Command => &[("count", 2), ("docs", -2), ("info", -2), ("list", -2), ("getkeys", -3)],
+            Cmd::PubSub => {
+                &[("channels", -2), ("numsub", -2), ("numpat", 2), ("shardchannels", -2), ("shardnumsub", -2)]
+            }
+            Cmd::Script => &[("load", 3), ("exists", -3), ("flush", -2), ("kill", 2)],
+            Cmd::Latency => &[("histogram", -2), ("latest", 2), ("history", 3), ("reset", -2)],
+            Cmd::Function => &[("flush", -2), ("list", -2)],
+            _ => &[],
+        }
     }
 
     /// Whether it changes keys: what a pause of writes holds back.

@@ -30,6 +30,7 @@ fn reply_by_command(request: &Request<'_>, reply: &Reply<'_>, out: &mut Vec<u8>)
         }
         (Status::Ok, Cmd::Ttl) => integer(number.saturating_add(500) / 1000, out),
         (Status::Ok, Cmd::ExpireTime) => integer(number / 1000, out),
+        (Status::Ok, Cmd::GetBit | Cmd::SetBit) => integer(number, out),
         (Status::Ok, Cmd::PTtl | Cmd::PExpireTime | Cmd::Memory | Cmd::StrLen | Cmd::Append | Cmd::SetRange) => {
             integer(number, out);
         }
@@ -54,6 +55,9 @@ fn reply_by_command(request: &Request<'_>, reply: &Reply<'_>, out: &mut Vec<u8>)
         },
         (Status::NotANumber, _) => error("ERR value is not an integer or out of range", out),
         (Status::Overflow, _) => error("ERR increment or decrement would overflow", out),
+        (Status::BadExpiry, cmd) => {
+            error(&format!("ERR invalid expire time in '{}' command", cmd.row().name), out);
+        }
         (Status::NotAFloat, _) => error("ERR value is not a valid float", out),
         (Status::NotFinite, _) => error("ERR increment would produce NaN or Infinity", out),
         (Status::TooLong | Status::ValueTooLarge, _) => {
@@ -94,12 +98,16 @@ pub fn simple(text: &str, out: &mut Vec<u8>) {
     line(b'+', text, out);
 }
 
-/// Appends an error. Line ends in it, which a client may have sent, become spaces.
+/// Appends an error.
 pub fn error(text: &str, out: &mut Vec<u8>) {
-    let from = out.len();
-    line(b'-', text, out);
-    let end = out.len() - 2;
-    out[from..end].iter_mut().filter(|byte| matches!(byte, b'\r' | b'\n')).for_each(|byte| *byte = b' ');
+    error_bytes(text.as_bytes(), out);
+}
+
+/// Appends an error. Line ends in it, which a client may have sent, become spaces.
+pub fn error_bytes(text: &[u8], out: &mut Vec<u8>) {
+    out.push(b'-');
+    out.extend(text.iter().map(|&byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Appends the head of an array.

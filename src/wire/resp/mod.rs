@@ -231,7 +231,7 @@ fn decode_array<const RESP3: bool, const UNDERSTOOD: bool>(bytes: &[u8], value_b
         };
         if length > value_bytes_max.max(limits::KEY_BYTES_MAX) {
             // Only where it is the last argument is it known where the next command begins.
-            if number + 1 < count as usize {
+            if number + 1 < count as usize || length > BULK_BYTES_MAX {
                 return malformed(bytes, Wrong::BulkLength, 0);
             }
             let frame_bytes = (start as u64).saturating_add(length as u64).saturating_add(2);
@@ -313,8 +313,7 @@ fn encode_refusal(refusal: &Refusal, text: &str, out: &mut Vec<u8>) {
         (Status::Malformed, TOO_BIG_COUNT) => "ERR Protocol error: too big mbulk count string",
         (Status::Malformed, NOT_BULK) => {
             let seen = refusal.id as u8;
-            let seen = if seen.is_ascii_graphic() { char::from(seen) } else { '?' };
-            return encode::error(&format!("ERR Protocol error: expected '$', got '{seen}'"), out);
+            return encode::error_bytes(&[b"ERR Protocol error: expected '$', got '", &[seen][..], b"'"].concat(), out);
         }
         (Status::Malformed, _) => "ERR Protocol error: too big inline request",
         (Status::ValueTooLarge, _) => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
@@ -382,6 +381,8 @@ const WORD_BYTES_MIN: usize = b"$0\r\n\r\n".len();
 const INLINE_BYTES_MAX: usize = 64 << 10;
 /// See [`INLINE_BYTES_MAX`].
 const LINE_BYTES_MAX: usize = 64 << 10;
+/// A longer string is none that Redis would take either: the connection is closed and nothing is passed over.
+const BULK_BYTES_MAX: usize = 512 << 20;
 /// Digits of a length: more than any length we take, fewer than overflow.
 const NUMBER_DIGITS_MAX: usize = 18;
 

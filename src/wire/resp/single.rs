@@ -1,10 +1,9 @@
 //! The words of a command about one key, to what its shard is asked.
 
-use std::fmt;
-
 use crate::base::limits;
 use crate::wire::request::{Command, Edit, Expiry, Mode, Then, Want, When};
 use crate::wire::resp::commands::Cmd;
+use crate::wire::resp::encode;
 use crate::wire::resp::scripts::{self, Otherwise, Script};
 
 /// Why a command is no request to one shard.
@@ -26,16 +25,14 @@ pub enum Problem {
     Key,
     /// A value is larger than the server stores.
     Value,
-    /// An option of EXPIRE does not exist.
-    ExpireOption(String),
     /// A script is not known.
     NoScript,
     /// A subcommand is not known.
-    Subcommand(Cmd, String),
+    Subcommand(Cmd, Vec<u8>),
     /// Something else.
     Other(&'static str),
-    /// Something else, worded whole.
-    Worded(String),
+    /// Something else, worded whole, with what was sent in it.
+    Worded(Vec<u8>),
 }
 
 /// The request that a command about one key is.
@@ -74,8 +71,14 @@ fn other<'a>(cmd: Cmd, words: &[&'a [u8]], value_bytes_max: usize) -> Result<Com
         }
         Cmd::GetSet => store(second, Expiry::Never, Mode::Set, true),
         Cmd::GetEx => {
-            let options = options(cmd, &words[2..], false)?;
-            edit(Edit::Read { expiry: options.expiry.unwrap_or(Expiry::Keep) })
+            // A key that is not there is answered so, whatever the time makes of it.
+            let expiry = match options(cmd, &words[2..], false) {
+                Ok(options) => options.expiry.unwrap_or(Expiry::Keep),
+                Err(Problem::NotInteger) => Expiry::Senseless { is_number: false },
+                Err(Problem::Expire(_)) => Expiry::Senseless { is_number: true },
+                Err(problem) => return Err(problem),
+            };
+            edit(Edit::Read { expiry })
         }
         Cmd::GetDel => edit(Edit::Take),
         Cmd::Append => edit(Edit::Append { bytes: second }),
@@ -88,6 +91,16 @@ fn other<'a>(cmd: Cmd, words: &[&'a [u8]], value_bytes_max: usize) -> Result<Com
             }
             // Beyond all that is stored it will be refused, and a number as large says so as well.
             edit(Edit::Splice { at: u32::try_from(at).unwrap_or(u32::MAX), bytes: third })
+        }
+        Cmd::GetBit => look(Want::Bit(bit_offset(second)?)),
+        Cmd::SetBit => {
+            let at = bit_offset(second)?;
+            let to = match third {
+                b"0" => false,
+                b"1" => true,
+                _ => return Err(Problem::Other("bit is not an integer or out of range")),
+            };
+            edit(Edit::SetBit { at, to })
         }
         Cmd::Incr => Ok(increment(key, 1)),
         Cmd::Decr => Ok(increment(key, -1)),
@@ -206,7 +219,7 @@ fn condition(words: &[&[u8]]) -> Result<When, Problem> {
             b"XX" => when.some_already = true,
             b"GT" => when.later = true,
             b"LT" => when.earlier = true,
-            _ => return Err(Problem::ExpireOption(String::from_utf8_lossy(word).into_owned())),
+            _ => return Err(Problem::Worded([b"ERR Unsupported option ", shown(word)].concat())),
         }
     }
     if when.none_yet && (when.some_already || when.later || when.earlier) {
@@ -248,6 +261,12 @@ fn memory<'a>(words: &[&'a [u8]]) -> Result<Command<'a>, Problem> {
     }
 }
 
+/// The place of a bit: a string has 2^32 of them at most in Redis, fewer here.
+fn bit_offset(word: &[u8]) -> Result<u32, Problem> {
+    let offset = integer(word).ok().and_then(|offset| u32::try_from(offset).ok());
+    offset.ok_or(Problem::Other("bit offset is not an integer or out of range"))
+}
+
 /// One of the known scripts, with its key and its arguments.
 fn script<'a>(cmd: Cmd, words: &[&'a [u8]]) -> Result<Command<'a>, Problem> {
     let script = match cmd {
@@ -270,9 +289,15 @@ fn script<'a>(cmd: Cmd, words: &[&'a [u8]]) -> Result<Command<'a>, Problem> {
     let (expected, then) = match script {
         Script::CompareAndDelete => (Some(given[0]), Then::Delete),
         Script::CompareAndExpire { in_seconds } => {
-            let amount = integer(given[1])?;
-            let ms = if in_seconds { amount.checked_mul(1000).ok_or(Problem::NotInteger)? } else { amount };
-            (Some(given[0]), Then::Expire(if ms <= 0 { Expiry::At(i64::MIN) } else { Expiry::In(ms as u64) }))
+            let amount = integer(given[1]).ok();
+            let ms = if in_seconds { amount.and_then(|amount| amount.checked_mul(1000)) } else { amount };
+            let expiry = match ms {
+                None => Expiry::Senseless { is_number: amount.is_some() },
+                Some(..=0) => Expiry::At(i64::MIN),
+                Some(ms) if ms > i64::MAX - UNIX_MS_ROUGHLY => Expiry::Senseless { is_number: true },
+                Some(ms) => Expiry::In(ms as u64),
+            };
+            (Some(given[0]), Then::Expire(expiry))
         }
         Script::CompareAndExtend => {
             let ms = integer(given[1])?.max(0) as u64;
@@ -306,28 +331,43 @@ pub fn float(text: &[u8]) -> Option<f64> {
     text.parse().ok().filter(|number: &f64| !number.is_nan())
 }
 
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Problem::NotSingle => f.write_str("ERR syntax error"),
-            Problem::Arity(cmd) => write!(f, "ERR wrong number of arguments for '{}' command", cmd.row().name),
-            Problem::Syntax => f.write_str("ERR syntax error"),
-            Problem::NotInteger => f.write_str("ERR value is not an integer or out of range"),
-            Problem::NotFloat => f.write_str("ERR value is not a valid float"),
-            Problem::Expire(cmd) => write!(f, "ERR invalid expire time in '{}' command", cmd.row().name),
-            Problem::Key => write!(f, "ERR keys have 1 to {} bytes on this server", limits::KEY_BYTES_MAX),
-            Problem::Value => f.write_str("ERR string exceeds maximum allowed size (proto-max-bulk-len)"),
-            Problem::ExpireOption(word) => write!(f, "ERR Unsupported option {word}"),
-            Problem::NoScript => f.write_str("NOSCRIPT No matching script. Please use EVAL."),
+impl Problem {
+    /// Appends it as the error that Redis would answer.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        encode::error_bytes(&self.text(), out);
+    }
+
+    /// In Redis's words.
+    pub fn text(&self) -> Vec<u8> {
+        let text = match self {
+            Problem::NotSingle | Problem::Syntax => "ERR syntax error",
+            Problem::NotInteger => "ERR value is not an integer or out of range",
+            Problem::NotFloat => "ERR value is not a valid float",
+            Problem::Value => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
+            Problem::NoScript => "NOSCRIPT No matching script. Please use EVAL.",
+            Problem::Arity(cmd) => {
+                return format!("ERR wrong number of arguments for '{}' command", cmd.row().name).into();
+            }
+            Problem::Expire(cmd) => return format!("ERR invalid expire time in '{}' command", cmd.row().name).into(),
+            Problem::Key => return format!("ERR keys have 1 to {} bytes on this server", limits::KEY_BYTES_MAX).into(),
             Problem::Subcommand(cmd, sub) => {
                 let name = cmd.row().name.to_ascii_uppercase();
-                write!(f, "ERR unknown subcommand '{sub}'. Try {name} HELP.")
+                return [b"ERR unknown subcommand '", shown(sub), b"'. Try ", name.as_bytes(), b" HELP."].concat();
             }
-            Problem::Other(text) => write!(f, "ERR {text}"),
-            Problem::Worded(text) => f.write_str(text),
-        }
+            Problem::Other(text) => return format!("ERR {text}").into(),
+            Problem::Worded(text) => return text.clone(),
+        };
+        text.into()
     }
 }
 
+/// What is shown of a word that was sent: its beginning, to the first zero byte.
+pub fn shown(word: &[u8]) -> &[u8] {
+    let end = word.iter().position(|&byte| byte == 0).unwrap_or(word.len());
+    &word[..end.min(SHOWN_BYTES)]
+}
+
+/// Bytes of what was sent that are shown in an error.
+const SHOWN_BYTES: usize = 128;
 /// Unix time in milliseconds, roughly: what a relative time must leave room for.
 const UNIX_MS_ROUGHLY: i64 = 1 << 42;

@@ -74,7 +74,8 @@ fn a_time_to_live_and_a_condition_reach_the_request() {
 fn what_is_wrong_with_a_command_is_said_as_redis_says_it() {
     let problem = |text: &str| {
         let words: Vec<&[u8]> = text.split(' ').map(str::as_bytes).collect();
-        single::command(Cmd::of(words[0]).unwrap(), &words, VALUE_BYTES_MAX).unwrap_err().to_string()
+        let problem = single::command(Cmd::of(words[0]).unwrap(), &words, VALUE_BYTES_MAX).unwrap_err();
+        String::from_utf8(problem.text()).unwrap()
     };
     assert_eq!(problem("GET"), "ERR wrong number of arguments for 'get' command");
     assert_eq!(problem("SET k v EX"), "ERR syntax error");

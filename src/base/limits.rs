@@ -208,7 +208,7 @@ pub const MEMCACHED_LINE_BYTES_MAX: usize = 2048;
 pub const MEMCACHED_KEYS_BYTES_MAX: usize = 1 << 20;
 
 /// Seconds up to which a time counts from now; beyond it is Unix time. Thirty days.
-pub const MEMCACHED_RELATIVE_S_MAX: i64 = 60 * 60 * 24 * 30;
+pub const MEMCACHED_RELATIVE_S_MAX: i32 = 60 * 60 * 24 * 30;
 
 /// Keys of a retrieval whose lines are on their way while the first is looked at.
 pub const MEMCACHED_KEYS_AHEAD: usize = 16;

@@ -8,6 +8,7 @@ use crate::base::limits;
 use crate::base::time::Instant;
 use crate::engine::batch::Served;
 use crate::engine::core::Core;
+use crate::engine::memcached::meta;
 use crate::engine::memcached::one::{self, TOO_LARGE};
 use crate::engine::memcached::shared::NEVER;
 use crate::engine::memcached::stats;
@@ -25,6 +26,18 @@ struct Retrieval<'a> {
     with_cas: bool,
 }
 
+/// A request about one key that is not served as it is.
+struct Kept<'a> {
+    /// The key, as it was sent.
+    key: &'a [u8],
+    ask: Ask<'a>,
+    /// The length of the value, if one follows.
+    block: Option<usize>,
+    is_encoded: bool,
+    /// The value and the end of its line, or nothing if they are not waited for.
+    value: &'a [u8],
+}
+
 impl<M: DerefMut<Target = [u8]>> Core<M> {
     /// Serves a command that is more than a request to one shard.
     pub(in crate::engine) fn serve_memcached(
@@ -39,43 +52,57 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             Line::Keys { keys, exptime, with_cas } => {
                 self.retrieve(id, session, Retrieval { keys, exptime, with_cas }, out)
             }
-            Line::Key { key, mut ask, block, is_encoded } => {
-                let value_starts = end + 1;
-                let is_here = block.is_none_or(|bytes| value_starts + bytes + 2 == frame.len());
-                let Some(bytes) = block.filter(|_| !is_here) else {
-                    if is_encoded {
-                        if let Some(bytes) = block {
-                            let value = &frame[value_starts..];
-                            if &value[bytes..] != b"\r\n" {
-                                return say(session, "CLIENT_ERROR bad data chunk", out);
-                            }
-                            ask.set_value(&value[..bytes]);
-                        }
-                        return self.serve_encoded(id, session, key, ask, out);
-                    }
-                    unreachable!("a request about a key comes here for its key or its length");
-                };
-                self.refuse_value(id, session, key, ask, bytes, out)
+            Line::Key { key, ask, block, is_encoded } => {
+                let value = &frame[(end + 1).min(frame.len())..];
+                self.serve_kept_back(id, session, Kept { key, ask, block, is_encoded, value }, out)
             }
             Line::Server(server) => self.serve_server(id, session, server, out),
             Line::Barrier | Line::Wrong(..) => unreachable!("the codec serves these"),
         }
     }
 
-    /// A key that is in base64.
-    fn serve_encoded(
+    /// A request about one key that is not served as it is: the key is in base64, or the value is too large or does
+    /// not end where it should.
+    fn serve_kept_back(
         &mut self,
         id: ConnectionId,
         session: &mut Session,
-        key: &[u8],
-        ask: Ask<'_>,
+        kept: Kept<'_>,
         out: &mut Vec<u8>,
     ) -> Served {
+        let Kept { key, mut ask, block, is_encoded, value } = kept;
         let mut decoded = [0; limits::MEMCACHED_KEY_BYTES_MAX];
-        let Some(length) = text::encoded_key(key, &mut decoded) else {
-            return say(session, text::encoded_key_is_wrong(&ask), out);
+        let key = match is_encoded {
+            true => text::encoded_key(key, &mut decoded).map(|length| &decoded[..length]),
+            false => Some(key),
         };
-        self.serve_key(id, session, &decoded[..length], ask, out)
+        let mut wrong = match key {
+            None => Some(text::encoded_key_is_wrong(&ask)),
+            Some(_) => None,
+        };
+        let mut is_too_large = false;
+        if let Some(bytes) = block {
+            if let Ask::Meta { flags, .. } = ask {
+                // What is wrong with its flags comes first.
+                wrong = meta::wrong_before_value(flags).or(wrong);
+            }
+            is_too_large = value.len() != bytes + 2;
+            if is_too_large {
+                if wrong.is_some() {
+                    session.skip = bytes as u64 + 2;
+                }
+            } else if &value[bytes..] == b"\r\n" {
+                ask.set_value(&value[..bytes]);
+            } else {
+                wrong = wrong.or(Some("CLIENT_ERROR bad data chunk"));
+            }
+        }
+        match (key, wrong) {
+            (_, Some(text)) => say(session, text, out),
+            (Some(key), None) if is_too_large => self.refuse_value(id, session, key, ask, block.unwrap_or(0), out),
+            (Some(key), None) => self.serve_key(id, session, key, ask, out),
+            (None, None) => unreachable!("a key that does not decode is wrong"),
+        }
     }
 
     /// A value that is larger than the server stores: it is passed over, and what it was to replace must not stay.
@@ -88,13 +115,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         bytes: usize,
         out: &mut Vec<u8>,
     ) -> Served {
-        let mut decoded = [0; limits::MEMCACHED_KEY_BYTES_MAX];
-        let key = match ask {
-            Ask::Meta { is_encoded: true, .. } => text::encoded_key(key, &mut decoded).map(|length| &decoded[..length]),
-            _ => Some(key),
-        };
-        let replaces = ask.is_meta() || matches!(ask, Ask::Store { how: Storing::Set, .. });
-        if let Some(key) = key.filter(|_| replaces) {
+        if ask.is_meta() || matches!(ask, Ask::Store { how: Storing::Set, .. }) {
             let served = self.serve_key(id, session, key, Ask::Delete { is_quiet: true }, out);
             if matches!(served, Served::Blocked) {
                 return served;

@@ -7,11 +7,11 @@ use std::fmt::Write;
 use std::ops::DerefMut;
 
 use crate::base::time::Instant;
-use crate::cache::{Item, MARK_STALE, MARK_WON, Put};
+use crate::cache::{History, Item, MARK_STALE, MARK_WON, Put};
 use crate::engine::edit::At;
 use crate::engine::memcached::one::{Counted, NOT_A_NUMBER, Store, Stored, TOO_LARGE};
 use crate::wire::memcached::meta::{Facts, Flags};
-use crate::wire::memcached::{Exptime, Storing, Verb, base64, encode};
+use crate::wire::memcached::{Storing, Verb, base64, encode};
 
 /// Does a meta command and appends its reply to `out`.
 pub fn apply<M: DerefMut<Target = [u8]>>(
@@ -26,23 +26,38 @@ pub fn apply<M: DerefMut<Target = [u8]>>(
         return Meta { at, is_encoded }.debug(out);
     }
     let before = out.len();
-    let wrong = match Flags::of(verb, flags) {
-        Err(text) => Some(text),
-        Ok(flags) if flags.opaque_is_too_long() => Some("CLIENT_ERROR opaque token too long"),
-        Ok(flags) => {
-            let mut meta = Meta { at, is_encoded };
-            match verb {
-                Verb::Get => meta.get(&flags, out),
-                Verb::Set => meta.set(&flags, value, out),
-                Verb::Delete => meta.delete(&flags, out),
-                _ => meta.arithmetic(&flags, out),
-            }
+    let done = Flags::of(verb, flags).and_then(|flags| {
+        let mut meta = Meta { at, is_encoded };
+        match verb {
+            Verb::Get => meta.get(&flags, out),
+            Verb::Set => meta.set(&flags, value, out),
+            Verb::Delete => meta.delete(&flags, out),
+            _ => meta.arithmetic(&flags, out),
         }
-    };
-    if let Some(text) = wrong {
+    });
+    if let Err(text) = done {
         out.truncate(before);
         encode::line(text, out);
     }
+}
+
+/// What is wrong with an MS before its value is looked at.
+pub fn wrong_before_value(flags: &[u8]) -> Option<&'static str> {
+    Flags::of(Verb::Set, flags).and_then(|flags| storing(&flags)).err()
+}
+
+/// How the value of an MS is stored.
+fn storing(flags: &Flags<'_>) -> Result<Storing, &'static str> {
+    let how = match (flags.mode, flags.compare) {
+        (None | Some(b'S' | b'R'), Some(version)) => Storing::Cas(version),
+        (None | Some(b'S'), None) => Storing::Set,
+        (Some(b'R'), None) => Storing::Replace,
+        (Some(b'E'), _) => Storing::Add,
+        (Some(b'A'), _) => Storing::Append,
+        (Some(b'P'), _) => Storing::Prepend,
+        _ => return Err("CLIENT_ERROR invalid mode for ms M token"),
+    };
+    if flags.is_cut { Err(OPAQUE) } else { Ok(how) }
 }
 
 /// One key of a shard, and how it was sent.
@@ -52,53 +67,70 @@ struct Meta<'a, M> {
 }
 
 /// What is wrong with a command, in memcached's words.
-type Wrong = Option<&'static str>;
+type Done = Result<(), &'static str>;
+
+/// When an item expires, as a command goes through its flags.
+struct Times {
+    /// Where `t` asks.
+    shown: Option<Instant>,
+    /// Where `R` compares.
+    compared: Option<Instant>,
+    /// In the end.
+    last: Option<Instant>,
+    /// `T` was among them.
+    is_touched: bool,
+}
+
+impl Times {
+    /// The times of an item that expires at `first`; `ttl` is what `T` says, `vivify` what `N` does if it is new.
+    fn of(flags: &Flags<'_>, first: Option<Instant>, ttl: Option<Instant>, vivify: Option<Option<Instant>>) -> Times {
+        let mut times = Times { shown: first, compared: first, last: first, is_touched: false };
+        for word in flags.words() {
+            match (word[0], vivify) {
+                (b'T', _) => (times.last, times.is_touched) = (ttl, true),
+                (b'N', Some(expires)) => times.last = expires,
+                (b't', _) => times.shown = times.last,
+                (b'R', _) => times.compared = times.last,
+                _ => {}
+            }
+        }
+        times
+    }
+}
 
 impl<M: DerefMut<Target = [u8]>> Meta<'_, M> {
-    fn get(&mut self, flags: &Flags<'_>, out: &mut Vec<u8>) -> Wrong {
+    fn get(&mut self, flags: &Flags<'_>, out: &mut Vec<u8>) -> Done {
         let at = &mut self.at;
         let (now, hash, key) = (at.keys.now, at.hash, at.key);
         let expired = at.keys.store.expired();
-        let touched = flags.ttl.map(|exptime| at.keys.expires(exptime));
+        let ttl = at.keys.expires(flags.ttl.unwrap_or_default());
         let recache = flags.recache.and_then(|exptime| at.keys.expires(exptime));
         // Both are told as they were before this.
         let history = match flags.history {
             true => at.keys.store.history(hash, key, now).unwrap_or_default(),
-            false => Default::default(),
+            false => History::default(),
         };
-        let is_version_wanted = match flags.no_bump {
+        let is_no_use = flags.no_bump || flags.is_cut;
+        let is_version_wanted = match is_no_use {
             // Only an item that has none yet must be used to get one.
             true => flags.cas && at.keys.store.peek(hash, key, now).is_some_and(|item| item.version.is_none()),
             false => flags.cas,
         };
-        let found = match (is_version_wanted, flags.no_bump) {
+        let found = match (is_version_wanted, is_no_use) {
             (true, _) => at.keys.store.get_versioned(hash, key, now),
             (false, true) => at.keys.store.peek(hash, key, now),
             (false, false) => at.keys.store.get(hash, key, now),
         };
         let Some(item) = found else {
             at.counters.gets_expired.add(at.keys.store.expired() - expired);
-            return match flags.vivify {
-                Some(exptime) => self.vivify(flags, exptime, out),
-                None => {
-                    self.miss(flags, out);
-                    None
-                }
-            };
+            return if flags.vivify.is_some() { self.vivify(flags, ttl, out) } else { self.miss(flags, out) };
         };
-        let shown = match touched {
-            Some(expires) if flags.ttl_comes_before(b't') => expires,
-            _ => item.expires,
-        };
-        let compared = match touched {
-            Some(expires) if flags.ttl_comes_before(b'R') => expires,
-            _ => item.expires,
-        };
-        let is_won = item.marks & MARK_WON != 0;
-        let is_low = matches!((compared, recache), (Some(expires), Some(recache)) if expires < recache);
-        let wins = !is_won && (is_low || item.marks & MARK_STALE != 0);
-        let facts = facts(&item, shown, now, history.idle_ms / 1000, history.is_hit);
         let marks = item.marks;
+        let times = Times::of(flags, item.expires, ttl, None);
+        let is_won = marks & MARK_WON != 0;
+        let is_low = matches!((times.compared, recache), (Some(expires), Some(recache)) if expires < recache);
+        let wins = !is_won && (is_low || marks & MARK_STALE != 0);
+        let facts = facts(&item, times.shown, now, history.idle_ms / 1000, history.is_hit);
         head(flags.value.then_some(item.value.len()), out);
         flags.answer(key, self.is_encoded, &facts, out);
         for (is_shown, letter) in [(is_won, b'Z'), (marks & MARK_STALE != 0, b'X'), (wins, b'W')] {
@@ -111,65 +143,60 @@ impl<M: DerefMut<Target = [u8]>> Meta<'_, M> {
             out.extend_from_slice(item.value);
             out.extend_from_slice(b"\r\n");
         }
-        if wins {
+        if wins && !flags.is_cut {
             at.keys.store.mark(hash, key, marks | MARK_WON, now);
         }
-        match flags.ttl {
-            Some(exptime) => _ = at.touch(exptime),
-            None => {
-                at.counters.get_hits.add(1);
-                if let Some(l0) = &mut at.keys.l0
-                    && l0.is_candidate()
-                {
-                    l0.offer(&mut at.keys.store, hash, key, now);
-                }
+        if times.is_touched {
+            at.expire_at(ttl);
+        } else {
+            at.counters.get_hits.add(1);
+            if let Some(l0) = &mut at.keys.l0
+                && l0.is_candidate()
+            {
+                l0.offer(&mut at.keys.store, hash, key, now);
             }
         }
-        None
+        if flags.is_cut { Err(OPAQUE) } else { Ok(()) }
     }
 
-    fn miss(&mut self, flags: &Flags<'_>, out: &mut Vec<u8>) {
+    fn miss(&mut self, flags: &Flags<'_>, out: &mut Vec<u8>) -> Done {
         let counters = self.at.counters;
         (if flags.ttl.is_some() { &counters.touch_misses } else { &counters.get_misses }).add(1);
-        if flags.is_quiet {
-            return;
+        if flags.is_cut {
+            return Err(OPAQUE);
         }
-        out.extend_from_slice(b"EN");
-        flags.answer_without_item(self.at.key, self.is_encoded, out);
-        out.extend_from_slice(b"\r\n");
+        if !flags.is_quiet {
+            out.extend_from_slice(b"EN");
+            flags.answer_without_item(self.at.key, self.is_encoded, out);
+            out.extend_from_slice(b"\r\n");
+        }
+        Ok(())
     }
 
     /// Makes an empty item, whose value the client is to bring.
-    fn vivify(&mut self, flags: &Flags<'_>, exptime: Exptime, out: &mut Vec<u8>) -> Wrong {
+    fn vivify(&mut self, flags: &Flags<'_>, ttl: Option<Instant>, out: &mut Vec<u8>) -> Done {
         let at = &mut self.at;
-        let exptime = match flags.ttl {
-            Some(ttl) if !flags.ttl_comes_before(b'N') => ttl,
-            _ => exptime,
-        };
-        let expires = at.keys.expires(exptime);
-        let put = Put { expires, versioned: flags.cas, marks: MARK_WON, ..Put::default() };
+        let vivify = at.keys.expires(flags.vivify.unwrap_or_default());
+        let times = Times::of(flags, None, ttl, Some(vivify));
+        let marks = if flags.is_cut { 0 } else { MARK_WON };
+        let put = Put { expires: times.last, versioned: flags.cas, marks, ..Put::default() };
+        let Stored::Done(cas) = at.write(put) else { return self.miss(flags, out) };
         at.counters.get_misses.add(1);
-        let Stored::Done(cas) = at.write(put) else {
-            self.miss(flags, out);
-            return None;
-        };
-        let facts = Facts { cas, ttl_s: seconds_left(expires, at.keys.now), ..Facts::default() };
+        if flags.is_cut {
+            return Err(OPAQUE);
+        }
+        if !flags.no_bump {
+            at.keys.store.get(at.hash, at.key, at.keys.now);
+        }
+        let facts = Facts { cas, ttl_s: seconds_left(times.shown, at.keys.now), ..Facts::default() };
         head(flags.value.then_some(0), out);
         flags.answer(at.key, self.is_encoded, &facts, out);
         out.extend_from_slice(if flags.value { b" W\r\n\r\n".as_slice() } else { b" W\r\n" });
-        None
+        Ok(())
     }
 
-    fn set(&mut self, flags: &Flags<'_>, value: &[u8], out: &mut Vec<u8>) -> Wrong {
-        let how = match (flags.mode, flags.compare) {
-            (None | Some(b'S' | b'R'), Some(version)) => Storing::Cas(version),
-            (None | Some(b'S'), None) => Storing::Set,
-            (Some(b'R'), None) => Storing::Replace,
-            (Some(b'E'), _) => Storing::Add,
-            (Some(b'A'), _) => Storing::Append,
-            (Some(b'P'), _) => Storing::Prepend,
-            _ => return Some("CLIENT_ERROR invalid mode for ms M token"),
-        };
+    fn set(&mut self, flags: &Flags<'_>, value: &[u8], out: &mut Vec<u8>) -> Done {
+        let how = storing(flags)?;
         let store = Store {
             value,
             client_flags: flags.client_flags,
@@ -183,20 +210,20 @@ impl<M: DerefMut<Target = [u8]>> Meta<'_, M> {
             _ => self.at.put(store),
         };
         let (code, cas) = match stored {
-            Stored::Done(_) if flags.is_quiet => return None,
+            Stored::Done(_) if flags.is_quiet => return Ok(()),
             Stored::Done(cas) => ("HD", cas),
             Stored::Not => ("NS", 0),
             Stored::Differs => ("EX", 0),
             Stored::Missing => ("NF", 0),
             Stored::TooLarge => {
                 self.at.remove();
-                return Some(TOO_LARGE);
+                return Err(TOO_LARGE);
             }
         };
         out.extend_from_slice(code.as_bytes());
         flags.answer_store(self.at.key, self.is_encoded, cas, out);
         out.extend_from_slice(b"\r\n");
-        None
+        Ok(())
     }
 
     /// Whether this version was given before the present item got its own.
@@ -222,10 +249,13 @@ impl<M: DerefMut<Target = [u8]>> Meta<'_, M> {
         at.write(put)
     }
 
-    fn delete(&mut self, flags: &Flags<'_>, out: &mut Vec<u8>) -> Wrong {
+    fn delete(&mut self, flags: &Flags<'_>, out: &mut Vec<u8>) -> Done {
+        if flags.is_cut {
+            return Err(OPAQUE);
+        }
         let at = &mut self.at;
-        let found = at.keys.store.peek(at.hash, at.key, at.keys.now);
-        let code = match found {
+        let (now, hash, key) = (at.keys.now, at.hash, at.key);
+        let code = match at.keys.store.peek(hash, key, now) {
             None => {
                 at.remove();
                 "NF"
@@ -234,16 +264,14 @@ impl<M: DerefMut<Target = [u8]>> Meta<'_, M> {
                 at.counters.delete_misses.add(1);
                 "EX"
             }
-            Some(item) if flags.invalidate => {
-                // Another version, so that nobody who has read it before stores over what comes.
-                let (value, client_flags, before) = (item.value.to_vec(), item.client_flags, item.expires);
-                let expires = flags.ttl.map_or(before, |exptime| at.keys.expires(exptime));
-                let put =
-                    Put { value: &value, expires, client_flags, versioned: true, marks: MARK_STALE, ..Put::default() };
-                match at.write(put) {
-                    Stored::Done(_) => {}
-                    // An item that filled a segment to the last byte may not have room for marks.
-                    _ => _ = at.remove(),
+            Some(_) if flags.invalidate => {
+                if let Some(exptime) = flags.ttl {
+                    at.expire_at(at.keys.expires(exptime));
+                }
+                // Another version, so that nobody who has read it before stores over what comes. An item that filled a
+                // segment to the last byte may not have room for it, and goes.
+                if !at.keys.store.renew(hash, key, MARK_STALE, now) {
+                    at.remove();
                 }
                 "HD"
             }
@@ -253,60 +281,59 @@ impl<M: DerefMut<Target = [u8]>> Meta<'_, M> {
             }
         };
         if code == "HD" && flags.is_quiet {
-            return None;
+            return Ok(());
         }
         out.extend_from_slice(code.as_bytes());
-        flags.answer_without_item(at.key, self.is_encoded, out);
+        flags.answer_without_item(key, self.is_encoded, out);
         out.extend_from_slice(b"\r\n");
-        None
+        Ok(())
     }
 
-    fn arithmetic(&mut self, flags: &Flags<'_>, out: &mut Vec<u8>) -> Wrong {
+    fn arithmetic(&mut self, flags: &Flags<'_>, out: &mut Vec<u8>) -> Done {
         let is_down = match flags.mode {
             None | Some(b'I' | b'+') => false,
             Some(b'D' | b'-') => true,
-            _ => return Some("CLIENT_ERROR invalid mode for ma M token"),
+            _ => return Err("CLIENT_ERROR invalid mode for ma M token"),
         };
         let at = &mut self.at;
-        let (number, cas) = match at.count(flags.delta, is_down, flags.compare, flags.cas) {
-            Counted::Number(number, cas) => {
-                if flags.is_quiet {
-                    if let Some(exptime) = flags.ttl {
-                        at.touch(exptime);
-                    }
-                    return None;
+        let ttl = at.keys.expires(flags.ttl.unwrap_or_default());
+        let (number, cas, times, is_silent) = match at.count(flags.delta, is_down, flags.compare, flags.cas) {
+            Counted::Number(number, cas, expires) => {
+                let times = Times::of(flags, expires, ttl, None);
+                if times.is_touched {
+                    at.expire_at(ttl);
                 }
-                (number, cas)
+                (number, cas, times, flags.is_quiet)
             }
-            Counted::NotANumber => return Some(NOT_A_NUMBER),
-            Counted::TooLarge => return Some("SERVER_ERROR out of memory"),
+            Counted::NotANumber => return Err(NOT_A_NUMBER),
+            Counted::TooLarge => return Err("SERVER_ERROR out of memory"),
             Counted::Missing if flags.vivify.is_some() => {
-                let expires = flags.vivify.and_then(|exptime| at.keys.expires(exptime));
+                let vivify = at.keys.expires(flags.vivify.unwrap_or_default());
+                let times = Times::of(flags, None, ttl, Some(vivify));
                 let mut digits = [0; 20];
                 let value = encode::decimal_in(flags.initial, &mut digits);
-                match at.write(Put { value, expires, versioned: flags.cas, ..Put::default() }) {
-                    Stored::Done(cas) => (flags.initial, cas),
-                    _ => return Some("SERVER_ERROR Out of memory allocating new item"),
+                match at.write(Put { value, expires: times.last, versioned: flags.cas, ..Put::default() }) {
+                    Stored::Done(cas) => (flags.initial, cas, times, false),
+                    _ => return Err("SERVER_ERROR Out of memory allocating new item"),
                 }
             }
+            Counted::Missing | Counted::Differs if flags.is_cut => return Err(OPAQUE),
             missed => {
                 out.extend_from_slice(if matches!(missed, Counted::Differs) { b"EX" } else { b"NF" });
                 flags.answer_without_item(at.key, self.is_encoded, out);
                 out.extend_from_slice(b"\r\n");
-                return None;
+                return Ok(());
             }
         };
-        let before = at.keys.store.peek(at.hash, at.key, at.keys.now).and_then(|item| item.expires);
-        let mut shown = before;
-        if let Some(exptime) = flags.ttl {
-            at.touch(exptime);
-            if flags.ttl_comes_before(b't') {
-                shown = at.keys.expires(exptime);
-            }
+        if flags.is_cut {
+            return Err(OPAQUE);
+        }
+        if is_silent {
+            return Ok(());
         }
         let mut digits = [0; 20];
         let digits = encode::decimal_in(number, &mut digits);
-        let facts = Facts { cas, ttl_s: seconds_left(shown, at.keys.now), ..Facts::default() };
+        let facts = Facts { cas, ttl_s: seconds_left(times.shown, at.keys.now), ..Facts::default() };
         head(flags.value.then_some(digits.len()), out);
         flags.answer_arithmetic(at.key, self.is_encoded, &facts, out);
         out.extend_from_slice(b"\r\n");
@@ -314,7 +341,7 @@ impl<M: DerefMut<Target = [u8]>> Meta<'_, M> {
             out.extend_from_slice(digits);
             out.extend_from_slice(b"\r\n");
         }
-        None
+        Ok(())
     }
 
     /// ME: what there is to say about an item, for people.
@@ -368,3 +395,5 @@ fn head(value_bytes: Option<usize>, out: &mut Vec<u8>) {
         None => out.extend_from_slice(b"HD"),
     }
 }
+
+const OPAQUE: &str = "CLIENT_ERROR opaque token too long";

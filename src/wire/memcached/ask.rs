@@ -95,9 +95,10 @@ pub enum Verb {
     Debug = b'e',
 }
 
-/// A time as it is sent: 0 for never, seconds up to thirty days, Unix time beyond; negative numbers have passed.
+/// A time as it is sent: 0 for never, seconds up to thirty days, Unix time beyond; negative numbers have passed. Like
+/// memcached this takes the lower 32 bits of a larger number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Exptime(pub i64);
+pub struct Exptime(pub i32);
 
 impl Exptime {
     /// What it means.
@@ -107,7 +108,7 @@ impl Exptime {
             0 => Expiry::Never,
             1..=limits::MEMCACHED_RELATIVE_S_MAX => Expiry::In(self.0 as u64 * 1000),
             ..0 => Expiry::At(i64::MIN),
-            seconds => Expiry::At(seconds.saturating_mul(1000)),
+            seconds => Expiry::At(i64::from(seconds) * 1000),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The flags of the meta commands, and their replies.
 //!
 //! Flags that ask for something are answered in the order they were sent, so a reply is written flag by flag, and
-//! `T` before `t` answers the new time, behind it the old one.
+//! `T` before `t` answers the new time, behind it the old one. Of an opaque token that is too long memcached takes
+//! notice when it comes to it, and what stands before it has been done.
 
 use crate::base::limits;
 use crate::wire::memcached::ask::{Exptime, Verb};
@@ -12,6 +13,8 @@ use crate::wire::memcached::{base64, encode, number, text};
 pub struct Flags<'a> {
     words: [&'a [u8]; WORDS_MAX],
     count: usize,
+    /// An opaque token is longer than it may be; the flags from there on are not there.
+    pub is_cut: bool,
     /// q: what goes as it should is not answered.
     pub is_quiet: bool,
     /// v: the value is asked for.
@@ -86,6 +89,9 @@ impl<'a> Flags<'a> {
                 wrong = Some(text);
             }
         }
+        if let Some(place) = flags.words().iter().position(|word| word[0] == b'O' && word.len() > OPAQUE_BYTES_MAX) {
+            (flags.count, flags.is_cut) = (place, true);
+        }
         wrong.map_or(Ok(flags), Err)
     }
 
@@ -93,6 +99,7 @@ impl<'a> Flags<'a> {
         Flags {
             words: [&[]; WORDS_MAX],
             count: 0,
+            is_cut: false,
             is_quiet: false,
             value: false,
             no_bump: false,
@@ -112,7 +119,7 @@ impl<'a> Flags<'a> {
 
     fn take(&mut self, letter: u8, token: &[u8]) -> Result<(), &'static str> {
         const TOKEN: &str = "CLIENT_ERROR bad token in command line format";
-        let time = || number::signed(token).map(|seconds| Some(Exptime(seconds))).ok_or(TOKEN);
+        let time = || number::signed32(token).map(|seconds| Some(Exptime(seconds))).ok_or(TOKEN);
         match letter {
             b'N' => self.vivify = time()?,
             b'T' => self.ttl = time()?,
@@ -143,20 +150,6 @@ impl<'a> Flags<'a> {
     /// The flags in the order they were sent, each with its letter in front.
     pub fn words(&self) -> &[&'a [u8]] {
         &self.words[..self.count]
-    }
-
-    /// Whether an opaque token is longer than it may be.
-    pub fn opaque_is_too_long(&self) -> bool {
-        self.words().iter().any(|word| word[0] == b'O' && word.len() > OPAQUE_BYTES_MAX)
-    }
-
-    /// Whether the value of `T` stands before `letter`, or there is no such flag.
-    pub fn ttl_comes_before(&self, letter: u8) -> bool {
-        let place = |letter: u8| self.words().iter().position(|word| word[0] == letter);
-        match (place(b'T'), place(letter)) {
-            (Some(first), Some(second)) => first < second,
-            _ => true,
-        }
     }
 
     /// Appends what the flags ask for of an item.
@@ -253,7 +246,7 @@ mod tests {
     #[test]
     fn flags_are_read_and_answered_in_their_order() {
         let flags = Flags::of(Verb::Get, b" s v T30 t Oabc k q C7 F9").unwrap();
-        assert!(flags.is_quiet && flags.value && flags.ttl == Some(Exptime(30)) && flags.ttl_comes_before(b't'));
+        assert!(flags.is_quiet && flags.value && flags.ttl == Some(Exptime(30)) && !flags.is_cut);
         assert_eq!((flags.compare, flags.client_flags), (Some(7), 9));
         let facts = Facts { size: 2, ttl_s: Some(30), ..Facts::default() };
         let mut out = Vec::new();
@@ -267,7 +260,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_as_memcached_says_it() {
         let wrong = |verb, line: &'static str| Flags::of(verb, line.as_bytes()).unwrap_err();
-        assert_eq!(wrong(Verb::Get, "m o o"), "CLIENT_ERROR incorrect length for M token");
+        assert_eq!(wrong(Verb::Get, "Mxy"), "CLIENT_ERROR incorrect length for M token");
         assert_eq!(wrong(Verb::Get, "s o"), "CLIENT_ERROR invalid flag");
         assert_eq!(wrong(Verb::Get, "s s"), "CLIENT_ERROR duplicate flag");
         assert_eq!(wrong(Verb::Delete, "s s"), "CLIENT_ERROR invalid or duplicate flag");

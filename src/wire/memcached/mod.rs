@@ -9,8 +9,7 @@
 //! measured here: the engine's `memcached` reads their line once more. The binary protocol, which memcached itself
 //! calls deprecated, is not spoken: its first byte ends the connection.
 //!
-//! A line is understood as memcached 1.6.18 does, errors and their wording included, but for numbers: those that do
-//! not fit are refused, and not taken modulo 2³².
+//! A line is understood as memcached 1.6.18 does, errors and their wording included.
 //!
 //! - `ask`: what can be asked of a key
 //! - `text`: the classic commands, line by line
@@ -130,8 +129,9 @@ fn decode_line(bytes: &[u8], value_bytes_max: usize) -> Decoded<'_> {
                     ask.set_value(value);
                     request(key, ask, length)
                 }
-                // Meta commands say so in any case.
-                Ok((None, length)) => refused(Wrong::Chunk, ask.is_quiet() && !ask.is_meta(), length),
+                // There may be more wrong with a meta command.
+                Ok((None, length)) if ask.is_meta() => Decoded::Front(length),
+                Ok((None, length)) => refused(Wrong::Chunk, ask.is_quiet(), length),
             }
         }
         Line::Barrier => Decoded::Request(Request { id: 0, want_version: false, command: Command::Noop }, after),
@@ -147,8 +147,8 @@ fn request<'a>(key: &'a [u8], ask: Ask<'a>, length: usize) -> Decoded<'a> {
 
 fn refused<'a>(wrong: Wrong, is_quiet: bool, length: usize) -> Decoded<'a> {
     let (id, status) = match wrong {
-        Wrong::Nothing => (SILENT, Status::Malformed),
-        Wrong::Line | Wrong::Binary | Wrong::Memory => (0, Status::Malformed),
+        Wrong::Nothing | Wrong::Line => (SILENT, Status::Malformed),
+        Wrong::Binary | Wrong::Memory => (0, Status::Malformed),
         _ if is_quiet => (SILENT, Status::Ok),
         _ => (0, Status::Unsupported),
     };
@@ -189,7 +189,7 @@ fn encode_reply(request: &Request<'_>, _reply: &Reply<'_>, out: &mut Vec<u8>) {
 }
 
 fn encode_refusal(refusal: &Refusal, out: &mut Vec<u8>) {
-    let texts: [(Wrong, &str); 11] = [
+    let texts: [(Wrong, &str); 10] = [
         (Wrong::Command, "ERROR"),
         (Wrong::Format, "CLIENT_ERROR bad command line format"),
         (Wrong::Chunk, "CLIENT_ERROR bad data chunk"),
@@ -198,7 +198,6 @@ fn encode_refusal(refusal: &Refusal, out: &mut Vec<u8>) {
         (Wrong::Delete, "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]"),
         (Wrong::FlagsOfGet, "CLIENT_ERROR options flags are too long"),
         (Wrong::Flags, "CLIENT_ERROR options flags too long"),
-        (Wrong::Line, "CLIENT_ERROR line too long"),
         (Wrong::Binary, "ERROR"),
         (Wrong::Memory, "SERVER_ERROR out of memory reading request"),
     ];

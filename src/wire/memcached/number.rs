@@ -1,4 +1,4 @@
-//! Decimal numbers as C's strtol family reads a word, kept within their range.
+//! Decimal numbers as memcached reads a word, with C's strtol family.
 
 /// A signed number: an optional sign, and digits to the end.
 pub fn signed(word: &[u8]) -> Option<i64> {
@@ -8,6 +8,11 @@ pub fn signed(word: &[u8]) -> Option<i64> {
         return None;
     }
     text.parse().ok()
+}
+
+/// A signed 32-bit number: the lower half of a larger one.
+pub fn signed32(word: &[u8]) -> Option<i32> {
+    signed(word).map(|number| number as i32)
 }
 
 /// An unsigned 64-bit number.
@@ -26,15 +31,15 @@ pub fn unsigned(word: &[u8]) -> Option<u64> {
     Some(number)
 }
 
-/// An unsigned 32-bit number.
+/// An unsigned 32-bit number: the lower half of a larger one.
 pub fn unsigned32(word: &[u8]) -> Option<u32> {
-    unsigned(word).and_then(|number| u32::try_from(number).ok())
+    unsigned(word).map(|number| number as u32)
 }
 
-/// The number that a stored value begins with: spaces before it and whatever follows a space are passed over.
+/// The number that a stored value begins with: spaces before it and whatever follows a space or a zero byte are passed over.
 pub fn stored(value: &[u8]) -> Option<u64> {
     let value = value.trim_ascii_start();
-    let end = value.iter().position(|byte| byte.is_ascii_whitespace()).unwrap_or(value.len());
+    let end = value.iter().position(|&byte| byte == 0 || byte.is_ascii_whitespace()).unwrap_or(value.len());
     unsigned(&value[..end])
 }
 
@@ -54,8 +59,8 @@ mod tests {
         );
         assert_eq!((unsigned(b"18446744073709551615"), unsigned(b"18446744073709551616")), (Some(u64::MAX), None));
         assert_eq!((unsigned(b"-1"), unsigned(b"+1"), unsigned(b"")), (None, Some(1), None));
-        assert_eq!((unsigned32(b"4294967295"), unsigned32(b"4294967296")), (Some(u32::MAX), None));
+        assert_eq!((unsigned32(b"4294967295"), unsigned32(b"4294967296")), (Some(u32::MAX), Some(0)));
         assert_eq!((stored(b"9  "), stored(b" 12"), stored(b"hi"), stored(b"")), (Some(9), Some(12), None, None));
-        assert_eq!((stored(b"5 x"), stored(b"5x")), (Some(5), None));
+        assert_eq!((stored(b"5 x"), stored(b"5\0x"), stored(b"5x")), (Some(5), Some(5), None));
     }
 }

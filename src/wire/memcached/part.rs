@@ -1,6 +1,6 @@
 //! Requests between shards that no line says: one key of a retrieval, a key that was in base64, a flush.
 //!
-//!   | what 1 | verb 1 | encoded 1 | key 1 | flags 2 | exptime 8 | key | flags | value |
+//!   | what 1 | verb 1 | encoded 1 | key 1 | flags 2 | exptime 4 | key | flags | value |
 //!
 //! A shard never reads these from a client: they have a codec of their own.
 
@@ -13,7 +13,7 @@ pub struct Part;
 
 /// Writes what is asked of a key.
 pub fn write(key: &[u8], ask: &Ask<'_>, out: &mut Vec<u8>) {
-    let (what, verb, is_encoded, flags, exptime, value): (u8, u8, bool, &[u8], i64, &[u8]) = match *ask {
+    let (what, verb, is_encoded, flags, exptime, value): (u8, u8, bool, &[u8], i32, &[u8]) = match *ask {
         Ask::Read { exptime, with_cas, ends } => {
             let bits = u8::from(with_cas) | u8::from(ends) << 1 | u8::from(exptime.is_some()) << 2;
             (READ, bits, false, &[], exptime.unwrap_or_default().0, &[])
@@ -47,7 +47,7 @@ fn read(frame: &[u8]) -> Option<Command<'_>> {
     let (flags, value) = rest.split_at_checked(usize::from(u16::from_le_bytes(*flags_bytes)))?;
     let ask = match what {
         READ => Ask::Read {
-            exptime: (verb & 4 != 0).then_some(Exptime(i64::from_le_bytes(*exptime))),
+            exptime: (verb & 4 != 0).then_some(Exptime(i32::from_le_bytes(*exptime))),
             with_cas: verb & 1 != 0,
             ends: verb & 2 != 0,
         },

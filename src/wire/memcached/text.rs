@@ -102,7 +102,7 @@ pub fn plain_set(bytes: &[u8], value_bytes_max: usize) -> Option<Decoded<'_>> {
         Ok((None, _)) => return None,
         Err(needed) => return Some(Decoded::Incomplete(needed)),
     };
-    let (flags, exptime, how) = (flags as u32, Exptime(exptime as i64), Storing::Set);
+    let (flags, exptime, how) = (flags as u32, Exptime(exptime as i32), Storing::Set);
     let ask = Ask::Store { value, flags, exptime, how, is_quiet: false };
     Some(Decoded::Request(Request { id: 0, want_version: false, command: Command::Memcached { key, ask } }, length))
 }
@@ -165,7 +165,7 @@ pub fn line(line: &[u8]) -> Line<'_> {
             None if words.words[1].len() > limits::MEMCACHED_KEY_BYTES_MAX => Line::Wrong(Wrong::Format, is_quiet),
             None => Line::Wrong(Wrong::Delta, is_quiet),
         },
-        b"touch" if count == 3 || count == 4 => match number::signed(words.words[2]) {
+        b"touch" if count == 3 || count == 4 => match number::signed32(words.words[2]) {
             Some(seconds) => one(Ask::Touch { exptime: Exptime(seconds), is_quiet }, None),
             None if words.words[1].len() > limits::MEMCACHED_KEY_BYTES_MAX => Line::Wrong(Wrong::Format, is_quiet),
             None => Line::Wrong(Wrong::Exptime, is_quiet),
@@ -197,7 +197,7 @@ fn server<'a>(command: &[u8], words: &Words<'a>, is_quiet: bool) -> Line<'a> {
         b"quit" => Line::Server(Server::Quit),
         b"flush_all" if count <= 3 => {
             let has_time = count != if is_quiet { 2 } else { 1 };
-            match if has_time { number::signed(words.words[1]) } else { Some(0) } {
+            match if has_time { number::signed32(words.words[1]) } else { Some(0) } {
                 Some(seconds) => Line::Server(Server::Flush { exptime: Exptime(seconds), is_quiet }),
                 None => Line::Wrong(Wrong::Exptime, is_quiet),
             }
@@ -246,7 +246,7 @@ fn retrieval<'a>(command: &[u8], words: &Words<'a>) -> Line<'a> {
     let mut exptime = None;
     let (keys, first, count) = match touches {
         true => {
-            let Some(seconds) = number::signed(words.words[1]) else { return Line::Wrong(Wrong::Exptime, false) };
+            let Some(seconds) = number::signed32(words.words[1]) else { return Line::Wrong(Wrong::Exptime, false) };
             exptime = Some(Exptime(seconds));
             (words.after[1], words.words[2], words.count - 2)
         }
@@ -261,7 +261,7 @@ fn retrieval<'a>(command: &[u8], words: &Words<'a>) -> Line<'a> {
 fn store<'a>(command: &[u8], words: &Words<'a>, is_quiet: bool) -> Line<'a> {
     let format = Line::Wrong(Wrong::Format, is_quiet);
     let flags = number::unsigned32(words.words[2]);
-    let exptime = number::signed(words.words[3]);
+    let exptime = number::signed32(words.words[3]);
     let length = length(words.words[4]);
     let how = match command {
         b"set" => Some(Storing::Set),

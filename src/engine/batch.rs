@@ -22,6 +22,7 @@ use crate::net::Flow;
 use crate::observe::Operation;
 use crate::observe::service::BatchCounts;
 use crate::observe::stats_text;
+use crate::wire::memcached::Memcached;
 use crate::wire::native::{self, Native};
 use crate::wire::resp::{self, Resp, Resp3, RespFront};
 use crate::wire::{Codec, Command, Decoded, Refusal, Reply, Request, Status};
@@ -69,7 +70,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 Protocol::Resp if is_plain => self.serve_as::<Resp>(id, session, rest, out, &mut counts),
                 Protocol::Resp3 if is_plain => self.serve_as::<Resp3>(id, session, rest, out, &mut counts),
                 Protocol::Resp | Protocol::Resp3 => self.serve_as::<RespFront>(id, session, rest, out, &mut counts),
-                Protocol::Memcached => unreachable!("not served yet"),
+                Protocol::Memcached => self.serve_as::<Memcached>(id, session, rest, out, &mut counts),
             };
             used += more;
             if spoken == (session.protocol, session.is_stateful, self.attention)
@@ -156,7 +157,12 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                         return (at, Flow::Continue);
                     }
                     self.counters().refused_busy.add(1);
-                    self.refuse::<C>(session, C::busy(&bytes[at..], needed), out);
+                    let refusal = C::busy(&bytes[at..], needed);
+                    self.refuse::<C>(session, refusal, out);
+                    if refusal.status.closes() {
+                        session.closing = true;
+                        return (at, close_when_in_order(session));
+                    }
                 }
                 Some(Decoded::Refused(refusal)) => {
                     if refusal.id != resp::SILENT {
@@ -329,7 +335,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     fn serve_front(&mut self, id: ConnectionId, session: &mut Session, frame: &[u8], out: &mut Vec<u8>) -> Served {
         match session.protocol {
             Protocol::Resp | Protocol::Resp3 => self.serve_resp(id, session, frame, out),
-            Protocol::Native | Protocol::Memcached => unreachable!("their codecs understand every frame"),
+            Protocol::Memcached => self.serve_memcached(id, session, frame, out),
+            Protocol::Native => unreachable!("its codec understands every frame"),
         }
     }
 }

@@ -116,6 +116,10 @@ pub struct Core<M> {
     pub(super) holder: Option<ShardId>,
     /// What is remembered for clients of RESP: commands in MULTI, watched keys, channels.
     pub(super) remembered_bytes: usize,
+    /// The moment everything was last removed that somebody had named before (memcached).
+    pub(super) flushed_at: u64,
+    /// When the store was last told what time it is.
+    pub(super) noted_at: Instant,
     /// Why every command of RESP must be looked at; 0 if there is no reason.
     pub(super) attention: u32,
     /// Keys that clients' caches are told about: what memory allows, and what CONFIG SET last said.
@@ -154,6 +158,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 interest: Interest::new(shared.seed, id, connection_bytes),
                 watches: Watches::default(),
                 tracking: Tracking::new(tracked_keys_max),
+                observer: None,
                 now: Instant::default(),
                 unix_zero_ms: shared.resp.unix_zero_ms,
                 client: 0,
@@ -203,6 +208,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             transaction: None,
             holder: None,
             remembered_bytes: 0,
+            flushed_at: u64::MAX,
+            noted_at: Instant::default(),
             attention: 0,
         }
     }
@@ -284,8 +291,11 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         if total >= self.buffer_bytes_max || session.output_bytes() > 0 || !session.is_in_order() {
             return true;
         }
-        let Some((Request { command: Command::Get { key } | Command::GetTracked { key, .. }, .. }, hash)) = next else {
-            return false;
+        let Some((request, hash)) = next else { return false };
+        let key = match request.command {
+            Command::Get { key } | Command::GetTracked { key, .. } => key,
+            Command::Memcached { key, ask } if ask.is_read() => key,
+            _ => return false,
         };
         let found = self.keys.store.peek(hash, key, self.now);
         found.is_some_and(|item| item.value.len() > limits::SMALL_FRAME_BYTES)

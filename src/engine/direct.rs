@@ -10,6 +10,7 @@ use crate::base::hash::HashSeed;
 use crate::base::id::{ConnectionId, ShardId};
 use crate::cache::Store;
 use crate::engine::core::{Core, Parts};
+use crate::engine::memcached::MemcachedShared;
 use crate::engine::post;
 use crate::engine::resp::config::RespShared;
 use crate::engine::session::Protocol;
@@ -38,6 +39,7 @@ impl<M: DerefMut<Target = [u8]>> Direct<M> {
             seed,
             started: std::time::Instant::now(),
             resp: RespShared::new(0, seed.0, CONNECTION_BYTES, store.item_bytes_max()),
+            memcached: MemcachedShared::default(),
         });
         // Nobody is on the other end: there is nothing to control.
         let (_, control) = crossbeam::channel::bounded(1);
@@ -173,7 +175,7 @@ mod tests {
     #[test]
     fn a_stream_in_pieces_is_answered_like_the_whole() {
         let mut prng = Prng::new(9);
-        for protocol in [Protocol::Native, Protocol::Resp] {
+        for protocol in [Protocol::Native, Protocol::Resp, Protocol::Memcached] {
             for _ in 0..100 {
                 let mut stream = Vec::new();
                 for id in 0..40 {

@@ -22,6 +22,8 @@ use crate::net::Waker;
 pub enum Errand {
     /// One request about a key, in the protocol it arrived in.
     Request(Protocol),
+    /// One request about a key that its client did not send as it is (memcached).
+    Key,
     /// Parts of commands of RESP, each answered with its length before it.
     Parts(Hold),
     /// What clients of the shard are to hear.

@@ -72,6 +72,8 @@ pub struct Session {
     pub is_muted: bool,
     /// Nothing more is served until the reply to its last command is there.
     pub waits: bool,
+    /// How far a command of several keys is that a bound has held back.
+    pub front_at: usize,
     /// Bytes given to the output and not yet sent.
     pub unsent: usize,
     awaited: VecDeque<Awaited>,

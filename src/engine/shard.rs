@@ -18,6 +18,7 @@ use crate::engine::core::Core;
 use crate::engine::errand::Errands;
 use crate::engine::interest::{close_subscribers, push_news};
 use crate::engine::l0::ReaderFile;
+use crate::engine::memcached::MemcachedShared;
 use crate::engine::post::{Errand, Hold};
 use crate::engine::resp::config::{FULL, PAUSED, RespShared};
 use crate::engine::session::Bound;
@@ -41,6 +42,8 @@ pub struct Shared {
     pub started: std::time::Instant,
     /// What they share of RESP.
     pub resp: RespShared,
+    /// What they share of memcached's protocol.
+    pub memcached: MemcachedShared,
 }
 
 /// What a shard is told from outside its loop.
@@ -96,6 +99,9 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
             return Ok(false);
         }
         self.core.turn += 1;
+        if now > self.core.swept_at {
+            self.core.keep_time();
+        }
         let polled = self.net.poll(&mut self.core, now);
         let mut worked = polled.map_err(|error| format!("shard {}: the network failed: {error}", self.core.id))?;
         if self.core.post.peer_count() > 0 {

@@ -371,8 +371,7 @@ fn bad_line(bytes: &[u8]) -> Line {
     }
 }
 
-/// The id of a frame that is passed over without an answer.
-pub const SILENT: u32 = u32::MAX;
+pub use crate::wire::codec::SILENT;
 /// In a request's id: it is answered in RESP3.
 const IS_RESP3: u32 = 1 << 8;
 /// Words that are looked at for a request: the longest form of SET has seven.

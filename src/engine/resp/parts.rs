@@ -62,7 +62,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             at += words(&frame[at..], &mut spoken);
             // What one command is answered must fit the memory for replies, or many keys of large values would fill
             // the process's.
-            let is_full = replies.len() > self.buffer_bytes_max;
+            let is_full = replies.len() > self.buffer_bytes_max / 2;
             let is_skipped = is_full && Cmd::of(spoken[0]).is_some_and(|cmd| !cmd.writes());
             with_length(replies, |to| match is_skipped {
                 true => encode::error(NO_ROOM, to),

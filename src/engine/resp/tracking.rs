@@ -54,8 +54,10 @@ pub struct Tracking {
     /// No key is what it was: all clients that track are to hear it, whatever they have read.
     pub was_flushed: bool,
     keys_max: usize,
-    /// Readers in all entries.
+    /// Readers in all entries, and bytes of their keys.
     items: usize,
+    /// See `items`.
+    key_bytes: usize,
 }
 
 struct Tracked {
@@ -79,6 +81,7 @@ impl Tracking {
             was_flushed: false,
             keys_max,
             items: 0,
+            key_bytes: 0,
         }
     }
 
@@ -92,6 +95,10 @@ impl Tracking {
     #[inline]
     pub fn has_news(&self) -> bool {
         !self.news.is_empty() || self.was_flushed
+    }
+
+    fn bytes(&self) -> usize {
+        self.by_hash.len() * ENTRY_BYTES + self.items * READER_BYTES + self.key_bytes
     }
 
     /// Keys, readers of them, prefixes that are broadcast.
@@ -109,6 +116,7 @@ impl Tracking {
     pub fn note(&mut self, hash: KeyHash, key: &[u8], expires: Option<Instant>, client: u64) {
         let tracked = self.by_hash.entry(hash.0).or_insert_with(|| {
             self.order.push_back(hash.0);
+            self.key_bytes += key.len();
             Tracked { key: key.into(), readers: Vec::new(), expires: 0 }
         });
         // Two keys of one 64-bit hash do not meet; if they do, the first is told with the second.
@@ -177,6 +185,7 @@ impl Tracking {
     pub fn tell_readers(&mut self, hash: KeyHash, writer: u64) {
         if let Some(tracked) = self.by_hash.remove(&hash.0) {
             self.items -= tracked.readers.len();
+            self.key_bytes -= tracked.key.len();
             tell(&mut self.news, None, &tracked.readers, &tracked.key, writer);
         }
     }
@@ -199,7 +208,8 @@ impl Tracking {
         for client in readers.chain(listeners) {
             self.news.insert(To { client, prefix: None, writer: 0 }, News::Everything);
         }
-        (self.items, self.expiries, self.order) = (0, BinaryHeap::new(), VecDeque::new());
+        (self.items, self.key_bytes) = (0, 0);
+        (self.expiries, self.order) = (BinaryHeap::new(), VecDeque::new());
         self.expiring.clear();
     }
 
@@ -247,11 +257,13 @@ impl Tracking {
     }
 
     fn forget_oldest(&mut self) {
-        while (self.by_hash.len() > self.keys_max || self.items > READERS_PER_KEY * self.keys_max)
+        while (self.by_hash.len() > self.keys_max || self.bytes() > KEY_BYTES * self.keys_max)
             && let Some(oldest) = self.order.pop_front()
         {
             if let Some(tracked) = self.by_hash.remove(&oldest) {
                 self.items -= tracked.readers.len();
+                self.key_bytes -= tracked.key.len();
+                self.key_bytes -= tracked.key.len();
                 tell(&mut self.news, None, &tracked.readers, &tracked.key, 0);
             }
         }
@@ -275,8 +287,12 @@ fn tell(news: &mut BTreeMap<To, News>, by: Option<&[u8]>, readers: &[u64], key: 
 
 /// Keys that one client is told in one turn; beyond that it is told to forget everything.
 const KEYS_PER_NEWS: usize = 4096;
-/// Readers that are remembered, for each key on average.
-const READERS_PER_KEY: usize = 4;
+/// Bytes that a key takes on average with its readers; more make it fewer keys.
+pub const KEY_BYTES: usize = 128;
+/// Bytes that a key takes beside its name: its place in the table, in the order, and among the expiries.
+const ENTRY_BYTES: usize = 88;
+/// Bytes that a reader takes in a list that grows by doubling.
+const READER_BYTES: usize = 16;
 /// Places in the order that may stand for keys already told, before they are cleared away.
 const ORDER_SLACK: usize = 1024;
 
@@ -347,6 +363,20 @@ mod tests {
         // Expiries that change all the time are cleared away.
         (0..1000).for_each(|ms| tracking.note(KeyHash(1), b"a", Some(Instant::from_ms(10_000 + ms)), 7));
         assert!(tracking.expiries.len() <= 4 && tracking.take_news().is_empty());
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_in_bytes() {
+        let mut tracking = Tracking::new(100);
+        for client in 0..1000 {
+            for key in 0..50u64 {
+                tracking.note(KeyHash(key), &[b'k'; 500], None, client);
+                assert!(tracking.bytes() <= 100 * KEY_BYTES + ENTRY_BYTES + 500);
+            }
+        }
+        assert!(tracking.has_news(), "what was forgotten was told");
+        tracking.all_changed();
+        assert_eq!((tracking.bytes(), tracking.counts()), (0, (0, 0, 0)));
     }
 
     #[test]

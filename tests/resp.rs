@@ -156,46 +156,49 @@ fn msetnx_over_two_shards_is_all_or_none_for_eight_who_race() {
         .map(|round| [two.keys(&format!("r{round}."), 0, 3), two.keys(&format!("r{round}."), 1, 3)].concat())
         .collect();
     let start = Barrier::new(8);
-    // For each round the keys that a winner named.
-    let won: Mutex<Vec<Vec<(usize, Vec<usize>)>>> = Mutex::new(vec![Vec::new(); ROUNDS]);
-    let lost: Mutex<Vec<Vec<Vec<usize>>>> = Mutex::new(vec![Vec::new(); ROUNDS]);
+    let asked: Mutex<Vec<Asked>> = Mutex::default();
     thread::scope(|scope| {
         for racer in 0..8 {
             let mut client = two.client_at(racer as i64 % 2);
-            let (start, won, lost, rounds) = (&start, &won, &lost, &rounds);
+            let (start, asked, rounds) = (&start, &asked, &rounds);
             scope.spawn(move || {
                 let mut prng = Prng::new(racer as u64 + 1);
                 for (round, keys) in rounds.iter().enumerate() {
                     let mut named: BTreeSet<usize> = (0..3).map(|_| prng.below(6) as usize).collect();
                     named.insert(racer % 6);
                     let words: Vec<String> = named.iter().map(|key| format!("{} {racer}", keys[*key])).collect();
-                    let named: Vec<usize> = named.into_iter().collect();
                     start.wait();
-                    match client.ask(&format!("MSETNX {}", words.join(" "))).integer() {
-                        1 => won.lock().unwrap()[round].push((racer, named)),
-                        _ => lost.lock().unwrap()[round].push(named),
-                    }
+                    let has_won = client.ask(&format!("MSETNX {}", words.join(" "))).integer() == 1;
+                    asked.lock().unwrap().push(Asked { round, racer, named, has_won });
                 }
             });
         }
     });
-    let mut client = two.client();
-    let (won, lost) = (won.into_inner().unwrap(), lost.into_inner().unwrap());
+    let (mut client, asked) = (two.client(), asked.into_inner().unwrap());
     for (round, keys) in rounds.iter().enumerate() {
         let mut expected = vec!["nil".to_string(); 6];
-        for (racer, named) in &won[round] {
+        let (won, lost): (Vec<&Asked>, _) = asked.iter().filter(|it| it.round == round).partition(|it| it.has_won);
+        for Asked { racer, named, .. } in &won {
             for key in named {
-                assert_eq!(expected[*key], "nil", "round {round}: two have won {key}: {:?}", won[round]);
+                assert_eq!(expected[*key], "nil", "round {round}: two have won key {key}");
                 expected[*key] = racer.to_string();
             }
         }
         assert_eq!(client.say(&format!("MGET {}", keys.join(" "))), format!("[{}]", expected.join(" ")));
-        assert!(!won[round].is_empty(), "nobody has won round {round}");
-        for named in &lost[round] {
+        assert!(!won.is_empty(), "nobody has won round {round}");
+        for Asked { named, .. } in lost {
             assert!(named.iter().any(|key| expected[*key] != "nil"), "round {round}: {named:?} lost to nobody");
         }
     }
     two.assert_serves();
+}
+
+/// One racer's MSETNX and what came of it.
+struct Asked {
+    round: usize,
+    racer: usize,
+    named: BTreeSet<usize>,
+    has_won: bool,
 }
 
 #[test]

@@ -344,7 +344,7 @@ impl Two {
     /// The shard that owns a key, as the native protocol's page has it.
     pub fn shard_of(&self, key: &str) -> usize {
         let hash = xxhash_rust::xxh3::xxh3_64_with_seed(key.as_bytes(), self.seed);
-        ((hash >> 32) * 2 >> 32) as usize
+        (((hash >> 32) * 2) >> 32) as usize
     }
 
     /// Names that `shard` owns.

@@ -20,7 +20,7 @@ use spinetail::base::prng::Prng;
 use spinetail::cache::{Accounting, Config, Store};
 use spinetail::engine::Protocol;
 use spinetail::engine::direct::Direct;
-use spinetail::wire::{Command, Mode, Request, native, resp};
+use spinetail::wire::{Command, Mode, Request, memcached, native, resp};
 
 const KEYS: u64 = 10_000;
 const SEGMENT_BYTES: usize = 256 << 10;
@@ -33,7 +33,8 @@ struct Case {
 fn encode(protocol: Protocol, command: Command<'_>, out: &mut Vec<u8>) {
     match protocol {
         Protocol::Native => native::encode_request(&Request { id: 1, want_version: false, command }, out),
-        Protocol::Resp => resp::client::encode_request(&command, out),
+        Protocol::Resp | Protocol::Resp3 => resp::client::encode_request(&command, out),
+        Protocol::Memcached => memcached::encode_request(&command, out),
     }
 }
 
@@ -75,7 +76,7 @@ fn case(protocol: Protocol, depth: usize, writes: bool) -> Case {
 #[library_benchmark]
 #[bench::native_get_1(
     args = (Protocol::Native, 1, false), setup = case,
-    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 2_000)]))
+    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 2_200)]))
 )]
 #[bench::native_get_32(
     args = (Protocol::Native, 32, false), setup = case,
@@ -87,7 +88,7 @@ fn case(protocol: Protocol, depth: usize, writes: bool) -> Case {
 )]
 #[bench::resp_get_1(
     args = (Protocol::Resp, 1, false), setup = case,
-    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 2_450)]))
+    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 2_650)]))
 )]
 #[bench::resp_get_32(
     args = (Protocol::Resp, 32, false), setup = case,

@@ -53,7 +53,7 @@ def parse():
     parser.add_argument("suite", nargs="?", default="all", choices=["quick", "all", *SUITES])
     parser.add_argument("--against", choices=PEERS, help="a server of others instead of spinetail")
     parser.add_argument("--binary", help="the spinetail to start, instead of building this tree's")
-    parser.add_argument("--shards", type=int, default=2)
+    parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--only", action="append", metavar="TEXT", help="units with this in their name; may be repeated")
     parser.add_argument("--accept", action="store_true", help="raise the counts of expected.txt to those of this run")
     return parser.parse_args()

@@ -188,12 +188,39 @@ pub const TRACKED_KEYS_MAX: usize = 262_144;
 /// Bytes of news for another shard's clients that wait for room in its mailbox; beyond them each is told everything.
 pub const NEWS_BYTES_MAX: usize = 1 << 20;
 
+/// Prefixes of CLIENT TRACKING that one connection may name; every write looks at all of them.
+pub const PREFIXES_PER_CLIENT_MAX: usize = 64;
+
+/// Share of the memory for partial requests that clients of RESP may have remembered for them: commands that wait for
+/// EXEC, watched keys, names of channels. One part in this many.
+pub const REMEMBERED_SHARE: usize = 2;
+
 /// Bytes of a client's name, and of what it calls its library.
 pub const CLIENT_NAME_BYTES_MAX: usize = 256;
 
-/// Index homes that one SCAN looks at for each key it was asked for, so that an empty table is walked in a bounded
-/// number of steps and no step takes long.
+/// Index homes that one SCAN looks at: some 30,000 entries, a few milliseconds.
 pub const SCAN_HOMES_MAX: usize = 4096;
+
+// --- memcached's protocol --------------------------------------------------------------------
+
+/// Bytes of a key: what memcached takes.
+pub const MEMCACHED_KEY_BYTES_MAX: usize = 250;
+
+/// Bytes of a line that is no retrieval, as memcached has it.
+pub const MEMCACHED_LINE_BYTES_MAX: usize = 2048;
+
+/// Bytes of a retrieval's line: four thousand of the longest keys. It is looked through for its end with every
+/// piece that arrives.
+pub const MEMCACHED_KEYS_BYTES_MAX: usize = 1 << 20;
+
+/// Seconds up to which a time counts from now; beyond it is Unix time. Thirty days.
+pub const MEMCACHED_RELATIVE_S_MAX: i32 = 60 * 60 * 24 * 30;
+
+/// Keys of a retrieval whose lines are on their way while the first is looked at.
+pub const MEMCACHED_KEYS_AHEAD: usize = 16;
+
+/// Prefixes of keys whose use is counted (`stats detail on`), some 100 bytes each.
+pub const MEMCACHED_PREFIXES_MAX: usize = 4096;
 
 // --- L0: entries in shared memory ------------------------------------------------------------
 
@@ -404,4 +431,6 @@ const _: () = assert!(NEAR_SUBSCRIBERS_MAX == u64::BITS as usize, "a bucket's ma
 const _: () = assert!(NEAR_BUCKETS_MAX.is_power_of_two() && NEAR_BUCKETS_MAX <= 1 << 16, "a bucket has 16 bits");
 const _: () = assert!(NEAR_BUCKETS_PER_PUSH * 4 < OUTPUT_BYTES_HIGH, "one push fits its connection's bound");
 const _: () = assert!(NEAR_LEASE_MS < NEAR_SILENCE_MS, "a lease ends before its server is given up");
+const _: () = assert!(MEMCACHED_KEY_BYTES_MAX < 256, "a part's key has its length in a byte");
+const _: () = assert!(MEMCACHED_KEY_BYTES_MAX <= KEY_BYTES_MAX && MEMCACHED_LINE_BYTES_MAX <= SMALL_FRAME_BYTES);
 const _: () = assert!(HEARTBEAT_MS < PREEMPT_TIMER_MS, "the heartbeat must come first");

@@ -368,6 +368,22 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         self.count_request(now);
         let Some((at, slot)) = self.find(hash, key, now) else { return false };
         let slot = self.touch_slot(at, slot);
+        self.write_expiry(hash, key, (at, slot), expires, now)
+    }
+
+    /// The same, and it is no use of the key: no request is counted.
+    pub fn expire_at(&mut self, hash: KeyHash, key: &[u8], expires: Option<Instant>, now: Instant) -> bool {
+        self.find(hash, key, now).is_some_and(|found| self.write_expiry(hash, key, found, expires, now))
+    }
+
+    fn write_expiry(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        (at, slot): (SlotAt, Slot),
+        expires: Option<Instant>,
+        now: Instant,
+    ) -> bool {
         let item = Item::read(&self.memory, slot.location());
         let touched = Item { expires, ..item };
         if touched.kind() == item.kind() {
@@ -399,6 +415,18 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         }
         let value = item.value.to_vec();
         self.rewrite(hash, &marked.with_payload(key, &value), (at, slot), now)
+    }
+
+    /// Changes the marks of `key` and gives it another version, so that whoever knows the present one does not. All
+    /// else about it stays, and no request is counted. Answers as [`Store::mark`] does.
+    pub fn renew(&mut self, hash: KeyHash, key: &[u8], marks: u8, now: Instant) -> bool {
+        let Some((at, slot)) = self.find(hash, key, now) else { return false };
+        let item = Item::read(&self.memory, slot.location());
+        let value = item.value.to_vec();
+        let renewed = Item { marks, version: Some(self.version_next), ..item }.with_payload(key, &value);
+        let is_written = self.rewrite(hash, &renewed, (at, slot), now);
+        self.version_next += u64::from(is_written);
+        is_written
     }
 
     /// Removes `key`. Answers whether it was stored.
@@ -456,6 +484,18 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
             copied_bytes: self.counts.copied_bytes,
             rushes: self.counts.rushes,
         }
+    }
+
+    /// Live items.
+    #[inline]
+    pub fn entries(&self) -> u64 {
+        self.index.entries()
+    }
+
+    /// Items dropped because their time had come.
+    #[inline]
+    pub fn expired(&self) -> u64 {
+        self.counts.expired
     }
 
     /// Most bytes an item may occupy: key, value and [`limits`]-bounded header.

@@ -7,6 +7,7 @@ use crate::base::time::Instant;
 use crate::cache::{Condition, Put, Refused};
 use crate::engine::edit;
 use crate::engine::keys::Keys;
+use crate::engine::memcached;
 use crate::observe::{Operation, ShardCounters};
 use crate::wire::{Codec, Command, Edit, Mode, Reply, Request, Status};
 
@@ -86,7 +87,7 @@ pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
             // Even a key that is not stored: it may have been evicted, and near caches hold it still.
             match deleted {
                 true => keys.changed(hash, key),
-                false => keys.interest.changed(hash),
+                false => keys.missed(hash),
             }
             counters.deletes.add(u64::from(deleted));
             answer(Reply::status(if deleted { Status::Ok } else { Status::NotFound }));
@@ -127,6 +128,7 @@ pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
             }
             None => answer(Reply::status(Status::NotFound)),
         },
+        Command::Memcached { key, ask } => memcached::apply(keys, counters, hash, key, ask, out),
         Command::Edit { key, edit } => edit::edit(keys, counters, hash, key, edit, &mut |reply| answer(reply)),
         Command::Flush => {
             keys.flush();
@@ -143,6 +145,8 @@ pub fn operation_of(command: &Command<'_>) -> Operation {
     match command {
         Command::Get { .. } | Command::GetTracked { .. } => Operation::Get,
         Command::Set { .. } | Command::Edit { edit: Edit::Store { .. }, .. } => Operation::Set,
+        Command::Memcached { ask, .. } if ask.is_read() => Operation::Get,
+        Command::Memcached { ask, .. } if ask.is_store() => Operation::Set,
         _ => Operation::Other,
     }
 }

@@ -22,6 +22,7 @@ use crate::net::Flow;
 use crate::observe::Operation;
 use crate::observe::service::BatchCounts;
 use crate::observe::stats_text;
+use crate::wire::memcached::Memcached;
 use crate::wire::native::{self, Native};
 use crate::wire::resp::{self, Resp, Resp3, RespFront};
 use crate::wire::{Codec, Command, Decoded, Refusal, Reply, Request, Status};
@@ -61,7 +62,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         }
         // A command may change what the next bytes are read as; then they are read anew.
         let flow = loop {
-            let spoken = (session.protocol, session.is_stateful);
+            let spoken = (session.protocol, session.is_stateful, self.attention);
             let rest = &bytes[used..];
             let is_plain = !session.is_stateful && self.attention == 0;
             let (more, next) = match session.protocol {
@@ -69,10 +70,13 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 Protocol::Resp if is_plain => self.serve_as::<Resp>(id, session, rest, out, &mut counts),
                 Protocol::Resp3 if is_plain => self.serve_as::<Resp3>(id, session, rest, out, &mut counts),
                 Protocol::Resp | Protocol::Resp3 => self.serve_as::<RespFront>(id, session, rest, out, &mut counts),
-                Protocol::Memcached => unreachable!("not served yet"),
+                Protocol::Memcached => self.serve_as::<Memcached>(id, session, rest, out, &mut counts),
             };
             used += more;
-            if spoken == (session.protocol, session.is_stateful) || next != Flow::Continue || used == bytes.len() {
+            if spoken == (session.protocol, session.is_stateful, self.attention)
+                || next != Flow::Continue
+                || used == bytes.len()
+            {
                 break next;
             }
         };
@@ -91,7 +95,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     ) -> (usize, Flow) {
         let counted = session.output_bytes();
         let mut at = 0;
-        let spoken = (session.protocol, session.is_stateful);
+        let spoken = (session.protocol, session.is_stateful, self.attention);
         loop {
             let skipped = session.skip.min((bytes.len() - at) as u64);
             session.skip -= skipped;
@@ -143,7 +147,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                         session.blocked = Some(Bound::Answer);
                         return (at, Flow::Pause);
                     }
-                    if spoken != (session.protocol, session.is_stateful) {
+                    if spoken != (session.protocol, session.is_stateful, self.attention) {
                         return (at, Flow::Continue);
                     }
                 }
@@ -153,7 +157,12 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                         return (at, Flow::Continue);
                     }
                     self.counters().refused_busy.add(1);
-                    self.refuse::<C>(session, C::busy(&bytes[at..], needed), out);
+                    let refusal = C::busy(&bytes[at..], needed);
+                    self.refuse::<C>(session, refusal, out);
+                    if refusal.status.closes() {
+                        session.closing = true;
+                        return (at, close_when_in_order(session));
+                    }
                 }
                 Some(Decoded::Refused(refusal)) => {
                     if refusal.id != resp::SILENT {
@@ -275,13 +284,13 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             Command::Subscribe => self.subscribe(id, session, request.id, out),
             Command::Noop if session.subscribed => self.renew(session, request.id, out),
             Command::Flush if self.post.peer_count() > 0 => {
-                if !self.post.all_have_room() {
+                self.forward_scratch.clear();
+                native::encode_request(request, &mut self.forward_scratch);
+                if !self.post.all_have_room(self.forward_scratch.len()) {
                     return Served::Blocked;
                 }
                 self.keys.flush();
                 let sequence = session.await_remote(self.post.peer_count() as u16);
-                self.forward_scratch.clear();
-                native::encode_request(request, &mut self.forward_scratch);
                 self.post.send_to_all(id, sequence, &self.forward_scratch);
             }
             _ => {
@@ -326,7 +335,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     fn serve_front(&mut self, id: ConnectionId, session: &mut Session, frame: &[u8], out: &mut Vec<u8>) -> Served {
         match session.protocol {
             Protocol::Resp | Protocol::Resp3 => self.serve_resp(id, session, frame, out),
-            Protocol::Native | Protocol::Memcached => unreachable!("their codecs understand every frame"),
+            Protocol::Memcached => self.serve_memcached(id, session, frame, out),
+            Protocol::Native => unreachable!("its codec understands every frame"),
         }
     }
 }

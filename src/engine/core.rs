@@ -94,6 +94,10 @@ pub struct Core<M> {
     pub(super) open_calls_rejected: u64,
     /// What connections are told unasked, at the end of the turn.
     pub(super) pushes: Vec<(ConnectionId, Arc<[u8]>)>,
+    /// What CLIENT TRACKING wants all shards to broadcast.
+    pub(super) to_broadcast: Option<Vec<u8>>,
+    /// Bytes of messages written in this turn.
+    pub(super) push_bytes: usize,
     /// Connections whose replies came from a transaction, to be sent at the end of the turn.
     pub(super) answered: Vec<ConnectionId>,
     /// Connections to be closed at the end of the turn.
@@ -102,12 +106,20 @@ pub struct Core<M> {
     pub(super) news: VecDeque<(ShardId, Vec<u8>)>,
     /// See `news`.
     pub(super) news_bytes: usize,
+    /// When news are shortened next.
+    pub(super) news_bytes_high: usize,
     /// News that came before the replies they follow.
     pub(super) late_news: VecDeque<(ShardId, Box<Forward>)>,
     /// A transaction of one of our connections that waits for other shards.
     pub(super) transaction: Option<Box<Transaction>>,
     /// The shard whose transaction alone is served now.
     pub(super) holder: Option<ShardId>,
+    /// What is remembered for clients of RESP: commands in MULTI, watched keys, channels.
+    pub(super) remembered_bytes: usize,
+    /// The moment everything was last removed that somebody had named before (memcached).
+    pub(super) flushed_at: u64,
+    /// When the store was last told what time it is.
+    pub(super) noted_at: Instant,
     /// Why every command of RESP must be looked at; 0 if there is no reason.
     pub(super) attention: u32,
     /// Keys that clients' caches are told about: what memory allows, and what CONFIG SET last said.
@@ -146,6 +158,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 interest: Interest::new(shared.seed, id, connection_bytes),
                 watches: Watches::default(),
                 tracking: Tracking::new(tracked_keys_max),
+                observer: None,
                 now: Instant::default(),
                 unix_zero_ms: shared.resp.unix_zero_ms,
                 client: 0,
@@ -182,6 +195,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             calls: OpenCalls::default(),
             open_calls_rejected: 0,
             pushes: Vec::new(),
+            to_broadcast: None,
+            push_bytes: 0,
+            news_bytes_high: 0,
             to_close: Vec::new(),
             answered: Vec::new(),
             tracked_keys_max,
@@ -191,6 +207,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             late_news: VecDeque::new(),
             transaction: None,
             holder: None,
+            remembered_bytes: 0,
+            flushed_at: u64::MAX,
+            noted_at: Instant::default(),
             attention: 0,
         }
     }
@@ -251,7 +270,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         fresh: usize,
         next: Option<(&Request<'_>, KeyHash)>,
     ) -> Option<Bound> {
-        let expected = self.post.under_way() * self.reply_estimate;
+        let expected = self.post.answers_under_way() * self.reply_estimate;
         let total = self.output_bytes + fresh + expected;
         if session.served_in_turn >= limits::REQUESTS_PER_TURN {
             Some(Bound::Turn)
@@ -272,8 +291,11 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         if total >= self.buffer_bytes_max || session.output_bytes() > 0 || !session.is_in_order() {
             return true;
         }
-        let Some((Request { command: Command::Get { key } | Command::GetTracked { key, .. }, .. }, hash)) = next else {
-            return false;
+        let Some((request, hash)) = next else { return false };
+        let key = match request.command {
+            Command::Get { key } | Command::GetTracked { key, .. } => key,
+            Command::Memcached { key, ask } if ask.is_read() => key,
+            _ => return false,
         };
         let found = self.keys.store.peek(hash, key, self.now);
         found.is_some_and(|item| item.value.len() > limits::SMALL_FRAME_BYTES)

@@ -4,6 +4,7 @@ use std::ops::DerefMut;
 
 use crate::base::decimal::{self, NoSum};
 use crate::base::hash::KeyHash;
+use crate::base::limits;
 use crate::base::time::Instant;
 use crate::cache::{Put, Store};
 use crate::engine::apply::{condition, refusal};
@@ -43,11 +44,11 @@ pub fn edit<M: DerefMut<Target = [u8]>>(
 }
 
 /// One key of a shard.
-struct At<'a, M> {
-    keys: &'a mut Keys<M>,
-    counters: &'a ShardCounters,
-    hash: KeyHash,
-    key: &'a [u8],
+pub struct At<'a, M> {
+    pub keys: &'a mut Keys<M>,
+    pub counters: &'a ShardCounters,
+    pub hash: KeyHash,
+    pub key: &'a [u8],
 }
 
 impl<M: DerefMut<Target = [u8]>> At<'_, M> {
@@ -61,7 +62,7 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
         if old {
             (if before.is_some() { &self.counters.get_hits } else { &self.counters.get_misses }).add(1);
         }
-        let expires = self.resolve(expiry, kept);
+        let expires = self.keys.resolve(expiry, kept);
         let put = Put { value, expires, condition: condition(mode), ..Put::default() };
         let status = match self.keys.store.set(self.hash, self.key, put, now) {
             Ok(_) => {
@@ -157,7 +158,7 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
         let now = self.keys.now;
         let Some(item) = self.keys.store.peek(self.hash, self.key, now) else { return Status::NotFound };
         let before = item.expires;
-        let after = self.resolve(expiry, before);
+        let after = self.keys.resolve(expiry, before);
         // What never expires is later than anything.
         let is_later = before.is_some_and(|before| after.is_none_or(|after| after > before));
         let is_earlier = after.is_some_and(|after| before.is_none_or(|before| after < before));
@@ -176,6 +177,8 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
                 l0.touched(self.hash, self.key, after);
             }
             self.keys.changed(self.hash, self.key);
+        } else {
+            return Status::NotFound;
         }
         Status::Ok
     }
@@ -309,25 +312,16 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
     }
 
     /// Tells everybody about a new value.
-    fn written(&mut self, value: &[u8], expires: Option<Instant>) {
+    pub fn written(&mut self, value: &[u8], expires: Option<Instant>) {
         if let Some(l0) = &mut self.keys.l0 {
             l0.written(self.hash, self.key, value, expires);
         }
         self.keys.changed(self.hash, self.key);
     }
 
-    fn resolve(&self, expiry: Expiry, before: Option<Instant>) -> Option<Instant> {
-        match expiry {
-            Expiry::Keep => before,
-            Expiry::Never => None,
-            Expiry::In(ms) => Some(self.keys.now.after_ms(ms)),
-            Expiry::At(unix_ms) => Some(self.keys.moment(unix_ms)),
-            Expiry::Senseless { .. } => before,
-        }
-    }
-
     fn value_bytes_max(&self) -> usize {
-        Store::<M>::value_bytes_max(self.keys.store.item_bytes_max(), self.key.len())
+        // As for every value, whatever its key: it may be given a longer one.
+        Store::<M>::value_bytes_max(self.keys.store.item_bytes_max(), limits::KEY_BYTES_MAX)
     }
 }
 

@@ -7,6 +7,8 @@ use crate::engine::apply::apply;
 use crate::engine::core::Core;
 use crate::engine::post::{Caller, Errand, Forward, Hold};
 use crate::engine::session::Protocol;
+use crate::wire::memcached::Memcached;
+use crate::wire::memcached::part::Part;
 use crate::wire::native::Native;
 use crate::wire::resp::{Resp, Resp3};
 use crate::wire::{Codec, Decoded};
@@ -26,7 +28,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             Errand::Request(Protocol::Native) => self.answer_request::<Native>(forward),
             Errand::Request(Protocol::Resp) => self.answer_request::<Resp>(forward),
             Errand::Request(Protocol::Resp3) => self.answer_request::<Resp3>(forward),
-            Errand::Request(Protocol::Memcached) => unreachable!("not served yet"),
+            Errand::Request(Protocol::Memcached) => self.answer_request::<Memcached>(forward),
+            Errand::Key => self.answer_request::<Part>(forward),
             Errand::Parts(hold) => {
                 let mut reply = std::mem::take(&mut forward.reply);
                 self.do_parts(&forward.frame, forward.caller, &mut reply);
@@ -37,13 +40,21 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                     Hold::End => self.holder = None,
                 }
             }
-            Errand::News if self.post.replies_taken(from) < forward.after => return Errands::Late,
-            Errand::News => {
-                let mut ignored = Vec::new();
-                self.do_parts(&forward.frame, Caller::default(), &mut ignored);
+            Errand::News
+                if self.post.replies_taken(from) < forward.after
+                    || self.late_news.iter().any(|(other, _)| *other == from) =>
+            {
+                return Errands::Late;
             }
+            Errand::News => self.hear(forward),
         }
         Errands::Answered
+    }
+
+    /// Tells clients of this shard what another shard has sent for them.
+    pub(super) fn hear(&mut self, forward: &mut Forward) {
+        let mut ignored = Vec::new();
+        self.do_parts(&forward.frame, Caller::default(), &mut ignored);
     }
 
     fn answer_request<C: Codec>(&mut self, forward: &mut Forward) {

@@ -35,6 +35,7 @@ use crate::engine::budget::Budget;
 use crate::engine::core::{Core, Parts as CoreParts};
 use crate::engine::idle::{Idle, PollMode};
 use crate::engine::l0::{self, L0, ReaderFile};
+use crate::engine::memcached::MemcachedShared;
 use crate::engine::post::{self, Post};
 use crate::engine::resp::config::RespShared;
 use crate::engine::session::Protocol;
@@ -182,6 +183,7 @@ pub fn start(plan: Plan) -> Result<Running, String> {
         seed: plan.seed,
         started: Instant::now(),
         resp: RespShared::new(unix_ms(), plan.seed.0, plan.memory_bytes, plan.budget.segment_bytes),
+        memcached: MemcachedShared::default(),
     });
     let mut wakes = Vec::new();
     let (mut senders, mut receivers) = (Vec::new(), Vec::new());

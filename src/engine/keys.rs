@@ -1,14 +1,17 @@
 //! Everything of a shard that a request about a key may touch: the entries, and who is to hear of a change.
 
 use std::ops::DerefMut;
+use std::sync::Arc;
 
 use crate::base::hash::KeyHash;
 use crate::base::time::Instant;
 use crate::cache::Store;
 use crate::engine::interest::Interest;
 use crate::engine::l0::L0;
+use crate::engine::memcached::Observer;
 use crate::engine::resp::tracking::Tracking;
 use crate::engine::resp::watch::Watches;
+use crate::wire::Expiry;
 
 /// A shard's entries, and who is to hear of a change.
 pub struct Keys<M> {
@@ -21,6 +24,8 @@ pub struct Keys<M> {
     pub watches: Watches,
     /// Clients' caches of RESP.
     pub tracking: Tracking,
+    /// Who counts the use of keys by prefix, if anybody asked for that (memcached).
+    pub observer: Option<Arc<Observer>>,
     /// The time of this turn.
     pub now: Instant,
     /// Unix time in milliseconds when the shard's clock was zero.
@@ -47,6 +52,14 @@ impl<M: DerefMut<Target = [u8]>> Keys<M> {
         }
     }
 
+    /// Somebody wants a key gone that is not here: it may have been evicted, and clients hold it still.
+    pub fn missed(&mut self, hash: KeyHash) {
+        self.interest.changed(hash);
+        if !self.tracking.is_idle() {
+            self.tracking.tell_readers(hash, self.client);
+        }
+    }
+
     /// Removes everything.
     pub fn flush(&mut self) {
         self.store.flush();
@@ -55,6 +68,18 @@ impl<M: DerefMut<Target = [u8]>> Keys<M> {
         }
         self.interest.all_changed();
         self.tracking.all_changed();
+    }
+
+    /// The moment an expiry means; `before` is the present one.
+    #[inline]
+    pub fn resolve(&self, expiry: Expiry, before: Option<Instant>) -> Option<Instant> {
+        match expiry {
+            Expiry::Keep => before,
+            Expiry::Never => None,
+            Expiry::In(ms) => Some(self.now.after_ms(ms)),
+            Expiry::At(unix_ms) => Some(self.moment(unix_ms)),
+            Expiry::Senseless { .. } => before,
+        }
     }
 
     /// Unix time in milliseconds.

@@ -16,6 +16,7 @@
 //! - `core`: sessions and the bounds on what each may hold
 //! - `interest`: near caches: who has read what, and what to push when it changes
 //! - `resp`: what RESP has beyond requests about one key
+//! - `memcached`: memcached's protocol
 //! - `errand`: what other shards ask of this one
 //! - `direct`: a shard without sockets, for tests, fuzzing and instruction counts
 //! - `shard`: the turn of a shard: network, mail, control, housekeeping
@@ -38,6 +39,7 @@ mod interest;
 mod keys;
 pub mod l0;
 pub mod mailbox;
+mod memcached;
 mod post;
 mod resp;
 mod session;

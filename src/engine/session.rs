@@ -72,6 +72,8 @@ pub struct Session {
     pub is_muted: bool,
     /// Nothing more is served until the reply to its last command is there.
     pub waits: bool,
+    /// How far a command of several keys is that a bound has held back.
+    pub front_at: usize,
     /// Bytes given to the output and not yet sent.
     pub unsent: usize,
     awaited: VecDeque<Awaited>,
@@ -200,6 +202,7 @@ impl Session {
 
     /// Queues a place for a reply that is put together; its sequence number.
     pub fn await_parts(&mut self, gather: Gather) -> u32 {
+        self.ready_bytes += gather.bytes();
         self.awaited.push_back(Awaited::Gather(Box::new(gather), self.is_muted));
         self.first_sequence.wrapping_add(self.awaited.len() as u32 - 1)
     }
@@ -223,7 +226,10 @@ impl Session {
             }
             Some(entry @ Awaited::Gather(..)) => {
                 let Awaited::Gather(gather, is_muted) = entry else { unreachable!("matched just now") };
+                self.ready_bytes += reply.len();
+                let gathered = gather.bytes() + reply.len();
                 if let Some(mut whole) = gather.take_in(from, reply) {
+                    self.ready_bytes -= gathered;
                     if *is_muted {
                         whole.clear();
                     }

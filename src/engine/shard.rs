@@ -18,6 +18,7 @@ use crate::engine::core::Core;
 use crate::engine::errand::Errands;
 use crate::engine::interest::{close_subscribers, push_news};
 use crate::engine::l0::ReaderFile;
+use crate::engine::memcached::MemcachedShared;
 use crate::engine::post::{Errand, Hold};
 use crate::engine::resp::config::{FULL, PAUSED, RespShared};
 use crate::engine::session::Bound;
@@ -41,6 +42,8 @@ pub struct Shared {
     pub started: std::time::Instant,
     /// What they share of RESP.
     pub resp: RespShared,
+    /// What they share of memcached's protocol.
+    pub memcached: MemcachedShared,
 }
 
 /// What a shard is told from outside its loop.
@@ -96,6 +99,9 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
             return Ok(false);
         }
         self.core.turn += 1;
+        if now > self.core.swept_at {
+            self.core.keep_time();
+        }
         let polled = self.net.poll(&mut self.core, now);
         let mut worked = polled.map_err(|error| format!("shard {}: the network failed: {error}", self.core.id))?;
         if self.core.post.peer_count() > 0 {
@@ -261,7 +267,7 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
             && core.post.replies_taken(*from) >= forward.after
             && let Some((from, mut forward)) = core.late_news.pop_front()
         {
-            core.run_errand(from, &mut forward);
+            core.hear(&mut forward);
             core.post.give_back(from, forward);
         }
         served + answered > 0
@@ -272,16 +278,23 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
     fn deliver(&mut self) {
         let core = &mut self.core;
         core.gather_news();
+        core.push_bytes = 0;
         for (id, bytes) in std::mem::take(&mut core.pushes) {
-            let bound = core.output_bytes_high.max(PUSHED_BYTES_HIGH);
+            let bound = core.output_bytes_high;
             let is_full = core.output_bytes >= core.buffer_bytes_max;
             let Some(out) = self.net.output(id) else { continue };
             let Some(session) = core.session_mut(id) else { continue };
-            if is_full || session.output_bytes() >= bound {
-                // Whoever listens and does not read is let go, as Redis does: it may not fill the memory of others.
+            if session.closing {
+                // It has missed something already, or is being sent away: it hears nothing more.
+                continue;
+            }
+            let (waiting, client) = (session.output_bytes(), session.client);
+            if waiting >= bound || (is_full && waiting >= bound / 4) {
+                // Whoever listens and does not read is cut off, as Redis does: it may not fill the memory of others.
                 session.closing = true;
-                core.to_close.push(id);
                 core.counters().listeners_dropped.add(1);
+                core.forget_client(client);
+                self.net.abort(id);
                 continue;
             }
             let before = session.output_bytes();
@@ -292,7 +305,10 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         for id in std::mem::take(&mut core.to_close) {
             if let Some(session) = core.session_mut(id) {
                 session.closing = true;
-                self.net.close(id);
+                // What it is still owed comes first, as the reply to the CLIENT KILL of itself.
+                if session.is_in_order() {
+                    self.net.close(id);
+                }
             }
         }
         for id in core.take_answered() {
@@ -419,7 +435,5 @@ pub const NATIVE_LISTENER: usize = 0;
 const REPLY_ESTIMATE_MEMORY: usize = 16;
 /// Milliseconds of expiry sweeps that one turn makes up for.
 const EXPIRE_CATCH_UP_MS: u64 = 256;
-/// Bytes that a connection may leave unread of what it is told unasked.
-const PUSHED_BYTES_HIGH: usize = 256 << 10;
 /// How often gauges and histograms are left for readers.
 const PUBLISH_MS: u64 = 250;

@@ -120,6 +120,30 @@ counters! {
     listeners_dropped,
     /// Messages published.
     published,
+    /// Keys to delete that were not stored (memcached).
+    delete_misses,
+    /// Expiries to change of keys that were not stored (memcached).
+    touch_misses,
+    /// Counters to increment that were not stored (memcached).
+    increment_misses,
+    /// Counters decremented (memcached).
+    decrements,
+    /// Counters to decrement that were not stored (memcached).
+    decrement_misses,
+    /// Values stored over the version that was expected (memcached).
+    cas_hits,
+    /// Values not stored because their key was not (memcached).
+    cas_misses,
+    /// Values not stored because another version was (memcached).
+    cas_differs,
+    /// Reads that found their key's time had come (memcached).
+    gets_expired,
+    /// Values refused because they are too large (memcached).
+    too_large,
+    /// Times everything was removed (memcached).
+    flushes,
+    /// Items looked at with ME (memcached).
+    meta_debugs,
 }
 
 /// The sum over all shards as lines of `name value`.

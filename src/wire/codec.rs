@@ -48,3 +48,6 @@ pub struct Refusal {
     /// Bytes of the frame to pass over, those not yet arrived included.
     pub frame_bytes: u64,
 }
+
+/// The id of a refusal that is not answered: where nothing is wrong, or nobody is to hear of it.
+pub const SILENT: u32 = u32::MAX;

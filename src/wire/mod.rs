@@ -9,7 +9,7 @@
 //! - `native`: the native binary protocol
 //! - `resp`: RESP2 and RESP3, the protocol of Redis
 //! - `glob`: the patterns of KEYS, SCAN and PSUBSCRIBE
-//! - `memcached`: the client's side of the text protocol, for the load generator
+//! - `memcached`: memcached's text protocol and its meta commands
 
 pub mod codec;
 pub mod glob;

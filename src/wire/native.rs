@@ -149,7 +149,7 @@ pub fn encode_request(request: &Request<'_>, out: &mut Vec<u8>) {
         }
         Command::Touch { ttl_ms, .. } => (OPCODE_TOUCH, ttl_ms, 0, &[]),
         Command::Ttl { .. } => (OPCODE_TTL, 0, 0, &[]),
-        Command::Edit { .. } => unreachable!("only the text protocols have it"),
+        Command::Edit { .. } | Command::Memcached { .. } => unreachable!("only the text protocols have it"),
     };
     let flags = if request.want_version { FLAG_WANT_VERSION } else { 0 };
     let mut header = [0u8; HEADER_BYTES];
@@ -181,7 +181,7 @@ pub fn opcode_of(command: &Command<'_>) -> u8 {
         Command::Increment { .. } => OPCODE_INCREMENT,
         Command::Touch { .. } => OPCODE_TOUCH,
         Command::Ttl { .. } => OPCODE_TTL,
-        Command::Edit { .. } => unreachable!("only the text protocols have it"),
+        Command::Edit { .. } | Command::Memcached { .. } => unreachable!("only the text protocols have it"),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::wire::memcached::Ask;
+
 /// One request, borrowed from the bytes it arrived in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request<'a> {
@@ -79,6 +81,13 @@ pub enum Command<'a> {
     Ttl {
         /// The key.
         key: &'a [u8],
+    },
+    /// What memcached's protocol asks of a key.
+    Memcached {
+        /// The key.
+        key: &'a [u8],
+        /// What.
+        ask: Ask<'a>,
     },
     /// What the text protocols ask of a key beyond that.
     Edit {
@@ -311,6 +320,7 @@ impl<'a> Command<'a> {
             | Command::Increment { key, .. }
             | Command::Touch { key, .. }
             | Command::Ttl { key }
+            | Command::Memcached { key, .. }
             | Command::Edit { key, .. } => Some(key),
             Command::Hello { .. } | Command::Noop | Command::Stats | Command::Flush | Command::Subscribe => None,
         }

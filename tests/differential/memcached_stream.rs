@@ -198,7 +198,8 @@ impl MemcachedStream {
         let odd = self.dice.below(60);
         // A cas without its unique is not one, so its data is a line of its own.
         let has_unique = !unique.is_empty() && !self.dice.one_in(60);
-        if odd < 4 || has_unique != (name == "cas") {
+        let is_wrong = matches!(unique, [Piece::Bytes(text)] if !WHOLE_UNIQUES.iter().any(|it| it.as_bytes() == text));
+        if odd < 4 || is_wrong || has_unique != (name == "cas") {
             data = b"data".to_vec();
         }
         match odd {
@@ -593,7 +594,7 @@ impl MemcachedStream {
                 value.iter_mut().step_by(7).for_each(|byte| *byte = self.dice.next_u64() as u8);
                 value
             }
-            14 => self.dice.one_of(&["\r\n", "END\r\n", "VALUE k0 0 2\r\nhi\r\n", "\0", "\r\nSTORED"]).into(),
+            14 => self.dice.one_of(&["\r\nx", "END\r\n", "VALUE k0 0 2\r\nhi\r\n", "\0", "\r\nSTORED"]).into(),
             _ => self.dice.one_of(&["plain", "hello world", "hi", "token", "\u{fc}ml\u{e4}ut"]).into(),
         }
     }
@@ -626,13 +627,16 @@ impl MemcachedStream {
     /// A unique that is right, was right, or never was.
     fn unique(&mut self, key: &Key) -> Piece {
         match self.dice.below(16) {
-            0 => bytes(self.dice.one_of(&["1", "18446744073709551615", "4611686018427387904", "0"])),
+            0 => bytes(self.dice.one_of(&WHOLE_UNIQUES)),
             1 => bytes(self.dice.one_of(&["abc", "-1", "18446744073709551616", "1.5"])),
             2..5 => Piece::Unique(key.set, 1 + self.dice.below(3) as usize),
             _ => Piece::Unique(key.set, 0),
         }
     }
 }
+
+/// Uniques that nobody was told.
+const WHOLE_UNIQUES: [&str; 4] = ["1", "18446744073709551615", "4611686018427387904", "0"];
 
 fn bytes(text: &str) -> Piece {
     Piece::Bytes(text.as_bytes().to_vec())

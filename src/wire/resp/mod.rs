@@ -263,7 +263,10 @@ fn interpret<'a, const RESP3: bool>(words: &[&'a [u8]], length: usize, value_byt
     let (cmd, command) = match *words {
         [name, key] if name == b"GET" || name == b"get" => (Cmd::Get, Command::Get { key }),
         [name, ..] => {
-            let Some(cmd) = Cmd::of(name) else { return Decoded::Front(length) };
+            let Some(cmd) = Cmd::of(name).filter(|cmd| !matches!(cmd, Cmd::Eval | Cmd::EvalSha)) else {
+                // Which scripts are known changes with time: another shard might read the same bytes otherwise.
+                return Decoded::Front(length);
+            };
             let Ok(command) = single::command(cmd, words, value_bytes_max) else { return Decoded::Front(length) };
             (cmd, command)
         }
@@ -368,8 +371,7 @@ fn bad_line(bytes: &[u8]) -> Line {
     }
 }
 
-/// The id of a frame that is passed over without an answer.
-pub const SILENT: u32 = u32::MAX;
+pub use crate::wire::codec::SILENT;
 /// In a request's id: it is answered in RESP3.
 const IS_RESP3: u32 = 1 << 8;
 /// Words that are looked at for a request: the longest form of SET has seven.

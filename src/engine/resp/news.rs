@@ -140,8 +140,10 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     pub(in crate::engine) fn look_around(&mut self) {
         self.heed_config();
         // Not at once: a bound may be taken back, or be meant to refuse writes and no more.
-        self.full_for_ms = if self.attention & FULL != 0 { self.full_for_ms + 1 } else { 0 };
-        if self.full_for_ms > EVICT_AFTER_MS && self.shared.resp.evicts() {
+        let is_full = self.attention & FULL != 0;
+        self.full_since = is_full.then(|| self.full_since.unwrap_or(self.now));
+        let has_stayed = self.full_since.is_some_and(|since| since.ms_until(self.now) > EVICT_AFTER_MS);
+        if has_stayed && self.shared.resp.evicts() {
             self.evict_all();
         }
         self.tell_expired();
@@ -317,7 +319,7 @@ const NEWS_FRAME_BYTES: usize = 16 << 10;
 /// What is told unasked in one turn, in entries; beyond that commands wait for the next.
 pub(super) const PUSHES_MAX: usize = 65_536;
 /// How long memory is full by what CONFIG SET said before keys go for it.
-const EVICT_AFTER_MS: u32 = 500;
+const EVICT_AFTER_MS: u64 = 500;
 /// Keys that go in a millisecond where none may stay.
 const EVICTED_PER_MS: usize = 64;
 /// The channel on which clients of RESP2 hear what their caches must forget.

@@ -20,7 +20,7 @@ use spinetail::base::prng::Prng;
 use spinetail::cache::{Accounting, Config, Store};
 use spinetail::engine::Protocol;
 use spinetail::engine::direct::Direct;
-use spinetail::wire::{Command, Mode, Request, native, resp};
+use spinetail::wire::{Command, Mode, Request, memcached, native, resp};
 
 const KEYS: u64 = 10_000;
 const SEGMENT_BYTES: usize = 256 << 10;
@@ -33,7 +33,8 @@ struct Case {
 fn encode(protocol: Protocol, command: Command<'_>, out: &mut Vec<u8>) {
     match protocol {
         Protocol::Native => native::encode_request(&Request { id: 1, want_version: false, command }, out),
-        Protocol::Resp => resp::client::encode_request(&command, out),
+        Protocol::Resp | Protocol::Resp3 => resp::client::encode_request(&command, out),
+        Protocol::Memcached => memcached::encode_request(&command, out),
     }
 }
 
@@ -92,6 +93,18 @@ fn case(protocol: Protocol, depth: usize, writes: bool) -> Case {
 #[bench::resp_get_32(
     args = (Protocol::Resp, 32, false), setup = case,
     config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 46_000)]))
+)]
+#[bench::memcached_get_1(
+    args = (Protocol::Memcached, 1, false), setup = case,
+    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 9_450)]))
+)]
+#[bench::memcached_get_32(
+    args = (Protocol::Memcached, 32, false), setup = case,
+    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 96_000)]))
+)]
+#[bench::memcached_set_32(
+    args = (Protocol::Memcached, 32, true), setup = case,
+    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 96_000)]))
 )]
 fn exchange(case: Case) -> Case {
     let mut case = case;

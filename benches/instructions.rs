@@ -76,7 +76,7 @@ fn case(protocol: Protocol, depth: usize, writes: bool) -> Case {
 #[library_benchmark]
 #[bench::native_get_1(
     args = (Protocol::Native, 1, false), setup = case,
-    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 2_000)]))
+    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 2_200)]))
 )]
 #[bench::native_get_32(
     args = (Protocol::Native, 32, false), setup = case,
@@ -88,7 +88,7 @@ fn case(protocol: Protocol, depth: usize, writes: bool) -> Case {
 )]
 #[bench::resp_get_1(
     args = (Protocol::Resp, 1, false), setup = case,
-    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 2_450)]))
+    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 2_650)]))
 )]
 #[bench::resp_get_32(
     args = (Protocol::Resp, 32, false), setup = case,

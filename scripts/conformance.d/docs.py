@@ -35,7 +35,7 @@ def main():
     parser = argparse.ArgumentParser(prog="scripts/conformance --write-docs")
     parser.add_argument("--binary", help="the spinetail to ask")
     parser.add_argument("--against", choices=run.PEERS, help="describe a server of others, to compare")
-    parser.add_argument("--shards", type=int, default=2)
+    parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--out", default=os.path.join(run.ROOT, "docs/compatibility.md"))
     arguments = parser.parse_args()
     notes = {name.lower(): (state, note) for name, state, note in run.rows(os.path.join(HERE, "notes.txt"))}
@@ -73,7 +73,7 @@ def suites(arguments):
     }
     text = ["## Suites", ""]
     if not arguments.against:
-        text += [f"With {report['shards']} shards.", ""]
+        text += [f"With {report['shards']} shard(s).", ""]
     for suite, (title, what) in titles.items():
         mine = [unit for unit in found.values() if unit["suite"] == suite]
         if not mine:

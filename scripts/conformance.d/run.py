@@ -53,7 +53,7 @@ def parse():
     parser.add_argument("suite", nargs="?", default="all", choices=["quick", "all", *SUITES])
     parser.add_argument("--against", choices=PEERS, help="a server of others instead of spinetail")
     parser.add_argument("--binary", help="the spinetail to start, instead of building this tree's")
-    parser.add_argument("--shards", type=int, default=2)
+    parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--only", action="append", metavar="TEXT", help="units with this in their name; may be repeated")
     parser.add_argument("--accept", action="store_true", help="raise the counts of expected.txt to those of this run")
     return parser.parse_args()
@@ -107,7 +107,7 @@ def start(arguments, unit):
     """A fresh server and the port at which it speaks the unit's protocol."""
     if not arguments.against:
         server = Server([arguments.binary or SPINETAIL, "serve", "--listen", "127.0.0.1:0", "--resp", "127.0.0.1:0", "--memcached",
-                         "127.0.0.1:0", "--memory", "256MiB", "--shards", str(arguments.shards)], "ready")
+                         "127.0.0.1:0", "--memory", "1GiB", "--shards", str(arguments.shards)], "ready")
         field = "memcached" if peers_of(unit) == ["memcached"] else "resp"
         return server, int(server.fields[field].rsplit(":", 1)[1])
     port = free_port()

@@ -188,11 +188,17 @@ pub const TRACKED_KEYS_MAX: usize = 262_144;
 /// Bytes of news for another shard's clients that wait for room in its mailbox; beyond them each is told everything.
 pub const NEWS_BYTES_MAX: usize = 1 << 20;
 
+/// Prefixes of CLIENT TRACKING that one connection may name; every write looks at all of them.
+pub const PREFIXES_PER_CLIENT_MAX: usize = 64;
+
+/// Share of the memory for partial requests that clients of RESP may have remembered for them: commands that wait for
+/// EXEC, watched keys, names of channels. One part in this many.
+pub const REMEMBERED_SHARE: usize = 2;
+
 /// Bytes of a client's name, and of what it calls its library.
 pub const CLIENT_NAME_BYTES_MAX: usize = 256;
 
-/// Index homes that one SCAN looks at for each key it was asked for, so that an empty table is walked in a bounded
-/// number of steps and no step takes long.
+/// Index homes that SCAN and KEYS look at in one step: some 30,000 entries, a few milliseconds.
 pub const SCAN_HOMES_MAX: usize = 4096;
 
 // --- memcached's protocol --------------------------------------------------------------------

@@ -205,7 +205,11 @@ impl Run {
         let (hash, now, expires) = (SEED.hash(key), self.now, self.expires());
         let delta = self.prng.below(1000) as i64 - 300;
         let initial = (self.prng.below(2) == 0).then_some(7);
-        let number = self.modelled(key).map(|entry| std::str::from_utf8(&entry.value).ok()?.parse::<i64>().ok());
+        let number = self.modelled(key).map(|entry| {
+            let number = std::str::from_utf8(&entry.value).ok()?.parse::<i64>().ok()?;
+            // Only as it is written here: no `+`, no zeros in front.
+            (number.to_string().as_bytes() == entry.value).then_some(number)
+        });
         match self.store.increment(hash, key, delta, initial, expires, false, now) {
             Ok((result, _)) => {
                 let was_there = match number {

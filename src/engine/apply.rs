@@ -87,7 +87,7 @@ pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
             // Even a key that is not stored: it may have been evicted, and near caches hold it still.
             match deleted {
                 true => keys.changed(hash, key),
-                false => keys.interest.changed(hash),
+                false => keys.missed(hash),
             }
             counters.deletes.add(u64::from(deleted));
             answer(Reply::status(if deleted { Status::Ok } else { Status::NotFound }));

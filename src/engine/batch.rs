@@ -62,7 +62,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         }
         // A command may change what the next bytes are read as; then they are read anew.
         let flow = loop {
-            let spoken = (session.protocol, session.is_stateful);
+            let spoken = (session.protocol, session.is_stateful, self.attention);
             let rest = &bytes[used..];
             let is_plain = !session.is_stateful && self.attention == 0;
             let (more, next) = match session.protocol {
@@ -73,7 +73,10 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 Protocol::Memcached => self.serve_as::<Memcached>(id, session, rest, out, &mut counts),
             };
             used += more;
-            if spoken == (session.protocol, session.is_stateful) || next != Flow::Continue || used == bytes.len() {
+            if spoken == (session.protocol, session.is_stateful, self.attention)
+                || next != Flow::Continue
+                || used == bytes.len()
+            {
                 break next;
             }
         };
@@ -92,7 +95,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     ) -> (usize, Flow) {
         let counted = session.output_bytes();
         let mut at = 0;
-        let spoken = (session.protocol, session.is_stateful);
+        let spoken = (session.protocol, session.is_stateful, self.attention);
         loop {
             let skipped = session.skip.min((bytes.len() - at) as u64);
             session.skip -= skipped;
@@ -144,7 +147,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                         session.blocked = Some(Bound::Answer);
                         return (at, Flow::Pause);
                     }
-                    if spoken != (session.protocol, session.is_stateful) {
+                    if spoken != (session.protocol, session.is_stateful, self.attention) {
                         return (at, Flow::Continue);
                     }
                 }
@@ -281,13 +284,13 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             Command::Subscribe => self.subscribe(id, session, request.id, out),
             Command::Noop if session.subscribed => self.renew(session, request.id, out),
             Command::Flush if self.post.peer_count() > 0 => {
-                if !self.post.all_have_room() {
+                self.forward_scratch.clear();
+                native::encode_request(request, &mut self.forward_scratch);
+                if !self.post.all_have_room(self.forward_scratch.len()) {
                     return Served::Blocked;
                 }
                 self.keys.flush();
                 let sequence = session.await_remote(self.post.peer_count() as u16);
-                self.forward_scratch.clear();
-                native::encode_request(request, &mut self.forward_scratch);
                 self.post.send_to_all(id, sequence, &self.forward_scratch);
             }
             _ => {

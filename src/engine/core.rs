@@ -26,7 +26,7 @@ use crate::engine::post::{Forward, Post};
 use crate::engine::resp::client::Client;
 use crate::engine::resp::config::EXPIRIES;
 use crate::engine::resp::pubsub::PubSub;
-use crate::engine::resp::tracking::Tracking;
+use crate::engine::resp::tracking::{self, Tracking};
 use crate::engine::resp::transaction::Transaction;
 use crate::engine::resp::watch::Watches;
 use crate::engine::session::{Bound, Protocol, Session};
@@ -57,6 +57,8 @@ pub struct Core<M> {
     pub(super) output_bytes_high: usize,
     /// Bytes of output that have not left.
     pub(super) output_bytes: usize,
+    /// Bytes of replies that wait for other parts of theirs.
+    pub(super) gathered_bytes: usize,
     /// What a reply from another shard is expected to hold: the largest lately, slowly forgotten. It
     /// begins high, so that the first deep pipeline of large values does not overrun the bound.
     pub(super) reply_estimate: usize,
@@ -94,6 +96,10 @@ pub struct Core<M> {
     pub(super) open_calls_rejected: u64,
     /// What connections are told unasked, at the end of the turn.
     pub(super) pushes: Vec<(ConnectionId, Arc<[u8]>)>,
+    /// What CLIENT TRACKING wants all shards to broadcast.
+    pub(super) to_broadcast: Option<Vec<u8>>,
+    /// Bytes of messages written in this turn.
+    pub(super) push_bytes: usize,
     /// Connections whose replies came from a transaction, to be sent at the end of the turn.
     pub(super) answered: Vec<ConnectionId>,
     /// Connections to be closed at the end of the turn.
@@ -102,12 +108,16 @@ pub struct Core<M> {
     pub(super) news: VecDeque<(ShardId, Vec<u8>)>,
     /// See `news`.
     pub(super) news_bytes: usize,
+    /// When news are shortened next.
+    pub(super) news_bytes_high: usize,
     /// News that came before the replies they follow.
     pub(super) late_news: VecDeque<(ShardId, Box<Forward>)>,
     /// A transaction of one of our connections that waits for other shards.
     pub(super) transaction: Option<Box<Transaction>>,
     /// The shard whose transaction alone is served now.
     pub(super) holder: Option<ShardId>,
+    /// What is remembered for clients of RESP: commands in MULTI, watched keys, channels.
+    pub(super) remembered_bytes: usize,
     /// The moment everything was last removed that somebody had named before (memcached).
     pub(super) flushed_at: u64,
     /// When the store was last told what time it is.
@@ -141,7 +151,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let value_bytes_max = Store::<M>::value_bytes_max(store.item_bytes_max(), limits::KEY_BYTES_MAX);
         let buffer_bytes_max = connection_bytes as usize / 2;
         post.set_bytes_max(buffer_bytes_max / 4);
-        let tracked_keys_max = limits::TRACKED_KEYS_MAX.min(connection_bytes as usize / TRACKED_KEY_BYTES / 8);
+        let tracked_keys_max = limits::TRACKED_KEYS_MAX.min(connection_bytes as usize / tracking::KEY_BYTES / 8);
         Core {
             id,
             keys: Keys {
@@ -166,6 +176,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             buffer_bytes_max,
             output_bytes_high: (buffer_bytes_max / 8).clamp(16 << 10, limits::OUTPUT_BYTES_HIGH),
             output_bytes: 0,
+            gathered_bytes: 0,
             reply_estimate: value_bytes_max.min(REPLY_ESTIMATE_FIRST),
             pending_bytes: 0,
             held: Vec::new(),
@@ -187,6 +198,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             calls: OpenCalls::default(),
             open_calls_rejected: 0,
             pushes: Vec::new(),
+            to_broadcast: None,
+            push_bytes: 0,
+            news_bytes_high: 0,
             to_close: Vec::new(),
             answered: Vec::new(),
             tracked_keys_max,
@@ -196,6 +210,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             late_news: VecDeque::new(),
             transaction: None,
             holder: None,
+            remembered_bytes: 0,
             flushed_at: u64::MAX,
             noted_at: Instant::default(),
             attention: 0,
@@ -258,8 +273,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         fresh: usize,
         next: Option<(&Request<'_>, KeyHash)>,
     ) -> Option<Bound> {
-        let expected = self.post.under_way() * self.reply_estimate;
-        let total = self.output_bytes + fresh + expected;
+        let expected = self.post.answers_under_way() * self.reply_estimate;
+        let total = self.output_bytes + self.gathered_bytes + fresh + expected;
         if session.served_in_turn >= limits::REQUESTS_PER_TURN {
             Some(Bound::Turn)
         } else if session.output_bytes() >= self.output_bytes_high {
@@ -524,6 +539,7 @@ impl<M: DerefMut<Target = [u8]>> Handler for Core<M> {
         if let Some(session) = self.session(id) {
             self.pending_bytes -= session.counted;
             freed += session.ready_bytes();
+            self.gathered_bytes -= session.gathered_bytes();
             self.unsubscribe(&session);
             self.forget_client(session.client);
         }
@@ -549,5 +565,3 @@ impl<M: DerefMut<Target = [u8]>> Handler for Core<M> {
 const REPLY_ESTIMATE_FIRST: usize = 64 << 10;
 /// Starved connections that one send lets try again.
 const STARVED_PER_SEND: usize = 4;
-/// Bytes that a key takes that clients are told about: its name, its readers, its place in the order.
-const TRACKED_KEY_BYTES: usize = 128;

@@ -213,9 +213,18 @@ mod tests {
             say("SET a x EX 100\r\nTTL a\r\nINCR a\r\nFLUSHALL\r\nEXISTS a\r\n"),
             "+OK\r\n:100\r\n-ERR value is not an integer or out of range\r\n+OK\r\n:0\r\n"
         );
-        assert_eq!(say("*1\r\n$-3\r\n"), "-ERR Protocol error: this port speaks RESP; the frame is none\r\n");
-        assert_eq!(say("PING\r\n\r\nBOGUS x\r\n"), "+PONG\r\n-ERR unknown command 'BOGUS'\r\n", "a fresh connection");
+        assert_eq!(say("*1\r\n$-3\r\n"), "-ERR Protocol error: invalid bulk length\r\n");
+        assert_eq!(
+            say("PING\r\n\r\nBOGUS x\r\n"),
+            "+PONG\r\n-ERR unknown command 'BOGUS', with args beginning with: 'x' \r\n",
+            "a fresh connection"
+        );
         assert_eq!(say("PING\r\nQUIT\r\nPING\r\n"), "+PONG\r\n+OK\r\n");
-        assert!(say("INFO\r\n").contains("get_hits 1"));
+        assert!(say("INFO\r\n").contains("\r\nkeyspace_hits:1\r\n"));
+        assert_eq!(say("MSET a 1 b 2\r\nMGET a b c\r\n"), "+OK\r\n*3\r\n$1\r\n1\r\n$1\r\n2\r\n$-1\r\n");
+        assert_eq!(say("MULTI\r\nINCR a\r\nGET b\r\nEXEC\r\n"), "+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n:2\r\n$1\r\n2\r\n");
+        assert_eq!(say("MSETNX c 1 a 1\r\nRENAME a d\r\nCOPY d b\r\nGET d\r\n"), ":0\r\n+OK\r\n:0\r\n$1\r\n2\r\n");
+        assert_eq!(say("WATCH d\r\nSET d 9\r\nMULTI\r\nGET d\r\nEXEC\r\n"), "+OK\r\n+OK\r\n+OK\r\n+QUEUED\r\n*-1\r\n");
+        assert_eq!(say("HELLO 3\r\nGET nothing\r\n").lines().last(), Some("_"));
     }
 }

@@ -4,6 +4,7 @@ use std::ops::DerefMut;
 
 use crate::base::decimal::{self, NoSum};
 use crate::base::hash::KeyHash;
+use crate::base::limits;
 use crate::base::time::Instant;
 use crate::cache::{Put, Store};
 use crate::engine::apply::{condition, refusal};
@@ -176,6 +177,8 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
                 l0.touched(self.hash, self.key, after);
             }
             self.keys.changed(self.hash, self.key);
+        } else {
+            return Status::NotFound;
         }
         Status::Ok
     }
@@ -317,7 +320,8 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
     }
 
     fn value_bytes_max(&self) -> usize {
-        Store::<M>::value_bytes_max(self.keys.store.item_bytes_max(), self.key.len())
+        // As for every value, whatever its key: it may be given a longer one.
+        Store::<M>::value_bytes_max(self.keys.store.item_bytes_max(), limits::KEY_BYTES_MAX)
     }
 }
 

@@ -40,13 +40,21 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                     Hold::End => self.holder = None,
                 }
             }
-            Errand::News if self.post.replies_taken(from) < forward.after => return Errands::Late,
-            Errand::News => {
-                let mut ignored = Vec::new();
-                self.do_parts(&forward.frame, Caller::default(), &mut ignored);
+            Errand::News
+                if self.post.replies_taken(from) < forward.after
+                    || self.late_news.iter().any(|(other, _)| *other == from) =>
+            {
+                return Errands::Late;
             }
+            Errand::News => self.hear(forward),
         }
         Errands::Answered
+    }
+
+    /// Tells clients of this shard what another shard has sent for them.
+    pub(super) fn hear(&mut self, forward: &mut Forward) {
+        let mut ignored = Vec::new();
+        self.do_parts(&forward.frame, Caller::default(), &mut ignored);
     }
 
     fn answer_request<C: Codec>(&mut self, forward: &mut Forward) {

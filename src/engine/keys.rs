@@ -52,6 +52,14 @@ impl<M: DerefMut<Target = [u8]>> Keys<M> {
         }
     }
 
+    /// Somebody wants a key gone that is not here: it may have been evicted, and clients hold it still.
+    pub fn missed(&mut self, hash: KeyHash) {
+        self.interest.changed(hash);
+        if !self.tracking.is_idle() {
+            self.tracking.tell_readers(hash, self.client);
+        }
+    }
+
     /// Removes everything.
     pub fn flush(&mut self) {
         self.store.flush();

@@ -92,6 +92,8 @@ pub struct Peer {
     requests_in: Consumer<Box<Forward>>,
     replies_out: Producer<Box<Forward>>,
     under_way: usize,
+    /// Those of them that are answered with something.
+    answers_under_way: usize,
     served_in_turn: usize,
     replies_sent: u64,
     replies_taken: u64,
@@ -133,6 +135,7 @@ pub fn connect(count: u16) -> Vec<Post> {
                 requests_in: requests_at_a,
                 replies_out: replies_ab,
                 under_way: 0,
+                answers_under_way: 0,
                 served_in_turn: 0,
                 replies_sent: 0,
                 replies_taken: 0,
@@ -149,6 +152,7 @@ pub fn connect(count: u16) -> Vec<Post> {
                 requests_in: requests_at_b,
                 replies_out: replies_ba,
                 under_way: 0,
+                answers_under_way: 0,
                 served_in_turn: 0,
                 replies_sent: 0,
                 replies_taken: 0,
@@ -181,20 +185,23 @@ impl Post {
         self.peers.len()
     }
 
-    /// Whether another request may be sent to every other shard.
-    pub fn all_have_room(&self) -> bool {
-        self.peers.iter().all(|peer| peer.has_room(0, self.bytes_max))
+    /// Whether another request of `bytes` bytes may be sent to every other shard.
+    pub fn all_have_room(&self, bytes: usize) -> bool {
+        self.peers.iter().all(|peer| peer.has_room(bytes, self.bytes_max))
     }
 
-    /// Sends a box to `shard`. Answers `false` if too many are under way there.
+    /// Sends a box to `shard`. Answers `false` if too many are under way there; bytes are asked for by
+    /// [`Post::has_room`].
     pub fn send(&mut self, shard: ShardId, letter: Letter<'_>) -> bool {
         let Some(peer) = self.peers.iter_mut().find(|peer| peer.shard == shard) else {
             panic!("shard {shard} does not exist, yet a key hashed to it");
         };
         let Letter { errand, caller, connection, sequence, hash, frame } = letter;
-        if !peer.has_room(frame.len(), self.bytes_max) {
+        // Bytes are the caller's to ask about: what must not wait (transactions, news) has bounds of its own.
+        if !peer.has_slot() {
             return false;
         }
+        peer.answers_under_way += usize::from(errand != Errand::News);
         peer.request_bytes += frame.len();
         let mut forward = self.spare.pop().unwrap_or_else(|| Box::new(Forward::empty()));
         forward.errand = errand;
@@ -271,6 +278,7 @@ impl Post {
         for peer in &mut self.peers {
             if let Some(forward) = peer.replies_in.receive() {
                 peer.under_way -= 1;
+                peer.answers_under_way -= usize::from(forward.errand != Errand::News);
                 peer.replies_taken += 1;
                 peer.request_bytes -= forward.frame.len();
                 peer.reply_bytes_in.fetch_sub(forward.reply.len(), Ordering::Relaxed);
@@ -304,6 +312,11 @@ impl Post {
         self.peers.iter().any(|peer| peer.requests_in.has_message() || peer.replies_in.has_message())
     }
 
+    /// Requests under way at other shards that are answered with something.
+    pub fn answers_under_way(&self) -> usize {
+        self.peers.iter().map(|peer| peer.answers_under_way).sum()
+    }
+
     /// Requests under way at other shards.
     pub fn under_way(&self) -> usize {
         self.peers.iter().map(|peer| peer.under_way).sum()
@@ -327,7 +340,11 @@ impl Forward {
 
 impl Peer {
     fn has_room(&self, bytes: usize, bytes_max: usize) -> bool {
-        self.under_way < limits::MAILBOX_SLOTS && (self.under_way == 0 || self.request_bytes + bytes <= bytes_max)
+        self.has_slot() && (bytes == 0 || self.under_way == 0 || self.request_bytes + bytes <= bytes_max)
+    }
+
+    fn has_slot(&self) -> bool {
+        self.under_way < limits::MAILBOX_SLOTS
     }
 }
 

@@ -250,10 +250,11 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
                     estimate if reply.len() >= estimate => reply.len(),
                     estimate => estimate - (estimate - reply.len()) / REPLY_ESTIMATE_MEMORY,
                 };
-                let before = session.output_bytes();
+                let (before, gathered) = (session.output_bytes(), session.gathered_bytes());
                 forward.reply = session.answer(forward.sequence, from, reply);
                 session.release(out);
                 core.output_bytes += session.output_bytes() - before;
+                core.gathered_bytes = core.gathered_bytes + session.gathered_bytes() - gathered;
                 if session.is_over() {
                     self.net.close(id);
                 } else if matches!(session.blocked, Some(Bound::Replies | Bound::Memory)) {
@@ -267,7 +268,7 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
             && core.post.replies_taken(*from) >= forward.after
             && let Some((from, mut forward)) = core.late_news.pop_front()
         {
-            core.run_errand(from, &mut forward);
+            core.hear(&mut forward);
             core.post.give_back(from, forward);
         }
         served + answered > 0
@@ -278,27 +279,46 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
     fn deliver(&mut self) {
         let core = &mut self.core;
         core.gather_news();
-        for (id, bytes) in std::mem::take(&mut core.pushes) {
-            let bound = core.output_bytes_high.max(PUSHED_BYTES_HIGH);
-            let is_full = core.output_bytes >= core.buffer_bytes_max;
+        let mut pushes = std::mem::take(&mut core.pushes).into_iter();
+        while let Some((id, bytes)) = pushes.next() {
+            let bound = core.output_bytes_high;
+            let is_full = core.output_bytes > 0 && core.output_bytes + bytes.len() > core.buffer_bytes_max;
             let Some(out) = self.net.output(id) else { continue };
             let Some(session) = core.session_mut(id) else { continue };
-            if is_full || session.output_bytes() >= bound {
-                // Whoever listens and does not read is let go, as Redis does: it may not fill the memory of others.
-                session.closing = true;
-                core.to_close.push(id);
-                core.counters().listeners_dropped.add(1);
+            if session.closing {
+                // It has missed something already, or is being sent away: it hears nothing more.
                 continue;
+            }
+            let (waiting, client) = (session.output_bytes(), session.client);
+            if waiting >= bound || (is_full && waiting >= bound / 4) {
+                // Whoever listens and does not read is cut off, as Redis does: it may not fill the memory of others.
+                session.closing = true;
+                core.counters().listeners_dropped.add(1);
+                core.forget_client(client);
+                self.net.abort(id);
+                continue;
+            }
+            if is_full {
+                // Others, who do not read, have it all: in a moment some of it is free, or they are gone.
+                core.pushes.push((id, bytes));
+                core.pushes.extend(pushes);
+                break;
             }
             let before = session.output_bytes();
             session.push(out, &bytes);
             let written = session.output_bytes() - before;
             core.output_bytes += written;
         }
+        if core.pushes.is_empty() {
+            core.push_bytes = 0;
+        }
         for id in std::mem::take(&mut core.to_close) {
             if let Some(session) = core.session_mut(id) {
                 session.closing = true;
-                self.net.close(id);
+                // What it is still owed comes first, as the reply to the CLIENT KILL of itself.
+                if session.is_in_order() {
+                    self.net.close(id);
+                }
             }
         }
         for id in core.take_answered() {
@@ -425,7 +445,5 @@ pub const NATIVE_LISTENER: usize = 0;
 const REPLY_ESTIMATE_MEMORY: usize = 16;
 /// Milliseconds of expiry sweeps that one turn makes up for.
 const EXPIRE_CATCH_UP_MS: u64 = 256;
-/// Bytes that a connection may leave unread of what it is told unasked.
-const PUSHED_BYTES_HIGH: usize = 256 << 10;
 /// How often gauges and histograms are left for readers.
 const PUBLISH_MS: u64 = 250;

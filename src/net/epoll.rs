@@ -279,14 +279,16 @@ impl Network for EpollNetwork {
         self.connections.close(id);
     }
 
+    fn abort(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get(id) {
+            connection.dead = true;
+            self.connections.mark_dirty(id);
+        }
+    }
+
     fn close_stalled(&mut self, since: Instant, looks: usize) -> usize {
         let stalled = self.connections.stalled(since, looks);
-        for &id in &stalled {
-            if let Some(connection) = self.connections.get(id) {
-                connection.dead = true;
-                self.connections.mark_dirty(id);
-            }
-        }
+        stalled.iter().for_each(|&id| self.abort(id));
         stalled.len()
     }
 

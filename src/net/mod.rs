@@ -94,6 +94,8 @@ pub trait Network {
     fn resume(&mut self, id: ConnectionId);
     /// Sends what is in the output, then closes.
     fn close(&mut self, id: ConnectionId);
+    /// Closes at once; what is in the output is not sent.
+    fn abort(&mut self, id: ConnectionId);
     /// Closes connections whose peer has taken nothing of its output since `since`. Looks at `looks` of them,
     /// where the last call stopped. Answers how many it closed.
     fn close_stalled(&mut self, since: Instant, looks: usize) -> usize;

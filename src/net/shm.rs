@@ -467,6 +467,11 @@ impl<N: Network> Network for WithShm<N> {
         }
     }
 
+    fn abort(&mut self, id: ConnectionId) {
+        self.close(id);
+        self.inner.abort(id);
+    }
+
     fn close_stalled(&mut self, since: Instant, looks: usize) -> usize {
         let mut count = 0;
         for port in &mut self.ports {

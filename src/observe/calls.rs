@@ -41,9 +41,9 @@ impl OpenCalls {
     /// Counts one call.
     #[inline]
     pub fn count(&mut self, command: u8) {
-        match self.calls.last_mut() {
-            Some((last, count)) if *last == command => *count += 1,
-            _ => self.calls.push((command, 1)),
+        match self.calls.iter_mut().rev().find(|(known, _)| *known == command) {
+            Some((_, count)) => *count += 1,
+            None => self.calls.push((command, 1)),
         }
     }
 
@@ -162,6 +162,7 @@ mod tests {
     fn calls_are_counted_by_command_and_time() {
         let (calls, mut open) = (Calls::new(3), OpenCalls::default());
         [1, 1, 2, 1].iter().for_each(|&command| open.count(command));
+        assert_eq!(open.calls.len(), 2, "a turn holds each command once");
         open.record(&calls, 2000);
         open.count(1);
         open.record(&calls, 100_000);

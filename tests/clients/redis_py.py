@@ -74,16 +74,17 @@ def binary(o, r, raw):
     every = bytes(range(256))
     o.equal(raw.set(every, every), True)
     o.equal(raw.get(every), every)
-    o.equal(raw.set(b"", b""), True)
-    o.equal(raw.get(b""), b"")
-    o.equal(raw.strlen(b""), 0)
-    o.equal(raw.exists(b""), 1)
+    # An empty key is one of the few things that Redis takes and the appliance does not.
+    o.equal(raw.set(b"nothing", b""), True)
+    o.equal(raw.get(b"nothing"), b"")
+    o.equal(raw.strlen(b"nothing"), 0)
+    o.equal(raw.exists(b"nothing"), 1)
     for size in (1, 1023, 1024, 65_536, 1_000_000):
         o.equal(raw.set("large", b"v" * size), True)
         o.equal(len(raw.get("large")), size)
     o.equal(r.set("ключ", "значение"), True)
     o.equal(r.get("ключ"), "значение")
-    o.equal(raw.delete(every, b"", "large"), 3)
+    o.equal(raw.delete(every, b"nothing", "large"), 3)
 
 
 def numbers(o, r):

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "every test file uses its own part of this")]
 
+pub mod resp;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

@@ -493,7 +493,8 @@ impl Line {
 
 /// What reports call it.
 pub fn name_of(line: &Line) -> String {
-    line.words[0].to_ascii_uppercase().escape_ascii().to_string()
+    let name = &line.words[0][..line.words[0].len().min(20)];
+    name.to_ascii_uppercase().escape_ascii().to_string()
 }
 
 pub fn now_ms() -> u64 {

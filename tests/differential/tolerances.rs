@@ -175,7 +175,9 @@ pub static UNIQUE: Tolerance = Tolerance {
     name: "uniques (cas)",
     reason: "each server counts its own: for each key they must be equal and differ when those of the other do, which \
              is checked beside this row",
-    accepts: |reference, other, _| [reference, other].iter().all(|word| decimal(word).is_some()),
+    accepts: |reference, other, _| {
+        [reference, other].iter().all(|word| text(word).is_some_and(|word| word.parse::<u64>().is_ok()))
+    },
     or: None,
 };
 
@@ -228,18 +230,20 @@ pub static ITEM_DUMP: Tolerance = Tolerance {
 };
 
 fn decimal(word: &[u8]) -> Option<i64> {
-    // Uniques have 64 bits.
-    let number: i128 = std::str::from_utf8(word).ok()?.parse().ok()?;
-    i64::try_from(number).ok().or_else(|| u64::try_from(number).ok().map(|_| i64::MAX))
+    text(word)?.parse().ok()
+}
+
+fn text(word: &[u8]) -> Option<&str> {
+    std::str::from_utf8(word).ok()
 }
 
 fn float(word: &[u8]) -> Option<f64> {
-    std::str::from_utf8(word).ok()?.parse().ok()
+    text(word)?.parse().ok()
 }
 
 /// A number in units of 10^-17, where that fits.
 fn decimals(word: &[u8]) -> Option<i128> {
-    let text = std::str::from_utf8(word).ok()?;
+    let text = text(word)?;
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let places = 17_usize.checked_sub(fraction.len())?;
     format!("{whole}{fraction}{}", "0".repeat(places)).parse().ok()

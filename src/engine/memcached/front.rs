@@ -266,7 +266,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             Expiry::At(unix_ms) if unix_ms > self.keys.unix_ms() => Some(self.keys.moment(unix_ms)),
             _ => None,
         };
-        if at.is_none() && !is_alone && !self.post.all_have_room() {
+        if at.is_none() && !is_alone && !self.post.all_have_room(0) {
             return Served::Blocked;
         }
         self.counters().flushes.add(1);

@@ -28,6 +28,8 @@ pub struct Client {
     pub reply_mode: ReplyMode,
     pub no_evict: bool,
     pub no_touch: bool,
+    /// What is remembered for it: commands in MULTI, watched keys, channels.
+    pub remembered_bytes: usize,
     /// To be closed at the end of the turn.
     pub is_killed: bool,
     /// What few clients have.
@@ -88,6 +90,21 @@ pub struct TrackingMode {
     pub is_broken: bool,
 }
 
+impl WatchedKey {
+    /// What it takes, here and at its shard.
+    pub fn bytes(&self) -> usize {
+        WatchedKey::bytes_of(&self.key)
+    }
+
+    /// What a watched key takes.
+    pub fn bytes_of(key: &[u8]) -> usize {
+        key.len() + WATCHED_BYTES
+    }
+}
+
+/// What a watched key takes beside its own bytes.
+const WATCHED_BYTES: usize = 128;
+
 impl Client {
     pub fn new(id: u64, connection: ConnectionId, now: Instant) -> Client {
         Client {
@@ -107,6 +124,7 @@ impl Client {
             reply_mode: ReplyMode::On,
             no_evict: false,
             no_touch: false,
+            remembered_bytes: 0,
             is_killed: false,
             rare: Box::default(),
         }
@@ -128,9 +146,9 @@ impl Client {
     /// Whether it is to be told about what it reads with its next command.
     pub fn tracks_next(&self) -> bool {
         self.rare.tracking.as_ref().is_some_and(|mode| {
-            !mode.is_broadcast
-                && !(mode.opt_in && mode.caching != Some(true))
-                && !(mode.opt_out && mode.caching == Some(false))
+            let is_left_out =
+                (mode.opt_in && mode.caching != Some(true)) || (mode.opt_out && mode.caching == Some(false));
+            !mode.is_broadcast && !is_left_out
         })
     }
 

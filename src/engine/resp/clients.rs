@@ -1,5 +1,6 @@
 //! Connections as RESP's clients see them: HELLO, RESET, CLIENT, SUBSCRIBE, CONFIG.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::ops::DerefMut;
 use std::sync::atomic::Ordering;
@@ -10,7 +11,7 @@ use crate::engine::core::Core;
 use crate::engine::post::Caller;
 use crate::engine::resp::client::{Client, ReplyMode, TrackingMode};
 use crate::engine::resp::config::{FULL, PAUSED, shard_of_client};
-use crate::engine::resp::front::subcommand;
+use crate::engine::resp::front::{NOTHING_MORE, subcommand};
 use crate::engine::resp::gather::{self, Merge};
 use crate::engine::resp::parts;
 use crate::engine::resp::tasks::part;
@@ -56,6 +57,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let Some(client) = self.clients.get_mut(&id) else { return };
         let rare = std::mem::take(&mut *client.rare);
         client.reply_mode = ReplyMode::On;
+        let remembered = client.remembered_bytes;
+        self.release(id, remembered);
         for channel in &rare.channels {
             self.pubsub.unsubscribe(id, channel, false);
         }
@@ -140,6 +143,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     pub(super) fn reset(&mut self, session: &mut Session, reply: &mut Vec<u8>) {
         self.clear_state(session.client);
         session.protocol = Protocol::Resp;
+        session.is_muted = false;
         if let Some(client) = self.clients.get_mut(&session.client) {
             (client.is_resp3, client.no_evict, client.no_touch) = (false, false, false);
             client.name.clear();
@@ -154,11 +158,20 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let id = session.client;
         for name in names {
             let Some(client) = self.clients.get_mut(&id) else { return };
-            let is_full = client.subscriptions() >= limits::SUBSCRIPTIONS_PER_CLIENT_MAX;
-            if is_full || !self.pubsub.subscribe(id, name, pattern) {
+            if client.subscriptions() >= limits::SUBSCRIPTIONS_PER_CLIENT_MAX {
                 let most = limits::SUBSCRIPTIONS_PER_CLIENT_MAX;
                 return encode::error(&format!("ERR a connection listens to at most {most} channels here"), reply);
             }
+            if name.len() > limits::KEY_BYTES_MAX {
+                let most = limits::KEY_BYTES_MAX;
+                return encode::error(&format!("ERR names of channels have at most {most} bytes here"), reply);
+            }
+            let is_known = if pattern { &client.rare.patterns } else { &client.rare.channels }.contains(*name);
+            let fits = is_known || self.remember(id, subscription_bytes(name));
+            if !fits || !self.pubsub.subscribe(id, name, pattern) {
+                return encode::error(NOTHING_MORE, reply);
+            }
+            let Some(client) = self.clients.get_mut(&id) else { return };
             let names = if pattern { &mut client.rare.patterns } else { &mut client.rare.channels };
             names.insert(name.to_vec());
             encode::push(3, client.is_resp3, reply);
@@ -185,15 +198,21 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             names => names.iter().map(|name| name.to_vec()).collect(),
         };
         for name in &gone {
+            let Some(client) = self.clients.get_mut(&id) else { return };
             let mine = if pattern { &mut client.rare.patterns } else { &mut client.rare.channels };
-            mine.remove(name);
+            let was_known = mine.remove(name);
             self.pubsub.unsubscribe(id, name, pattern);
+            if was_known {
+                self.release(id, subscription_bytes(name));
+            }
+            let Some(client) = self.clients.get_mut(&id) else { return };
             encode::push(3, client.is_resp3, reply);
             encode::bulk(kind, reply);
             encode::bulk(name, reply);
             encode::integer(client.subscriptions() as i64, reply);
         }
-        if gone.is_empty() {
+        let Some(client) = self.clients.get_mut(&id).filter(|_| gone.is_empty()) else { return };
+        {
             encode::push(3, client.is_resp3, reply);
             encode::bulk(kind, reply);
             encode::null(client.is_resp3, reply);
@@ -377,6 +396,11 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         if !switch.eq_ignore_ascii_case(b"ON") {
             return encode::error("ERR syntax error", reply);
         }
+        let is_too_long = |prefix: &Vec<u8>| prefix.len() > limits::KEY_BYTES_MAX;
+        if mode.prefixes.len() > limits::PREFIXES_PER_CLIENT_MAX || mode.prefixes.iter().any(is_too_long) {
+            let (most, bytes) = (limits::PREFIXES_PER_CLIENT_MAX, limits::KEY_BYTES_MAX);
+            return encode::error(&format!("ERR a client has at most {most} prefixes of {bytes} bytes here"), reply);
+        }
         if !mode.is_broadcast && !mode.prefixes.is_empty() {
             return encode::error("ERR PREFIX option requires BCAST mode to be enabled", reply);
         }
@@ -415,6 +439,10 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 }
             }
             let mut all: Vec<Vec<u8>> = known.iter().chain(fresh).cloned().collect();
+            if all.len() > limits::PREFIXES_PER_CLIENT_MAX {
+                let most = limits::PREFIXES_PER_CLIENT_MAX;
+                return encode::error(&format!("ERR a client has at most {most} prefixes here"), reply);
+            }
             if all.is_empty() {
                 all.push(Vec::new());
             }
@@ -432,10 +460,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             let number = id.to_string();
             let mut words: Vec<&[u8]> = vec![parts::BROADCAST, number.as_bytes()];
             words.extend(mode.prefixes.iter().map(Vec::as_slice));
-            let frame = part(&words);
-            for shard in self.spread().all().collect::<Vec<_>>() {
-                self.tell_shard(shard, frame.clone());
-            }
+            // Answered when all shards know, see `act`.
+            self.to_broadcast = Some(part(&words));
         }
         encode::simple("OK", reply);
     }
@@ -490,6 +516,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                         let resp = &self.shared.resp;
                         resp.attend(FULL, resp.is_full(used));
                         self.attention = resp.attention.load(Ordering::Relaxed);
+                        self.heed_config();
                         encode::simple("OK", reply);
                     }
                     Err(why) => encode::error(&format!("ERR {why}"), reply),
@@ -509,10 +536,18 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     }
 }
 
+/// What a subscription takes: the name at the client, in the table, in both once more for those who hear it.
+fn subscription_bytes(name: &[u8]) -> usize {
+    2 * name.len() + SUBSCRIPTION_BYTES
+}
+
+/// What a subscription takes beside its name.
+const SUBSCRIPTION_BYTES: usize = 256;
+
 /// Which clients CLIENT LIST and CLIENT KILL are about.
 #[derive(Default)]
 struct Filters {
-    ids: Option<Vec<u64>>,
+    ids: Option<BTreeSet<u64>>,
     kind: Option<String>,
     address: Option<String>,
     local_address: Option<String>,
@@ -534,11 +569,11 @@ impl Filters {
             let Some(value) = rest.next() else { return Err("ERR syntax error".into()) };
             match name.as_slice() {
                 b"ID" => {
-                    let mut ids = Vec::new();
+                    let mut ids = BTreeSet::new();
                     let all = std::iter::once(value).chain(if is_kill { [].iter() } else { rest.as_slice().iter() });
                     for id in all {
                         match single::integer(id) {
-                            Ok(id @ 1..) => ids.push(id as u64),
+                            Ok(id @ 1..) => _ = ids.insert(id as u64),
                             _ if is_kill => return Err("ERR client-id should be greater than 0".into()),
                             _ => return Err("ERR Invalid client ID".into()),
                         }
@@ -574,8 +609,9 @@ impl Filters {
 
     fn take(&self, client: &Client, caller: Caller) -> bool {
         let address = |address: Option<SocketAddr>| address.map(|address| address.to_string());
+        let is_me = client.id == caller.client;
         !client.is_killed
-            && !(self.skips_me && client.id == caller.client)
+            && (!is_me || !self.skips_me)
             && self.ids.as_ref().is_none_or(|ids| ids.contains(&client.id))
             && self.kind.as_deref().is_none_or(|kind| kind == client.kind())
             && (self.address.is_none() || self.address == address(client.address))

@@ -87,7 +87,7 @@ const PARAMETERS: &[Parameter] = &[
     Parameter("loglevel", "notice", Kind::Choice("debug|verbose|notice|warning")),
     Parameter("save", "", Kind::Text),
     Parameter("appendonly", "no", Kind::Bool),
-    Parameter("requirepass", "", Kind::Text),
+    Parameter("requirepass", "", Kind::Fixed),
     Parameter("hz", "10", Kind::Number),
     Parameter("lfu-log-factor", "10", Kind::Number),
     Parameter("lfu-decay-time", "1", Kind::Number),

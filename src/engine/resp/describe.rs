@@ -42,7 +42,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 let value = value.to_ascii_lowercase();
                 match kind.to_ascii_uppercase().as_slice() {
                     b"PATTERN" => list(|row| glob::matches(&value, row.name.as_bytes()), reply),
-                    b"ACLCAT" => list(|row| categories(row).iter().any(|it| it[1..].as_bytes() == value), reply),
+                    b"ACLCAT" => list(|row| categories(row).iter().any(|it| it.as_bytes()[1..] == *value), reply),
                     b"MODULE" => list(|_| false, reply),
                     _ => encode::error("ERR syntax error", reply),
                 }

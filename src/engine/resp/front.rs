@@ -12,6 +12,8 @@ use crate::engine::post::{Caller, Errand, Hold, Letter};
 use crate::engine::resp::client::{Client, Queue, ReplyMode, WatchedKey};
 use crate::engine::resp::config::{FULL, PAUSED};
 use crate::engine::resp::gather::{Gather, Merge, Step};
+use crate::engine::resp::news::PUSHES_MAX;
+use crate::engine::resp::parts::NO_ROOM;
 use crate::engine::resp::tasks::{Spread, Task};
 use crate::engine::resp::transaction::Work;
 use crate::engine::session::{Bound, Protocol, Session};
@@ -39,7 +41,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         frame: &[u8],
         out: &mut Vec<u8>,
     ) -> Served {
-        if self.pushes.len() > PUSHES_MAX {
+        if self.pushes.len() > PUSHES_MAX || self.push_bytes > self.buffer_bytes_max / 2 {
             session.blocked = Some(Bound::Hold);
             return Served::Blocked;
         }
@@ -167,9 +169,11 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let outcome = self.act(session, cmd, words, caller, reply, out);
         if !matches!(outcome, Outcome::Blocked)
             && caching.is_some()
-            && let Some(mode) = self.clients.get_mut(&session.client).and_then(|it| it.rare.tracking.as_mut())
+            && let Some(client) = self.clients.get_mut(&session.client)
+            && client.rare.transaction.is_none()
+            && let Some(mode) = client.rare.tracking.as_mut()
         {
-            // CLIENT CACHING is about the next command only.
+            // CLIENT CACHING is about the next command only, which may be a transaction.
             mode.caching = None;
         }
         outcome
@@ -220,7 +224,10 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             Ok(Task::Local(_)) => {
                 self.calls.count(cmd as u8);
                 self.local(session, words, caller, reply);
-                Outcome::Replied
+                match self.to_broadcast.take() {
+                    Some(part) => self.broadcast(session, cmd, part, caller, reply, out),
+                    None => Outcome::Replied,
+                }
             }
             Ok(Task::Plain { merge, parts }) => self.do_plain(session, cmd, merge, parts, caller, out),
             Ok(Task::Watch(keys)) => {
@@ -241,12 +248,22 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                     encode::error("ERR too many keys are watched on this connection", reply);
                     return Outcome::Replied;
                 }
+                if !self.remember(session.client, fresh.iter().map(|key| WatchedKey::bytes_of(key)).sum()) {
+                    encode::error(NOTHING_MORE, reply);
+                    return Outcome::Replied;
+                }
                 self.calls.count(cmd as u8);
                 if fresh.is_empty() {
                     encode::simple("OK", reply);
                     return Outcome::Replied;
                 }
-                given(self.begin(session, out, caller, vec![Work::Task(Task::Watch(fresh))], false))
+                let bytes = fresh.iter().map(|key| WatchedKey::bytes_of(key)).sum();
+                let served = self.begin(session, out, caller, vec![Work::Task(Task::Watch(fresh))], false);
+                if matches!(served, Served::Blocked) {
+                    // It is tried again, and counted again then.
+                    self.release(session.client, bytes);
+                }
+                given(served)
             }
             Ok(task) => {
                 self.calls.count(cmd as u8);
@@ -255,8 +272,29 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         }
     }
 
+    /// Lets all shards broadcast to a client, and answers when they have heard of it.
+    fn broadcast(
+        &mut self,
+        session: &mut Session,
+        cmd: Cmd,
+        part: Vec<u8>,
+        caller: Caller,
+        reply: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let shards: Vec<ShardId> = self.spread().all().collect();
+        if shards.iter().all(|shard| *shard == self.id || self.post.has_room(*shard, part.len())) {
+            reply.clear();
+            let parts = shards.into_iter().map(|shard| (shard, part.clone())).collect();
+            return self.do_plain(session, cmd, Merge::Ok, parts, caller, out);
+        }
+        shards.into_iter().for_each(|shard| self.tell_shard(shard, part.clone()));
+        Outcome::Replied
+    }
+
     /// MGET where all keys are here.
     fn get_all(&mut self, session: &mut Session, keys: &[&[u8]], caller: Caller, out: &mut Vec<u8>) -> Outcome {
+        let room = self.buffer_bytes_max;
         session.reply(out, |to| {
             let before = to.len();
             encode::array(keys.len(), to);
@@ -264,6 +302,10 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 if key.is_empty() || key.len() > limits::KEY_BYTES_MAX {
                     to.truncate(before);
                     return Problem::Key.write(to);
+                }
+                if to.len() - before > room {
+                    to.truncate(before);
+                    return encode::error(NO_ROOM, to);
                 }
                 self.do_single(Cmd::Get, Command::Get { key }, caller, to);
             }
@@ -291,7 +333,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         }
         let me = self.id;
         let others = || frames.iter().filter(|(shard, _)| *shard != me);
-        if !others().all(|(shard, frame)| self.post.has_room(*shard, frame.len())) {
+        // Whoever has nothing else under way may send a large command at once: it would wait for ever on a busy server.
+        let counts = !session.is_in_order();
+        if !others().all(|(shard, frame)| self.post.has_room(*shard, if counts { frame.len() } else { 0 })) {
             return Outcome::Blocked;
         }
         if merge != Merge::One {
@@ -311,6 +355,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             session.reply(out, |to| to.extend_from_slice(&whole));
             return Outcome::Given;
         }
+        self.gathered_bytes += gather.bytes();
         let sequence = session.await_parts(gather);
         for (shard, frame) in others() {
             let errand = Errand::Parts(Hold::No);
@@ -332,11 +377,11 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 
     fn discard(&mut self, client: u64, reply: &mut Vec<u8>) {
         let Some(client) = self.clients.get_mut(&client) else { return };
-        if client.rare.transaction.take().is_none() {
+        if client.rare.transaction.is_none() {
             return encode::error("ERR DISCARD without MULTI", reply);
         }
-        let watched = std::mem::take(&mut client.rare.watched);
-        self.unwatch(watched);
+        let id = client.id;
+        self.abort(id);
         encode::simple("OK", reply);
     }
 
@@ -348,18 +393,14 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             return Outcome::Replied;
         };
         if queue.is_bad {
-            client.rare.transaction = None;
-            let watched = std::mem::take(&mut client.rare.watched);
-            self.unwatch(watched);
+            self.abort(session.client);
             encode::error("EXECABORT Transaction discarded because of previous errors.", reply);
             return Outcome::Replied;
         }
         let takes_memory =
             |words: &Vec<Vec<u8>>| Cmd::of(&words[0]).is_some_and(|cmd| cmd.row().flags.contains(&"denyoom"));
         if self.attention & FULL != 0 && queue.commands.iter().any(takes_memory) {
-            client.rare.transaction = None;
-            let watched = std::mem::take(&mut client.rare.watched);
-            self.unwatch(watched);
+            self.abort(session.client);
             encode::error(&format!("EXECABORT Transaction discarded because of: {OUT_OF_MEMORY}"), reply);
             return Outcome::Replied;
         }
@@ -389,6 +430,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 Outcome::Blocked
             }
             _ => {
+                let queued = queue.map_or(0, |queue| queue.bytes);
+                self.release(session.client, queued + watched.iter().map(WatchedKey::bytes).sum::<usize>());
                 self.calls.count(Cmd::Exec as u8);
                 Outcome::Given
             }
@@ -397,17 +440,23 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 
     /// Keeps a command for EXEC.
     fn queue(&mut self, client: u64, words: &[&[u8]], reply: &mut Vec<u8>) -> Outcome {
+        let bytes: usize = words.iter().map(|word| word.len() + WORD_BYTES).sum();
+        let fits = self.remember(client, bytes);
         let Some(queue) = self.clients.get_mut(&client).and_then(|client| client.rare.transaction.as_mut()) else {
             return Outcome::Replied;
         };
-        let bytes: usize = words.iter().map(|word| word.len() + WORD_BYTES).sum();
-        if queue.commands.len() == limits::QUEUED_COMMANDS_MAX || queue.bytes + bytes > limits::QUEUED_BYTES_MAX {
+        if !fits {
+            queue.is_bad = true;
+            encode::error(NOTHING_MORE, reply);
+            return Outcome::Replied;
+        }
+        queue.bytes += bytes;
+        if queue.commands.len() == limits::QUEUED_COMMANDS_MAX || queue.bytes > limits::QUEUED_BYTES_MAX {
             queue.is_bad = true;
             let (most, bytes) = (limits::QUEUED_COMMANDS_MAX, limits::QUEUED_BYTES_MAX);
             encode::error(&format!("ERR a transaction has at most {most} commands of {bytes} bytes"), reply);
             return Outcome::Replied;
         }
-        queue.bytes += bytes;
         queue.commands.push(words.iter().map(|word| word.to_vec()).collect());
         encode::simple("QUEUED", reply);
         Outcome::Replied
@@ -415,10 +464,30 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 
     /// Forgets a transaction.
     fn abort(&mut self, client: u64) {
-        if let Some(client) = self.clients.get_mut(&client) {
-            client.rare.transaction = None;
-            let watched = std::mem::take(&mut client.rare.watched);
-            self.unwatch(watched);
+        let Some(entry) = self.clients.get_mut(&client) else { return };
+        let queued = entry.rare.transaction.take().map_or(0, |queue| queue.bytes);
+        let watched = std::mem::take(&mut entry.rare.watched);
+        self.release(client, queued + watched.iter().map(WatchedKey::bytes).sum::<usize>());
+        self.unwatch(watched);
+    }
+
+    /// Whether so many more bytes may be remembered for a client. If so they are counted.
+    pub(super) fn remember(&mut self, client: u64, bytes: usize) -> bool {
+        let Some(entry) = self.clients.get_mut(&client) else { return false };
+        if self.remembered_bytes + bytes > self.buffer_bytes_max / limits::REMEMBERED_SHARE {
+            return false;
+        }
+        self.remembered_bytes += bytes;
+        entry.remembered_bytes += bytes;
+        true
+    }
+
+    /// So many bytes are remembered no longer.
+    pub(super) fn release(&mut self, client: u64, bytes: usize) {
+        if let Some(entry) = self.clients.get_mut(&client) {
+            let bytes = bytes.min(entry.remembered_bytes);
+            entry.remembered_bytes -= bytes;
+            self.remembered_bytes -= bytes;
         }
     }
 
@@ -457,6 +526,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             seed: self.shared.seed,
             shards: self.shared.counters.len() as u16,
             home: self.id,
+            draw: self.turn,
             value_bytes_max: self.value_bytes_max,
         }
     }
@@ -520,6 +590,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             Cmd::Unwatch => {
                 let client = self.clients.get_mut(&session.client);
                 let watched = client.map(|client| std::mem::take(&mut client.rare.watched)).unwrap_or_default();
+                self.release(session.client, watched.iter().map(WatchedKey::bytes).sum());
                 self.unwatch(watched);
                 encode::simple("OK", reply);
             }
@@ -646,9 +717,10 @@ fn ends_queue(cmd: Cmd) -> bool {
 }
 
 const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory > 'maxmemory'.";
+/// What a client is told for whom nothing more can be remembered.
+pub(super) const NOTHING_MORE: &str =
+    "OOM no memory for more commands in MULTI, watched keys or channels: this server's clients hold all there is";
 /// Bytes that a word of a queued command takes beside its own.
 const WORD_BYTES: usize = 24;
 /// Bytes of what was sent that are shown in an error.
 const SHOWN_BYTES: usize = 128;
-/// What is told unasked in one turn, in entries; beyond that commands wait for the next.
-const PUSHES_MAX: usize = 65_536;

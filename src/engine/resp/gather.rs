@@ -80,6 +80,11 @@ impl Gather {
         self.replies.insert(from.0, (replies, 0));
     }
 
+    /// Bytes of replies that wait for the others.
+    pub fn bytes(&self) -> usize {
+        self.replies.values().map(|(replies, _)| replies.len()).sum()
+    }
+
     /// The replies to all parts of all steps, step by step, before they are merged.
     pub fn parts(&mut self) -> Vec<Vec<Vec<u8>>> {
         let steps = std::mem::take(&mut self.steps);
@@ -125,8 +130,13 @@ fn next((replies, used): &mut (Vec<u8>, usize)) -> Vec<u8> {
 /// Appends the reply that `parts` make.
 pub fn merge(how: &Merge, parts: Vec<Vec<u8>>, is_resp3: bool, out: &mut Vec<u8>) {
     // Whatever was wanted, an error is the answer.
-    let is_value = matches!(how, Merge::One | Merge::Array);
-    if !is_value && let Some(error) = parts.iter().find(|part| part.first() == Some(&b'-')) {
+    let is_error = |part: &&Vec<u8>| match how {
+        Merge::One => false,
+        // An element may be one; but what did not fit is the answer to all.
+        Merge::Array => part.starts_with(b"-OOM "),
+        _ => part.first() == Some(&b'-'),
+    };
+    if let Some(error) = parts.iter().find(is_error) {
         return out.extend_from_slice(error);
     }
     match how {

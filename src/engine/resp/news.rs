@@ -1,5 +1,6 @@
 //! What clients of RESP are told unasked: messages of channels, and which keys their caches must forget.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::DerefMut;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +15,7 @@ use crate::engine::resp::config::{self, EXPIRIES, FULL, shard_of_client};
 use crate::engine::resp::parts;
 use crate::engine::resp::tasks::part;
 use crate::engine::resp::tracking::News;
-use crate::wire::resp::encode;
+use crate::wire::resp::{self, encode};
 
 impl<M: DerefMut<Target = [u8]>> Core<M> {
     /// Whether there is anything for [`Core::gather_news`] and what follows it.
@@ -34,7 +35,11 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 
     /// Sends what this turn's writes have made of news to where those live who are to hear them.
     pub(in crate::engine) fn gather_news(&mut self) {
+        let was_flushed = std::mem::take(&mut self.keys.tracking.was_flushed);
         for (to, news) in self.keys.tracking.take_news() {
+            if was_flushed && news == News::Everything && self.clients.contains_key(&to.client) {
+                continue; // told below
+            }
             let (client, writer) = (to.client.to_string(), to.writer.to_string());
             let frame = match &news {
                 News::Everything => part(&[parts::TELL_ALL, client.as_bytes()]),
@@ -48,7 +53,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             };
             self.tell_shard(ShardId(shard_of_client(to.client)), frame);
         }
-        if std::mem::take(&mut self.keys.tracking.was_flushed) {
+        if was_flushed {
             let tracking = self.clients.values().filter(|client| client.rare.tracking.is_some());
             let tracking: Vec<u64> = tracking.map(|client| client.id).collect();
             tracking.into_iter().for_each(|client| self.tell_client(client, 0, false, None));
@@ -57,7 +62,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             return;
         }
         while let Some((shard, frame)) = self.news.front()
-            && self.post.has_room(*shard, frame.len())
+            && self.post.has_room(*shard, 0)
+            && !frame.is_empty()
             && let Some((shard, frame)) = self.news.pop_front()
         {
             self.news_bytes -= frame.len();
@@ -82,44 +88,71 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         if usize::from(shard.0) >= self.shared.counters.len() {
             return;
         }
-        if self.news_bytes + frame.len() > limits::NEWS_BYTES_MAX {
-            // Too much to hold: what is news of keys becomes "everything", which is short, once for each client.
-            self.shorten_news();
-        }
         self.news_bytes += frame.len();
-        self.news.push_back((shard, frame));
+        // One box takes many.
+        match self.news.back_mut() {
+            Some((last, gathered)) if *last == shard && gathered.len() < NEWS_FRAME_BYTES => {
+                gathered.extend_from_slice(&frame);
+            }
+            _ => self.news.push_back((shard, frame)),
+        }
+        if self.news_bytes > self.news_bytes_high.max(limits::NEWS_BYTES_MAX) {
+            self.shorten_news();
+            self.news_bytes_high = 2 * self.news_bytes;
+        }
     }
 
+    /// Too much to hold: news of keys become "everything", which is short, once for each client; messages, of which
+    /// nobody is promised all, are dropped.
     #[cold]
     fn shorten_news(&mut self) {
-        let mut told = std::collections::BTreeSet::new();
-        let mut words = Vec::new();
+        let mut told = BTreeSet::new();
         for (shard, frame) in std::mem::take(&mut self.news) {
-            crate::wire::resp::words(&frame, &mut words);
-            if let [parts::TELL | parts::TELL_TOGETHER, client, ..] = *words.as_slice() {
-                if told.insert(client.to_vec()) {
-                    self.news.push_back((shard, part(&[parts::TELL_ALL, client])));
+            let (mut at, mut kept, mut words) = (0, Vec::new(), Vec::new());
+            while at < frame.len() {
+                let from = at;
+                at += resp::words(&frame[at..], &mut words);
+                let short = match *words.as_slice() {
+                    [parts::TELL | parts::TELL_TOGETHER | parts::TELL_ALL, client, ..] => {
+                        part(&[parts::TELL_ALL, client])
+                    }
+                    [parts::DELIVER | parts::DELIVER_ALL, receiver, client, ..] => {
+                        part(&[parts::DELIVER_ALL, receiver, client])
+                    }
+                    [b"publish", ..] => continue,
+                    _ => {
+                        kept.extend_from_slice(&frame[from..at]);
+                        continue;
+                    }
+                };
+                if told.insert((shard, short.clone())) {
+                    kept.extend_from_slice(&short);
                 }
-            } else {
-                self.news.push_back((shard, frame.clone()));
             }
-            words = Vec::new();
+            if !kept.is_empty() {
+                self.news.push_back((shard, kept));
+            }
         }
         self.news_bytes = self.news.iter().map(|(_, frame)| frame.len()).sum();
     }
 
     /// Once a millisecond: keys whose time has come and that clients hold, and what CONFIG SET has changed.
     pub(in crate::engine) fn look_around(&mut self) {
+        self.heed_config();
+        if self.attention & FULL != 0 && self.shared.resp.evicts() {
+            self.evict_all();
+        }
+        self.tell_expired();
+    }
+
+    /// Takes over what CONFIG SET has said about clients' caches.
+    pub(super) fn heed_config(&mut self) {
         let wanted = self.shared.resp.tracked_keys_max.load(Ordering::Relaxed);
         if wanted != 0 && wanted != self.tracked_keys_wanted {
             self.tracked_keys_wanted = wanted;
             let share = wanted.div_ceil(self.shared.counters.len());
             self.keys.tracking.set_keys_max(share.min(self.tracked_keys_max));
         }
-        if self.attention & FULL != 0 && self.shared.resp.evicts() {
-            self.evict_all();
-        }
-        self.tell_expired();
     }
 
     /// Somebody has set a bound that holds nothing, and said that keys may go: they do, some in each millisecond.
@@ -219,21 +252,25 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     pub(super) fn publish_here(&mut self, channel: &[u8], message: &[u8]) -> usize {
         let listeners = self.pubsub.listeners(channel);
         // Listeners who hear the same bytes share them.
-        let mut written: Vec<(bool, Option<&[u8]>, Arc<[u8]>)> = Vec::new();
+        let mut written: BTreeMap<Form<'_>, Arc<[u8]>> = BTreeMap::new();
+        let mut fresh = 0;
         for listener in &listeners {
             let Some(client) = self.clients.get(&listener.client) else { continue };
-            let (is_resp3, pattern) = (client.is_resp3, listener.pattern.as_deref());
-            let known = written.iter().find(|(resp3, by, _)| *resp3 == is_resp3 && *by == pattern);
-            let bytes = match known {
-                Some((.., bytes)) => bytes.clone(),
-                None => {
-                    let bytes = message_bytes(is_resp3, pattern, channel, message);
-                    written.push((is_resp3, pattern, bytes.clone()));
-                    bytes
-                }
-            };
-            self.pushes.push((client.connection, bytes));
+            if self.push_bytes + fresh > self.buffer_bytes_max || self.pushes.len() > PUSHES_MAX {
+                // More than this turn has room for: who is left does not hear it, and is told so by losing the
+                // connection.
+                self.to_close.push(client.connection);
+                continue;
+            }
+            let form = (client.is_resp3, listener.pattern.as_deref());
+            let bytes = written.entry(form).or_insert_with(|| {
+                let bytes = message_bytes(form.0, form.1, channel, message);
+                fresh += bytes.len();
+                bytes
+            });
+            self.pushes.push((client.connection, bytes.clone()));
         }
+        self.push_bytes += fresh;
         self.counters().published.add(listeners.len() as u64);
         listeners.len()
     }
@@ -251,6 +288,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         }
     }
 }
+
+/// What makes the bytes of a message: the version of the protocol, and the pattern by which it is heard.
+type Form<'a> = (bool, Option<&'a [u8]>);
 
 fn message_bytes(is_resp3: bool, pattern: Option<&[u8]>, channel: &[u8], message: &[u8]) -> Arc<[u8]> {
     let mut out = Vec::new();
@@ -270,6 +310,10 @@ fn message_bytes(is_resp3: bool, pattern: Option<&[u8]>, channel: &[u8], message
     out.into()
 }
 
+/// News for one shard that share a box.
+const NEWS_FRAME_BYTES: usize = 16 << 10;
+/// What is told unasked in one turn, in entries; beyond that commands wait for the next.
+pub(super) const PUSHES_MAX: usize = 65_536;
 /// Keys that go in a millisecond where none may stay.
 const EVICTED_PER_MS: usize = 64;
 /// The channel on which clients of RESP2 hear what their caches must forget.

@@ -50,13 +50,24 @@ pub const BROADCAST: &[u8] = b"\x01broadcast";
 /// `client`: broadcast to it no more.
 pub const END_BROADCAST: &[u8] = b"\x01endbroadcast";
 
+/// What a command is answered whose reply has grown too large.
+pub(super) const NO_ROOM: &str =
+    "OOM the reply is larger than this server's memory for replies; ask for less at a time";
+
 impl<M: DerefMut<Target = [u8]>> Core<M> {
     /// Does all parts in `frame` and appends their replies, each with its length before it.
     pub(in crate::engine) fn do_parts(&mut self, frame: &[u8], caller: Caller, replies: &mut Vec<u8>) {
         let (mut at, mut spoken) = (0, Vec::new());
         while at < frame.len() {
             at += words(&frame[at..], &mut spoken);
-            with_length(replies, |to| self.do_part(&spoken, caller, to));
+            // What one command is answered must fit the memory for replies, or many keys of large values would fill
+            // the process's.
+            let is_full = replies.len() > self.buffer_bytes_max / 2;
+            let is_skipped = is_full && Cmd::of(spoken[0]).is_some_and(|cmd| !cmd.writes());
+            with_length(replies, |to| match is_skipped {
+                true => encode::error(NO_ROOM, to),
+                false => self.do_part(&spoken, caller, to),
+            });
         }
     }
 
@@ -87,6 +98,12 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         self.keys.client = 0;
         if let Some(before) = before {
             self.publish_events(cmd, &command, before, hash, key);
+        }
+        if self.keys.tracking.wants_expiries()
+            && !cmd.writes()
+            && let Some(expires) = self.keys.store.peek(hash, key, self.now).and_then(|item| item.expires)
+        {
+            self.keys.tracking.note_expiry(hash, key, expires);
         }
         if caller.tracks && !cmd.writes() {
             self.note_read(hash, key, caller);
@@ -177,6 +194,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     fn do_shard_part(&mut self, cmd: Cmd, words: &[&[u8]], caller: Caller, to: &mut Vec<u8>) {
         match cmd {
             Cmd::DbSize => encode::integer(self.keys.store.stats().entries as i64, to),
+            Cmd::Keys if words[0].len() > limits::KEY_BYTES_MAX => Problem::Other(PATTERN_TOO_LONG).write(to),
             Cmd::Keys => self.keys_matching(words[0], to),
             Cmd::RandomKey => match self.keys.store.random(self.now) {
                 Some(item) => encode::bulk(item.key, to),
@@ -191,6 +209,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 }
                 Err(problem) => problem.write(to),
             },
+            Cmd::Publish if words[0].len() > limits::KEY_BYTES_MAX => encode::integer(0, to),
             Cmd::Publish => {
                 let heard = self.publish_here(words[0], words[1]);
                 encode::integer(heard as i64, to);
@@ -303,18 +322,23 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                         return Err(Problem::Syntax);
                     }
                 }
+                b"MATCH" if value.len() > limits::KEY_BYTES_MAX => return Err(Problem::Other(PATTERN_TOO_LONG)),
                 b"MATCH" => pattern = Some(*value),
                 b"TYPE" => is_string = value.eq_ignore_ascii_case(b"string"),
                 _ => return Err(Problem::Syntax),
             }
         }
         let wanted = wanted as usize;
-        let homes = (wanted / ENTRIES_PER_HOME + 1).min(limits::SCAN_HOMES_MAX);
         let (mut keys, mut seen, mut bytes) = (Vec::new(), 0, 0);
-        let mut next = Some(cursor as u32);
-        // Where few are left it looks further, ten times as far as Redis does.
-        for _ in 0..SCAN_STEPS_MAX {
-            let Some(from) = next else { break };
+        let (mut next, mut homes, mut homes_left) =
+            (Some(cursor as u32), wanted / ENTRIES_PER_HOME + 1, SCAN_HOMES_IN_ALL);
+        // Where few are there it looks further, in larger steps: an almost empty table is walked by one SCAN or two.
+        while let Some(from) = next
+            && homes_left > 0
+            && seen < wanted.min(SCAN_ENTRIES_MAX)
+            && bytes <= limits::OUTPUT_BYTES_HIGH
+        {
+            homes = homes.min(limits::SCAN_HOMES_MAX).min(homes_left);
             next = self.keys.store.scan(from, homes, self.now, |item| {
                 seen += 1;
                 if is_string && pattern.is_none_or(|pattern| glob::matches(pattern, item.key)) {
@@ -322,9 +346,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                     keys.push(item.key.to_vec());
                 }
             });
-            if seen >= wanted || bytes > limits::OUTPUT_BYTES_HIGH {
-                break;
-            }
+            homes_left -= homes;
+            homes *= 2;
         }
         let shard = u64::from(self.id.0);
         let cursor = match next {
@@ -359,7 +382,11 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     }
 }
 
+/// Patterns that no key could match; longer ones would only cost time.
+const PATTERN_TOO_LONG: &str = "a pattern has at most 1024 bytes, as keys have";
+/// Entries that one SCAN looks at: a few milliseconds.
+const SCAN_ENTRIES_MAX: usize = 30_000;
+/// Index homes that it looks at, empty ones included: some 4 MiB of memory read.
+const SCAN_HOMES_IN_ALL: usize = 65_536;
 /// Entries of one index home, about.
 const ENTRIES_PER_HOME: usize = 6;
-/// Looks of one SCAN.
-const SCAN_STEPS_MAX: usize = 100;

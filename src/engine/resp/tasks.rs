@@ -48,6 +48,8 @@ pub struct Spread {
     pub shards: u16,
     /// The shard that asks.
     pub home: ShardId,
+    /// A number that differs from turn to turn.
+    pub draw: u64,
     pub value_bytes_max: usize,
 }
 
@@ -107,7 +109,12 @@ impl Spread {
                 _ => return Err(Problem::Syntax),
             },
             Cmd::Keys => self.everywhere(Merge::Union, words),
-            Cmd::RandomKey => self.everywhere(Merge::First, words),
+            Cmd::RandomKey => {
+                // The first shard that has one answers; which is first changes.
+                let first = self.draw as u16 % self.shards;
+                let shards = (0..self.shards).map(|step| ShardId((first + step) % self.shards));
+                Task::Plain { merge: Merge::First, parts: shards.map(|shard| (shard, part(words))).collect() }
+            }
             Cmd::Scan => {
                 let cursor = std::str::from_utf8(keys[0]).ok().and_then(|text| text.parse::<u64>().ok());
                 let shard = cursor.ok_or(Problem::Other("invalid cursor"))? >> 32;

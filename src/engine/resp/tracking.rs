@@ -44,7 +44,7 @@ pub struct Tracking {
     order: VecDeque<u64>,
     broadcasts: Vec<(Vec<u8>, Vec<u64>)>,
     /// Keys that somebody is to hear of when they expire, read or not: those with a prefix that is broadcast, or all.
-    expiring: HashMap<u64, Box<[u8]>, BuildMix>,
+    expiring: HashMap<u64, (Box<[u8]>, u64), BuildMix>,
     /// See `expiring`.
     pub tells_expiries: bool,
     /// When a key expires.
@@ -54,13 +54,17 @@ pub struct Tracking {
     /// No key is what it was: all clients that track are to hear it, whatever they have read.
     pub was_flushed: bool,
     keys_max: usize,
-    /// Readers in all entries.
+    /// Readers in all entries, and bytes of their keys.
     items: usize,
+    /// See `items`.
+    key_bytes: usize,
 }
 
 struct Tracked {
     key: Box<[u8]>,
     readers: Vec<u64>,
+    /// The expiry that was noted last, in milliseconds; 0 for none.
+    expires: u64,
 }
 
 impl Tracking {
@@ -77,6 +81,7 @@ impl Tracking {
             was_flushed: false,
             keys_max,
             items: 0,
+            key_bytes: 0,
         }
     }
 
@@ -90,6 +95,10 @@ impl Tracking {
     #[inline]
     pub fn has_news(&self) -> bool {
         !self.news.is_empty() || self.was_flushed
+    }
+
+    fn bytes(&self) -> usize {
+        self.by_hash.len() * ENTRY_BYTES + self.items * READER_BYTES + self.key_bytes
     }
 
     /// Keys, readers of them, prefixes that are broadcast.
@@ -107,17 +116,21 @@ impl Tracking {
     pub fn note(&mut self, hash: KeyHash, key: &[u8], expires: Option<Instant>, client: u64) {
         let tracked = self.by_hash.entry(hash.0).or_insert_with(|| {
             self.order.push_back(hash.0);
-            Tracked { key: key.into(), readers: Vec::new() }
+            self.key_bytes += key.len();
+            Tracked { key: key.into(), readers: Vec::new(), expires: 0 }
         });
         // Two keys of one 64-bit hash do not meet; if they do, the first is told with the second.
         if !tracked.readers.contains(&client) {
             tracked.readers.push(client);
             self.items += 1;
         }
-        if let Some(expires) = expires
-            && self.expiries.len() < 2 * self.keys_max
-        {
-            self.expiries.push(Reverse((expires.ms, hash.0)));
+        let noted = expires.map_or(0, |expires| expires.ms);
+        if noted != 0 && tracked.expires != noted {
+            tracked.expires = noted;
+            if !self.push_expiry(noted, hash) {
+                // No room to remember when: told now, and read again if it is wanted still.
+                self.tell_readers(hash, 0);
+            }
         }
         self.forget_oldest();
     }
@@ -130,27 +143,58 @@ impl Tracking {
     /// Notes when a key will expire that was written just now.
     pub fn note_expiry(&mut self, hash: KeyHash, key: &[u8], expires: Instant) {
         let is_wanted = self.tells_expiries || self.broadcasts.iter().any(|(prefix, _)| key.starts_with(prefix));
-        if is_wanted && self.expiring.len() < self.keys_max && self.expiries.len() < 2 * self.keys_max {
-            self.expiring.insert(hash.0, key.into());
-            self.expiries.push(Reverse((expires.ms, hash.0)));
+        if !is_wanted || self.expiring.get(&hash.0).is_some_and(|(_, noted)| *noted == expires.ms) {
+            return;
         }
+        if self.expiring.len() < self.keys_max && self.push_expiry(expires.ms, hash) {
+            self.expiring.insert(hash.0, (key.into(), expires.ms));
+        } else {
+            self.tell_broadcasts(key, 0);
+        }
+    }
+
+    /// Remembers that a key expires. `false` if there is no room.
+    fn push_expiry(&mut self, expires_ms: u64, hash: KeyHash) -> bool {
+        if self.expiries.len() >= 2 * self.keys_max {
+            // Most of them are of keys that have changed since.
+            let (by_hash, expiring) = (&self.by_hash, &self.expiring);
+            self.expiries.retain(|Reverse((at, hash))| {
+                by_hash.get(hash).is_some_and(|tracked| tracked.expires == *at)
+                    || expiring.get(hash).is_some_and(|(_, noted)| noted == at)
+            });
+        }
+        let has_room = self.expiries.len() < 2 * self.keys_max;
+        if has_room {
+            self.expiries.push(Reverse((expires_ms, hash.0)));
+        }
+        has_room
     }
 
     /// A key is no longer what it was, by what `writer` did.
     #[cold]
     pub fn changed(&mut self, hash: KeyHash, key: &[u8], writer: u64) {
+        self.tell_readers(hash, writer);
+        self.tell_broadcasts(key, writer);
+        if self.order.len() > 2 * self.by_hash.len() + ORDER_SLACK {
+            let by_hash = &self.by_hash;
+            self.order.retain(|hash| by_hash.contains_key(hash));
+        }
+    }
+
+    /// Tells those who have read a key, and forgets them.
+    pub fn tell_readers(&mut self, hash: KeyHash, writer: u64) {
         if let Some(tracked) = self.by_hash.remove(&hash.0) {
             self.items -= tracked.readers.len();
+            self.key_bytes -= tracked.key.len();
             tell(&mut self.news, None, &tracked.readers, &tracked.key, writer);
         }
+    }
+
+    fn tell_broadcasts(&mut self, key: &[u8], writer: u64) {
         for (prefix, readers) in &self.broadcasts {
             if key.starts_with(prefix) {
                 tell(&mut self.news, Some(prefix), readers, key, writer);
             }
-        }
-        if self.order.len() > 2 * self.by_hash.len() + ORDER_SLACK {
-            let by_hash = &self.by_hash;
-            self.order.retain(|hash| by_hash.contains_key(hash));
         }
     }
 
@@ -158,8 +202,14 @@ impl Tracking {
     pub fn all_changed(&mut self) {
         self.was_flushed = true;
         self.news.clear();
-        self.by_hash.clear();
-        (self.items, self.expiries, self.order) = (0, BinaryHeap::new(), VecDeque::new());
+        // Those who are connected here are told in any case; those of other shards who have read here, by this.
+        let readers = self.by_hash.drain().flat_map(|(_, tracked)| tracked.readers);
+        let listeners = self.broadcasts.iter().flat_map(|(_, clients)| clients.iter().copied());
+        for client in readers.chain(listeners) {
+            self.news.insert(To { client, prefix: None, writer: 0 }, News::Everything);
+        }
+        (self.items, self.key_bytes) = (0, 0);
+        (self.expiries, self.order) = (BinaryHeap::new(), VecDeque::new());
         self.expiring.clear();
     }
 
@@ -170,7 +220,8 @@ impl Tracking {
                 return None;
             }
             self.expiries.pop();
-            let key = self.by_hash.get(&hash).map(|tracked| &tracked.key).or_else(|| self.expiring.get(&hash));
+            let read = self.by_hash.get(&hash).filter(|tracked| tracked.expires == at).map(|tracked| &tracked.key);
+            let key = read.or_else(|| self.expiring.get(&hash).filter(|(_, noted)| *noted == at).map(|(key, _)| key));
             if let Some(key) = key {
                 return Some((KeyHash(hash), key.to_vec()));
             }
@@ -206,11 +257,13 @@ impl Tracking {
     }
 
     fn forget_oldest(&mut self) {
-        while self.by_hash.len() > self.keys_max
+        while (self.by_hash.len() > self.keys_max || self.bytes() > KEY_BYTES * self.keys_max)
             && let Some(oldest) = self.order.pop_front()
         {
             if let Some(tracked) = self.by_hash.remove(&oldest) {
                 self.items -= tracked.readers.len();
+                self.key_bytes -= tracked.key.len();
+                self.key_bytes -= tracked.key.len();
                 tell(&mut self.news, None, &tracked.readers, &tracked.key, 0);
             }
         }
@@ -234,6 +287,12 @@ fn tell(news: &mut BTreeMap<To, News>, by: Option<&[u8]>, readers: &[u64], key: 
 
 /// Keys that one client is told in one turn; beyond that it is told to forget everything.
 const KEYS_PER_NEWS: usize = 4096;
+/// Bytes that a key takes on average with its readers; more make it fewer keys.
+pub const KEY_BYTES: usize = 128;
+/// Bytes that a key takes beside its name: its place in the table, in the order, and among the expiries.
+const ENTRY_BYTES: usize = 88;
+/// Bytes that a reader takes in a list that grows by doubling.
+const READER_BYTES: usize = 16;
 /// Places in the order that may stand for keys already told, before they are cleared away.
 const ORDER_SLACK: usize = 1024;
 
@@ -287,9 +346,37 @@ mod tests {
         assert_eq!(tracking.take_news(), BTreeMap::from(expected));
         tracking.end_broadcasts(2);
         tracking.all_changed();
-        assert!(tracking.was_flushed && tracking.take_news().is_empty());
+        assert!(tracking.was_flushed);
+        assert_eq!(tracking.take_news(), BTreeMap::from([(to(1, None, 0), News::Everything)]));
         tracking.end_broadcasts(1);
         assert!(tracking.is_idle());
+    }
+
+    /// A hot key with a time to live is noted once, so that others' expiries find room.
+    #[test]
+    fn many_reads_of_one_key_take_no_room_from_others() {
+        let mut tracking = Tracking::new(2);
+        (0..1000).for_each(|_| tracking.note(KeyHash(1), b"a", Some(Instant::from_ms(9_000)), 7));
+        tracking.note(KeyHash(2), b"b", Some(Instant::from_ms(5)), 7);
+        assert_eq!((tracking.expiries.len(), tracking.take_news().len()), (2, 0));
+        assert_eq!(tracking.next_expired(Instant::from_ms(5)), Some((KeyHash(2), b"b".to_vec())));
+        // Expiries that change all the time are cleared away.
+        (0..1000).for_each(|ms| tracking.note(KeyHash(1), b"a", Some(Instant::from_ms(10_000 + ms)), 7));
+        assert!(tracking.expiries.len() <= 4 && tracking.take_news().is_empty());
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_in_bytes() {
+        let mut tracking = Tracking::new(100);
+        for client in 0..1000 {
+            for key in 0..50u64 {
+                tracking.note(KeyHash(key), &[b'k'; 500], None, client);
+                assert!(tracking.bytes() <= 100 * KEY_BYTES + ENTRY_BYTES + 500);
+            }
+        }
+        assert!(tracking.has_news(), "what was forgotten was told");
+        tracking.all_changed();
+        assert_eq!((tracking.bytes(), tracking.counts()), (0, (0, 0, 0)));
     }
 
     #[test]

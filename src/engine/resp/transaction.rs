@@ -23,7 +23,7 @@ use crate::base::id::{ConnectionId, ShardId};
 use crate::engine::batch::Served;
 use crate::engine::core::Core;
 use crate::engine::post::{Caller, Errand, Hold, Letter};
-use crate::engine::resp::client::WatchedKey;
+use crate::engine::resp::client::{Client, WatchedKey};
 use crate::engine::resp::gather::{self, Gather, Merge, Step};
 use crate::engine::resp::parts;
 use crate::engine::resp::tasks::{Move, Spread, Task, part};
@@ -211,6 +211,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 self.output_bytes += session.output_bytes() - before;
                 session.waits = false;
                 session.blocked = None;
+                session.held = false;
+                // A command in it may have changed how the connection is read.
+                session.is_stateful = self.clients.get(&session.client).is_some_and(Client::is_stateful);
             }
         }
         if is_there {
@@ -260,7 +263,10 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 break;
             }
         }
-        let is_last = transaction.work.is_empty() && !work.iter().any(Work::is_question);
+        let is_end = transaction.work.is_empty() && !work.iter().any(Work::is_question);
+        // Of several others none may go before all have been held: then the end is a round of its own.
+        let others = transaction.shards.iter().filter(|shard| **shard != self.id.0).count();
+        let is_last = is_end && (transaction.has_begun || others < 2);
         let is_resp3 = transaction.caller.is_resp3;
         let mut frames: Vec<(ShardId, Vec<u8>)> =
             transaction.shards.iter().map(|&shard| (ShardId(shard), Vec::new())).collect();
@@ -365,6 +371,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                             encode::simple("OK", out);
                         }
                         _ => {
+                            let bytes = keys.iter().map(|key| WatchedKey::bytes_of(key)).sum();
+                            self.release(session.client, bytes);
                             self.unwatch(watched);
                             let refused = replies.iter().find(|reply| gather::number(reply).is_none());
                             out.extend_from_slice(refused.map_or(b"+OK\r\n", Vec::as_slice));

@@ -1,6 +1,6 @@
 //! The words of a command about one key, to what its shard is asked.
 
-use crate::base::limits;
+use crate::base::{decimal, limits};
 use crate::wire::request::{Command, Edit, Expiry, Mode, Then, Want, When};
 use crate::wire::resp::commands::Cmd;
 use crate::wire::resp::encode;
@@ -110,7 +110,9 @@ fn other<'a>(cmd: Cmd, words: &[&'a [u8]], value_bytes_max: usize) -> Result<Com
             Ok(increment(key, by))
         }
         Cmd::IncrByFloat => {
-            float(second).ok_or(Problem::NotFloat)?;
+            if !decimal::is_number(second) {
+                return Err(Problem::NotFloat);
+            }
             edit(Edit::AddFloat { delta: second })
         }
         Cmd::Del | Cmd::Unlink if words.len() == 2 => Ok(Command::Delete { key }),
@@ -322,13 +324,6 @@ pub fn integer(text: &[u8]) -> Result<i64, Problem> {
     };
     let number = std::str::from_utf8(text).ok().filter(|_| is_plain).and_then(|text| text.parse().ok());
     number.ok_or(Problem::NotInteger)
-}
-
-/// A decimal number, `inf` included.
-pub fn float(text: &[u8]) -> Option<f64> {
-    let is_plain = text.first().is_some_and(|byte| !byte.is_ascii_whitespace());
-    let text = std::str::from_utf8(text).ok().filter(|_| is_plain)?;
-    text.parse().ok().filter(|number: &f64| !number.is_nan())
 }
 
 impl Problem {

@@ -96,15 +96,15 @@ fn case(protocol: Protocol, depth: usize, writes: bool) -> Case {
 )]
 #[bench::memcached_get_1(
     args = (Protocol::Memcached, 1, false), setup = case,
-    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 9_450)]))
+    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 2_550)]))
 )]
 #[bench::memcached_get_32(
     args = (Protocol::Memcached, 32, false), setup = case,
-    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 96_000)]))
+    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 41_400)]))
 )]
 #[bench::memcached_set_32(
     args = (Protocol::Memcached, 32, true), setup = case,
-    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 96_000)]))
+    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 56_600)]))
 )]
 fn exchange(case: Case) -> Case {
     let mut case = case;

@@ -51,6 +51,10 @@ pub struct Tracking {
     expiries: BinaryHeap<Reverse<(u64, u64)>>,
     /// What comes by different prefixes is told by itself.
     news: BTreeMap<To, News>,
+    /// Keys that are listed in them.
+    news_keys: usize,
+    /// Expiries of broadcast keys that there was no room to note: the first of them, and the last.
+    unnoted: Option<(u64, u64)>,
     /// No key is what it was: all clients that track are to hear it, whatever they have read.
     pub was_flushed: bool,
     keys_max: usize,
@@ -78,6 +82,8 @@ impl Tracking {
             tells_expiries: false,
             expiries: BinaryHeap::new(),
             news: BTreeMap::new(),
+            news_keys: 0,
+            unnoted: None,
             was_flushed: false,
             keys_max,
             items: 0,
@@ -149,7 +155,9 @@ impl Tracking {
         if self.expiring.len() < self.keys_max && self.push_expiry(expires.ms, hash) {
             self.expiring.insert(hash.0, (key.into(), expires.ms));
         } else {
-            self.tell_broadcasts(key, 0);
+            // Told as everything when they come.
+            let (first, last) = self.unnoted.unwrap_or((expires.ms, expires.ms));
+            self.unnoted = Some((first.min(expires.ms), last.max(expires.ms)));
         }
     }
 
@@ -186,14 +194,14 @@ impl Tracking {
         if let Some(tracked) = self.by_hash.remove(&hash.0) {
             self.items -= tracked.readers.len();
             self.key_bytes -= tracked.key.len();
-            tell(&mut self.news, None, &tracked.readers, &tracked.key, writer);
+            tell((&mut self.news, &mut self.news_keys), None, &tracked.readers, &tracked.key, writer);
         }
     }
 
     fn tell_broadcasts(&mut self, key: &[u8], writer: u64) {
         for (prefix, readers) in &self.broadcasts {
             if key.starts_with(prefix) {
-                tell(&mut self.news, Some(prefix), readers, key, writer);
+                tell((&mut self.news, &mut self.news_keys), Some(prefix), readers, key, writer);
             }
         }
     }
@@ -202,6 +210,7 @@ impl Tracking {
     pub fn all_changed(&mut self) {
         self.was_flushed = true;
         self.news.clear();
+        self.news_keys = 0;
         // Those who are connected here are told in any case; those of other shards who have read here, by this.
         let readers = self.by_hash.drain().flat_map(|(_, tracked)| tracked.readers);
         let listeners = self.broadcasts.iter().flat_map(|(_, clients)| clients.iter().copied());
@@ -215,6 +224,16 @@ impl Tracking {
 
     /// The next key whose time has come, as far as is known here.
     pub fn next_expired(&mut self, now: Instant) -> Option<(KeyHash, Vec<u8>)> {
+        if let Some((first, last)) = self.unnoted
+            && first <= now.ms
+        {
+            // Some of those that were not noted have expired; others may in the next moments.
+            let next = now.ms + UNNOTED_MS;
+            self.unnoted = (now.ms < last).then_some((next.min(last), last));
+            for client in self.broadcasts.iter().flat_map(|(_, clients)| clients.iter().copied()) {
+                self.news.insert(To { client, prefix: None, writer: 0 }, News::Everything);
+            }
+        }
         while let Some(&Reverse((at, hash))) = self.expiries.peek() {
             if at > now.ms {
                 return None;
@@ -248,6 +267,7 @@ impl Tracking {
 
     /// What waits to be told.
     pub fn take_news(&mut self) -> BTreeMap<To, News> {
+        self.news_keys = 0;
         std::mem::take(&mut self.news)
     }
 
@@ -263,20 +283,26 @@ impl Tracking {
             if let Some(tracked) = self.by_hash.remove(&oldest) {
                 self.items -= tracked.readers.len();
                 self.key_bytes -= tracked.key.len();
-                self.key_bytes -= tracked.key.len();
-                tell(&mut self.news, None, &tracked.readers, &tracked.key, 0);
+                tell((&mut self.news, &mut self.news_keys), None, &tracked.readers, &tracked.key, 0);
             }
         }
     }
 }
 
-fn tell(news: &mut BTreeMap<To, News>, by: Option<&[u8]>, readers: &[u64], key: &[u8], writer: u64) {
+fn tell(
+    (news, listed): (&mut BTreeMap<To, News>, &mut usize),
+    by: Option<&[u8]>,
+    readers: &[u64],
+    key: &[u8],
+    writer: u64,
+) {
     for &client in readers {
         let to = To { client, prefix: by.map(<[u8]>::to_vec), writer };
         match news.entry(to).or_insert_with(|| News::Keys(Vec::new())) {
-            News::Keys(keys) if keys.len() < KEYS_PER_NEWS => {
+            News::Keys(keys) if keys.len() < KEYS_PER_NEWS && *listed < KEYS_IN_NEWS => {
                 if keys.last().is_none_or(|last| last != key) {
                     keys.push(key.to_vec());
+                    *listed += 1;
                 }
             }
             // Too much to list is told as everything.
@@ -287,6 +313,10 @@ fn tell(news: &mut BTreeMap<To, News>, by: Option<&[u8]>, readers: &[u64], key: 
 
 /// Keys that one client is told in one turn; beyond that it is told to forget everything.
 const KEYS_PER_NEWS: usize = 4096;
+/// Keys that all clients together are told in one turn, some hundred bytes each on their way.
+const KEYS_IN_NEWS: usize = 16_384;
+/// How often clients are told of everything while keys expire that were not noted.
+const UNNOTED_MS: u64 = 100;
 /// Bytes that a key takes on average with its readers; more make it fewer keys.
 pub const KEY_BYTES: usize = 128;
 /// Bytes that a key takes beside its name: its place in the table, in the order, and among the expiries.

@@ -94,6 +94,18 @@ fn case(protocol: Protocol, depth: usize, writes: bool) -> Case {
     args = (Protocol::Resp, 32, false), setup = case,
     config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 46_000)]))
 )]
+#[bench::memcached_get_1(
+    args = (Protocol::Memcached, 1, false), setup = case,
+    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 2_550)]))
+)]
+#[bench::memcached_get_32(
+    args = (Protocol::Memcached, 32, false), setup = case,
+    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 41_400)]))
+)]
+#[bench::memcached_set_32(
+    args = (Protocol::Memcached, 32, true), setup = case,
+    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 56_600)]))
+)]
 fn exchange(case: Case) -> Case {
     let mut case = case;
     let (replies, open) = case.shard.exchange(black_box(&case.requests));

@@ -147,7 +147,6 @@ pub fn run(arguments: &DemoArguments) -> Outcome {
         }
         sections.push(Section { name: name.to_string(), note: note.to_string(), outcome: run.outcome });
     }
-    println!("\nnot served by this version: memcached (see the status table in README.md)");
     server.stop().map_err(failed)?;
     let files = write(arguments, &sections)?;
     println!("report  {}\njson    {}", files.0.display(), files.1.display());

@@ -128,7 +128,8 @@ pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
             }
             None => answer(Reply::status(Status::NotFound)),
         },
-        Command::Memcached { key, ask } => memcached::apply(keys, counters, hash, key, ask, out),
+        Command::Memcached { key, ask } if C::IS_MEMCACHED => memcached::apply(keys, counters, hash, key, ask, out),
+        Command::Memcached { .. } => unreachable!("a codec that has none decoded it"),
         Command::Edit { key, edit } => edit::edit(keys, counters, hash, key, edit, &mut |reply| answer(reply)),
         Command::Flush => {
             keys.flush();

@@ -7,6 +7,9 @@ pub trait Codec {
     /// Whether the low byte of a request's id says which command it is, so that calls can be counted by command.
     const IS_COUNTED: bool = false;
 
+    /// Whether it has requests of memcached's kind; others do not pay for their code beside their own.
+    const IS_MEMCACHED: bool = false;
+
     /// Decodes the first request of `bytes`. `value_bytes_max` is the server's own limit.
     fn decode(bytes: &[u8], value_bytes_max: usize) -> Decoded<'_>;
 

@@ -268,7 +268,9 @@ impl<M: DerefMut<Target = [u8]>> Meta<'_, M> {
                 }
                 // Another version, so that nobody who has read it before stores over what comes. An item that filled a
                 // segment to the last byte may not have room for it, and goes.
-                if !at.keys.store.renew(hash, key, MARK_STALE, now) {
+                if at.keys.store.renew(hash, key, MARK_STALE, now) {
+                    at.invalidated();
+                } else {
                     at.remove();
                 }
                 "HD"

@@ -363,6 +363,14 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
         is_touched
     }
 
+    /// Tells everybody that the value is not to be served any more as if nothing were: copies of it go.
+    pub(super) fn invalidated(&mut self) {
+        if let Some(l0) = &mut self.keys.l0 {
+            l0.removed(self.hash, self.key);
+        }
+        self.keys.changed(self.hash, self.key);
+    }
+
     /// Changes when the key, which is stored, expires. That alone is no use of it.
     pub(super) fn expire_at(&mut self, expires: Option<Instant>) {
         if self.keys.store.expire_at(self.hash, self.key, expires, self.keys.now) {

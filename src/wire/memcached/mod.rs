@@ -71,6 +71,8 @@ pub enum Wrong {
 }
 
 impl Codec for Memcached {
+    const IS_MEMCACHED: bool = true;
+
     #[inline]
     fn decode(bytes: &[u8], value_bytes_max: usize) -> Decoded<'_> {
         // The two that make the traffic come first, and plain.

@@ -59,6 +59,8 @@ fn read(frame: &[u8]) -> Option<Command<'_>> {
 }
 
 impl Codec for Part {
+    const IS_MEMCACHED: bool = true;
+
     fn decode(bytes: &[u8], _value_bytes_max: usize) -> Decoded<'_> {
         match read(bytes) {
             Some(command) => Decoded::Request(Request { id: 0, want_version: false, command }, bytes.len()),

@@ -661,7 +661,6 @@ fn scan_finds_every_key_that_stays_while_others_come_and_go_and_the_table_grows(
 }
 
 #[test]
-#[ignore = "RANDOMKEY draws from the shard of the connection as long as there is a key"]
 fn randomkey_draws_from_both_shards() {
     let Some(mut two) = Two::start() else { return };
     let mut client = two.client();
@@ -773,7 +772,6 @@ fn a_listener_that_never_reads_is_dropped_and_the_others_hear_everything() {
 }
 
 #[test]
-#[ignore = "when the memory for replies is full, the next that is told something is dropped, not who fills it"]
 fn several_listeners_that_never_read_cost_the_others_nothing() {
     let Some(mut two) = Two::start() else { return };
     flood(&two, 4);
@@ -782,7 +780,6 @@ fn several_listeners_that_never_read_cost_the_others_nothing() {
 }
 
 #[test]
-#[ignore = "it is closed once its output has stood still for ten seconds, and counted until then"]
 fn a_listener_that_is_dropped_is_counted_no_more() {
     let Some(mut two) = Two::start() else { return };
     let mut lazy = two.client();
@@ -1129,7 +1126,6 @@ fn what_a_client_has_read_is_told_once_when_it_changes_in_any_way() {
 }
 
 #[test]
-#[ignore = "reads of keys that live long fill the list of expiries, and later ones are not noted"]
 fn an_expiry_is_told_however_often_keys_that_live_long_were_read() {
     let Some(mut two) = Two::start() else { return };
     for owner in 0..2 {
@@ -1197,7 +1193,6 @@ fn told_keys(client: &mut Resp, expected: &BTreeSet<String>) -> BTreeSet<String>
 }
 
 #[test]
-#[ignore = "the other shard hears of it later"]
 fn a_broadcast_begins_with_its_acknowledgement() {
     let Some(mut two) = Two::start() else { return };
     let mut writers = two.pair();
@@ -1219,7 +1214,6 @@ fn a_broadcast_begins_with_its_acknowledgement() {
 }
 
 #[test]
-#[ignore = "expiries that find the list full are not noted"]
 fn broadcasts_tell_of_ten_thousand_expiries() {
     let Some(mut two) = Two::start() else { return };
     let mut client = hello3(two.client_at(0));
@@ -1282,7 +1276,6 @@ fn opt_in_tells_only_of_what_was_read_after_caching_yes() {
 }
 
 #[test]
-#[ignore = "CLIENT CACHING is about MULTI alone"]
 fn client_caching_is_about_the_whole_transaction_that_follows() {
     let Some(mut two) = Two::start() else { return };
     let (a, b) = (two.key("a", 0), two.key("b", 1));

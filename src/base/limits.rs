@@ -198,7 +198,7 @@ pub const REMEMBERED_SHARE: usize = 2;
 /// Bytes of a client's name, and of what it calls its library.
 pub const CLIENT_NAME_BYTES_MAX: usize = 256;
 
-/// Index homes that one SCAN looks at: some 30,000 entries, a few milliseconds.
+/// Index homes that SCAN and KEYS look at in one step: some 30,000 entries, a few milliseconds.
 pub const SCAN_HOMES_MAX: usize = 4096;
 
 // --- memcached's protocol --------------------------------------------------------------------

@@ -267,6 +267,11 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
     /// one, which rewrites it once.
     pub fn get_versioned(&mut self, hash: KeyHash, key: &[u8], now: Instant) -> Option<Item<'_>> {
         self.get(hash, key, now)?;
+        self.peek_versioned(hash, key, now)
+    }
+
+    /// The same without counting it as a request.
+    pub fn peek_versioned(&mut self, hash: KeyHash, key: &[u8], now: Instant) -> Option<Item<'_>> {
         let (at, slot) = self.find(hash, key, now)?;
         let item = Item::read(&self.memory, slot.location());
         if item.version.is_none() {

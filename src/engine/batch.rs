@@ -164,7 +164,12 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                         return (at, close_when_in_order(session));
                     }
                 }
+                Some(Decoded::Refused(_)) if session.served_in_turn >= limits::REQUESTS_PER_TURN => {
+                    session.blocked = Some(Bound::Turn);
+                    return (at, Flow::Pause);
+                }
                 Some(Decoded::Refused(refusal)) => {
+                    session.served_in_turn += 1;
                     if refusal.id != resp::SILENT {
                         self.counters().refused.add(1);
                     }

@@ -26,7 +26,7 @@ use crate::engine::post::{Forward, Post};
 use crate::engine::resp::client::Client;
 use crate::engine::resp::config::EXPIRIES;
 use crate::engine::resp::pubsub::PubSub;
-use crate::engine::resp::tracking::Tracking;
+use crate::engine::resp::tracking::{self, Tracking};
 use crate::engine::resp::transaction::Transaction;
 use crate::engine::resp::watch::Watches;
 use crate::engine::session::{Bound, Protocol, Session};
@@ -57,6 +57,8 @@ pub struct Core<M> {
     pub(super) output_bytes_high: usize,
     /// Bytes of output that have not left.
     pub(super) output_bytes: usize,
+    /// Bytes of replies that wait for other parts of theirs.
+    pub(super) gathered_bytes: usize,
     /// What a reply from another shard is expected to hold: the largest lately, slowly forgotten. It
     /// begins high, so that the first deep pipeline of large values does not overrun the bound.
     pub(super) reply_estimate: usize,
@@ -149,7 +151,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let value_bytes_max = Store::<M>::value_bytes_max(store.item_bytes_max(), limits::KEY_BYTES_MAX);
         let buffer_bytes_max = connection_bytes as usize / 2;
         post.set_bytes_max(buffer_bytes_max / 4);
-        let tracked_keys_max = limits::TRACKED_KEYS_MAX.min(connection_bytes as usize / TRACKED_KEY_BYTES / 8);
+        let tracked_keys_max = limits::TRACKED_KEYS_MAX.min(connection_bytes as usize / tracking::KEY_BYTES / 8);
         Core {
             id,
             keys: Keys {
@@ -174,6 +176,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             buffer_bytes_max,
             output_bytes_high: (buffer_bytes_max / 8).clamp(16 << 10, limits::OUTPUT_BYTES_HIGH),
             output_bytes: 0,
+            gathered_bytes: 0,
             reply_estimate: value_bytes_max.min(REPLY_ESTIMATE_FIRST),
             pending_bytes: 0,
             held: Vec::new(),
@@ -271,7 +274,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         next: Option<(&Request<'_>, KeyHash)>,
     ) -> Option<Bound> {
         let expected = self.post.answers_under_way() * self.reply_estimate;
-        let total = self.output_bytes + fresh + expected;
+        let total = self.output_bytes + self.gathered_bytes + fresh + expected;
         if session.served_in_turn >= limits::REQUESTS_PER_TURN {
             Some(Bound::Turn)
         } else if session.output_bytes() >= self.output_bytes_high {
@@ -536,6 +539,7 @@ impl<M: DerefMut<Target = [u8]>> Handler for Core<M> {
         if let Some(session) = self.session(id) {
             self.pending_bytes -= session.counted;
             freed += session.ready_bytes();
+            self.gathered_bytes -= session.gathered_bytes();
             self.unsubscribe(&session);
             self.forget_client(session.client);
         }
@@ -561,5 +565,3 @@ impl<M: DerefMut<Target = [u8]>> Handler for Core<M> {
 const REPLY_ESTIMATE_FIRST: usize = 64 << 10;
 /// Starved connections that one send lets try again.
 const STARVED_PER_SEND: usize = 4;
-/// Bytes that a key takes that clients are told about: its name, its readers, its place in the order.
-const TRACKED_KEY_BYTES: usize = 128;

@@ -78,6 +78,9 @@ pub struct Session {
     pub unsent: usize,
     awaited: VecDeque<Awaited>,
     ready_bytes: usize,
+    /// Bytes of replies that wait for other parts of theirs. They are not output yet: were they counted as that, full
+    /// memory would keep out the very parts they wait for.
+    gathered_bytes: usize,
     first_sequence: u32,
 }
 
@@ -150,6 +153,11 @@ impl Session {
         self.ready_bytes
     }
 
+    /// Bytes of replies that wait for other parts of theirs.
+    pub fn gathered_bytes(&self) -> usize {
+        self.gathered_bytes
+    }
+
     /// Bytes that this connection holds of the shard's output memory.
     pub fn output_bytes(&self) -> usize {
         self.unsent + self.ready_bytes
@@ -202,7 +210,7 @@ impl Session {
 
     /// Queues a place for a reply that is put together; its sequence number.
     pub fn await_parts(&mut self, gather: Gather) -> u32 {
-        self.ready_bytes += gather.bytes();
+        self.gathered_bytes += gather.bytes();
         self.awaited.push_back(Awaited::Gather(Box::new(gather), self.is_muted));
         self.first_sequence.wrapping_add(self.awaited.len() as u32 - 1)
     }
@@ -226,10 +234,10 @@ impl Session {
             }
             Some(entry @ Awaited::Gather(..)) => {
                 let Awaited::Gather(gather, is_muted) = entry else { unreachable!("matched just now") };
-                self.ready_bytes += reply.len();
+                self.gathered_bytes += reply.len();
                 let gathered = gather.bytes() + reply.len();
                 if let Some(mut whole) = gather.take_in(from, reply) {
-                    self.ready_bytes -= gathered;
+                    self.gathered_bytes -= gathered;
                     if *is_muted {
                         whole.clear();
                     }

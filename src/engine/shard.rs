@@ -250,10 +250,11 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
                     estimate if reply.len() >= estimate => reply.len(),
                     estimate => estimate - (estimate - reply.len()) / REPLY_ESTIMATE_MEMORY,
                 };
-                let before = session.output_bytes();
+                let (before, gathered) = (session.output_bytes(), session.gathered_bytes());
                 forward.reply = session.answer(forward.sequence, from, reply);
                 session.release(out);
                 core.output_bytes += session.output_bytes() - before;
+                core.gathered_bytes = core.gathered_bytes + session.gathered_bytes() - gathered;
                 if session.is_over() {
                     self.net.close(id);
                 } else if matches!(session.blocked, Some(Bound::Replies | Bound::Memory)) {
@@ -278,10 +279,10 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
     fn deliver(&mut self) {
         let core = &mut self.core;
         core.gather_news();
-        core.push_bytes = 0;
-        for (id, bytes) in std::mem::take(&mut core.pushes) {
+        let mut pushes = std::mem::take(&mut core.pushes).into_iter();
+        while let Some((id, bytes)) = pushes.next() {
             let bound = core.output_bytes_high;
-            let is_full = core.output_bytes >= core.buffer_bytes_max;
+            let is_full = core.output_bytes > 0 && core.output_bytes + bytes.len() > core.buffer_bytes_max;
             let Some(out) = self.net.output(id) else { continue };
             let Some(session) = core.session_mut(id) else { continue };
             if session.closing {
@@ -297,10 +298,19 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
                 self.net.abort(id);
                 continue;
             }
+            if is_full {
+                // Others, who do not read, have it all: in a moment some of it is free, or they are gone.
+                core.pushes.push((id, bytes));
+                core.pushes.extend(pushes);
+                break;
+            }
             let before = session.output_bytes();
             session.push(out, &bytes);
             let written = session.output_bytes() - before;
             core.output_bytes += written;
+        }
+        if core.pushes.is_empty() {
+            core.push_bytes = 0;
         }
         for id in std::mem::take(&mut core.to_close) {
             if let Some(session) = core.session_mut(id) {

@@ -247,7 +247,8 @@ fn lines(reply: &[u8]) -> impl Iterator<Item = Part<'_>> {
 
 /// Bytes of the data block that follows a line.
 fn data_bytes(line: &[u8]) -> Option<usize> {
-    let text = std::str::from_utf8(line).ok().unwrap_or_default();
+    // A key may be any bytes.
+    let text = String::from_utf8_lossy(line);
     let mut words = text.split_ascii_whitespace();
     let length = match words.next()? {
         "VALUE" => words.nth(2)?,

@@ -398,6 +398,8 @@ impl MemcachedStream {
         }
         let plain: &[&str] = match name {
             "mg" => &["c", "f", "h", "k", "l", "q", "s", "u", "v", "v", "v"],
+            // Of a key that is no text the uniques of two are taken for one: with I it matters which is older.
+            "ms" if key.text.is_none() => &["c", "k", "q"],
             "ms" => &["c", "k", "q", "I"],
             "md" => &["k", "q", "I", "I"],
             _ => &["c", "k", "q", "v", "v"],
@@ -452,7 +454,8 @@ impl MemcachedStream {
     fn meta_tokens(&mut self, name: &str, flags: &mut Flags) {
         let time = |stream: &mut MemcachedStream, flags: &Flags| {
             let time = stream.time();
-            if flags.has_time_left && time.starts_with('-') { "1000".into() } else { time }
+            let is_past = time.starts_with('-') || PAST.contains(&time.as_str());
+            if flags.has_time_left && is_past { "1000".into() } else { time }
         };
         let mut words: Vec<String> = Vec::new();
         if self.dice.one_in(5) {
@@ -465,7 +468,7 @@ impl MemcachedStream {
             ]);
             words.push(format!("O{opaque}"));
         }
-        if self.dice.one_in(5) {
+        if name != "ma" && self.dice.one_in(5) {
             words.push(format!("T{}", time(self, flags)));
         }
         if matches!(name, "mg" | "ma") && self.dice.one_in(4) {
@@ -586,7 +589,8 @@ impl MemcachedStream {
                 .into(),
             10..13 => {
                 let length = self.dice.below(40);
-                (0..length).map(|_| self.dice.next_u64() as u8).collect()
+                let value: Vec<u8> = (0..length).map(|_| self.dice.next_u64() as u8).collect();
+                if value.trim_ascii().is_empty() { Vec::new() } else { value }
             }
             13 => {
                 let length = self.dice.below(5000) as usize;
@@ -603,7 +607,7 @@ impl MemcachedStream {
     fn time(&mut self) -> String {
         match self.dice.below(24) {
             0 => "-1".into(),
-            1 => self.dice.one_of(&["2592001", "1000000000", "-5000"]).into(), // moments long past
+            1 => self.dice.one_of(&PAST).into(),
             2 | 3 => (now_s() + 100_000 + self.dice.below(10_000_000)).to_string(),
             4 => "2592000".into(),
             5..9 => (1000 + self.dice.below(2_000_000)).to_string(),
@@ -635,6 +639,8 @@ impl MemcachedStream {
     }
 }
 
+/// Moments long past.
+const PAST: [&str; 3] = ["2592001", "1000000000", "-5000"];
 /// Uniques that nobody was told.
 const WHOLE_UNIQUES: [&str; 4] = ["1", "18446744073709551615", "4611686018427387904", "0"];
 

@@ -110,14 +110,12 @@ impl<M: DerefMut<Target = [u8]>> Meta<'_, M> {
             true => at.keys.store.history(hash, key, now).unwrap_or_default(),
             false => History::default(),
         };
-        let is_no_use = flags.no_bump || flags.is_cut;
-        let is_version_wanted = match is_no_use {
-            // Only an item that has none yet must be used to get one.
-            true => flags.cas && at.keys.store.peek(hash, key, now).is_some_and(|item| item.version.is_none()),
-            false => flags.cas,
-        };
-        let found = match (is_version_wanted, is_no_use) {
-            (true, _) => at.keys.store.get_versioned(hash, key, now),
+        // memcached comes to a token that is too long before it notes the use, if it looks at more than the value.
+        let looks_closer = flags.history || flags.vivify.is_some() || flags.ttl.is_some() || flags.recache.is_some();
+        let is_no_use = flags.no_bump || (flags.is_cut && looks_closer);
+        let found = match (flags.cas, is_no_use) {
+            (true, true) => at.keys.store.peek_versioned(hash, key, now),
+            (true, false) => at.keys.store.get_versioned(hash, key, now),
             (false, true) => at.keys.store.peek(hash, key, now),
             (false, false) => at.keys.store.get(hash, key, now),
         };
@@ -229,7 +227,7 @@ impl<M: DerefMut<Target = [u8]>> Meta<'_, M> {
     /// Whether this version was given before the present item got its own.
     fn is_older(&mut self, version: u64) -> bool {
         let at = &mut self.at;
-        let found = at.keys.store.get_versioned(at.hash, at.key, at.keys.now);
+        let found = at.keys.store.peek_versioned(at.hash, at.key, at.keys.now);
         version != 0 && found.and_then(|item| item.version).is_some_and(|present| version < present)
     }
 

@@ -516,6 +516,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                         let resp = &self.shared.resp;
                         resp.attend(FULL, resp.is_full(used));
                         self.attention = resp.attention.load(Ordering::Relaxed);
+                        self.heed_config();
                         encode::simple("OK", reply);
                     }
                     Err(why) => encode::error(&format!("ERR {why}"), reply),

@@ -41,7 +41,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         frame: &[u8],
         out: &mut Vec<u8>,
     ) -> Served {
-        if self.pushes.len() > PUSHES_MAX {
+        if self.pushes.len() > PUSHES_MAX || self.push_bytes > self.buffer_bytes_max / 2 {
             session.blocked = Some(Bound::Hold);
             return Served::Blocked;
         }
@@ -355,6 +355,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             session.reply(out, |to| to.extend_from_slice(&whole));
             return Outcome::Given;
         }
+        self.gathered_bytes += gather.bytes();
         let sequence = session.await_parts(gather);
         for (shard, frame) in others() {
             let errand = Errand::Parts(Hold::No);

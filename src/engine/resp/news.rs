@@ -138,16 +138,21 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 
     /// Once a millisecond: keys whose time has come and that clients hold, and what CONFIG SET has changed.
     pub(in crate::engine) fn look_around(&mut self) {
+        self.heed_config();
+        if self.attention & FULL != 0 && self.shared.resp.evicts() {
+            self.evict_all();
+        }
+        self.tell_expired();
+    }
+
+    /// Takes over what CONFIG SET has said about clients' caches.
+    pub(super) fn heed_config(&mut self) {
         let wanted = self.shared.resp.tracked_keys_max.load(Ordering::Relaxed);
         if wanted != 0 && wanted != self.tracked_keys_wanted {
             self.tracked_keys_wanted = wanted;
             let share = wanted.div_ceil(self.shared.counters.len());
             self.keys.tracking.set_keys_max(share.min(self.tracked_keys_max));
         }
-        if self.attention & FULL != 0 && self.shared.resp.evicts() {
-            self.evict_all();
-        }
-        self.tell_expired();
     }
 
     /// Somebody has set a bound that holds nothing, and said that keys may go: they do, some in each millisecond.

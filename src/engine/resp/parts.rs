@@ -62,7 +62,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             at += words(&frame[at..], &mut spoken);
             // What one command is answered must fit the memory for replies, or many keys of large values would fill
             // the process's.
-            let is_full = replies.len() > self.buffer_bytes_max;
+            let is_full = replies.len() > self.buffer_bytes_max / 2;
             let is_skipped = is_full && Cmd::of(spoken[0]).is_some_and(|cmd| !cmd.writes());
             with_length(replies, |to| match is_skipped {
                 true => encode::error(NO_ROOM, to),
@@ -329,12 +329,16 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             }
         }
         let wanted = wanted as usize;
-        let homes = (wanted / ENTRIES_PER_HOME + 1).min(limits::SCAN_HOMES_MAX);
         let (mut keys, mut seen, mut bytes) = (Vec::new(), 0, 0);
-        let mut next = Some(cursor as u32);
-        // Where few are left it looks further, within a bound.
-        for _ in 0..limits::SCAN_HOMES_MAX / homes {
-            let Some(from) = next else { break };
+        let (mut next, mut homes, mut homes_left) =
+            (Some(cursor as u32), wanted / ENTRIES_PER_HOME + 1, SCAN_HOMES_IN_ALL);
+        // Where few are there it looks further, in larger steps: an almost empty table is walked by one SCAN or two.
+        while let Some(from) = next
+            && homes_left > 0
+            && seen < wanted.min(SCAN_ENTRIES_MAX)
+            && bytes <= limits::OUTPUT_BYTES_HIGH
+        {
+            homes = homes.min(limits::SCAN_HOMES_MAX).min(homes_left);
             next = self.keys.store.scan(from, homes, self.now, |item| {
                 seen += 1;
                 if is_string && pattern.is_none_or(|pattern| glob::matches(pattern, item.key)) {
@@ -342,9 +346,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                     keys.push(item.key.to_vec());
                 }
             });
-            if seen >= wanted || bytes > limits::OUTPUT_BYTES_HIGH {
-                break;
-            }
+            homes_left -= homes;
+            homes *= 2;
         }
         let shard = u64::from(self.id.0);
         let cursor = match next {
@@ -381,5 +384,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 
 /// Patterns that no key could match; longer ones would only cost time.
 const PATTERN_TOO_LONG: &str = "a pattern has at most 1024 bytes, as keys have";
+/// Entries that one SCAN looks at: a few milliseconds.
+const SCAN_ENTRIES_MAX: usize = 30_000;
+/// Index homes that it looks at, empty ones included: some 4 MiB of memory read.
+const SCAN_HOMES_IN_ALL: usize = 65_536;
 /// Entries of one index home, about.
 const ENTRIES_PER_HOME: usize = 6;

@@ -51,11 +51,17 @@ pub struct Tracking {
     expiries: BinaryHeap<Reverse<(u64, u64)>>,
     /// What comes by different prefixes is told by itself.
     news: BTreeMap<To, News>,
+    /// Keys that are listed in them.
+    news_keys: usize,
+    /// Expiries of broadcast keys that there was no room to note: the first of them, and the last.
+    unnoted: Option<(u64, u64)>,
     /// No key is what it was: all clients that track are to hear it, whatever they have read.
     pub was_flushed: bool,
     keys_max: usize,
-    /// Readers in all entries.
+    /// Readers in all entries, and bytes of their keys.
     items: usize,
+    /// See `items`.
+    key_bytes: usize,
 }
 
 struct Tracked {
@@ -76,9 +82,12 @@ impl Tracking {
             tells_expiries: false,
             expiries: BinaryHeap::new(),
             news: BTreeMap::new(),
+            news_keys: 0,
+            unnoted: None,
             was_flushed: false,
             keys_max,
             items: 0,
+            key_bytes: 0,
         }
     }
 
@@ -92,6 +101,10 @@ impl Tracking {
     #[inline]
     pub fn has_news(&self) -> bool {
         !self.news.is_empty() || self.was_flushed
+    }
+
+    fn bytes(&self) -> usize {
+        self.by_hash.len() * ENTRY_BYTES + self.items * READER_BYTES + self.key_bytes
     }
 
     /// Keys, readers of them, prefixes that are broadcast.
@@ -109,6 +122,7 @@ impl Tracking {
     pub fn note(&mut self, hash: KeyHash, key: &[u8], expires: Option<Instant>, client: u64) {
         let tracked = self.by_hash.entry(hash.0).or_insert_with(|| {
             self.order.push_back(hash.0);
+            self.key_bytes += key.len();
             Tracked { key: key.into(), readers: Vec::new(), expires: 0 }
         });
         // Two keys of one 64-bit hash do not meet; if they do, the first is told with the second.
@@ -141,7 +155,9 @@ impl Tracking {
         if self.expiring.len() < self.keys_max && self.push_expiry(expires.ms, hash) {
             self.expiring.insert(hash.0, (key.into(), expires.ms));
         } else {
-            self.tell_broadcasts(key, 0);
+            // Told as everything when they come.
+            let (first, last) = self.unnoted.unwrap_or((expires.ms, expires.ms));
+            self.unnoted = Some((first.min(expires.ms), last.max(expires.ms)));
         }
     }
 
@@ -177,14 +193,15 @@ impl Tracking {
     pub fn tell_readers(&mut self, hash: KeyHash, writer: u64) {
         if let Some(tracked) = self.by_hash.remove(&hash.0) {
             self.items -= tracked.readers.len();
-            tell(&mut self.news, None, &tracked.readers, &tracked.key, writer);
+            self.key_bytes -= tracked.key.len();
+            tell((&mut self.news, &mut self.news_keys), None, &tracked.readers, &tracked.key, writer);
         }
     }
 
     fn tell_broadcasts(&mut self, key: &[u8], writer: u64) {
         for (prefix, readers) in &self.broadcasts {
             if key.starts_with(prefix) {
-                tell(&mut self.news, Some(prefix), readers, key, writer);
+                tell((&mut self.news, &mut self.news_keys), Some(prefix), readers, key, writer);
             }
         }
     }
@@ -193,18 +210,30 @@ impl Tracking {
     pub fn all_changed(&mut self) {
         self.was_flushed = true;
         self.news.clear();
+        self.news_keys = 0;
         // Those who are connected here are told in any case; those of other shards who have read here, by this.
         let readers = self.by_hash.drain().flat_map(|(_, tracked)| tracked.readers);
         let listeners = self.broadcasts.iter().flat_map(|(_, clients)| clients.iter().copied());
         for client in readers.chain(listeners) {
             self.news.insert(To { client, prefix: None, writer: 0 }, News::Everything);
         }
-        (self.items, self.expiries, self.order) = (0, BinaryHeap::new(), VecDeque::new());
+        (self.items, self.key_bytes) = (0, 0);
+        (self.expiries, self.order) = (BinaryHeap::new(), VecDeque::new());
         self.expiring.clear();
     }
 
     /// The next key whose time has come, as far as is known here.
     pub fn next_expired(&mut self, now: Instant) -> Option<(KeyHash, Vec<u8>)> {
+        if let Some((first, last)) = self.unnoted
+            && first <= now.ms
+        {
+            // Some of those that were not noted have expired; others may in the next moments.
+            let next = now.ms + UNNOTED_MS;
+            self.unnoted = (now.ms < last).then_some((next.min(last), last));
+            for client in self.broadcasts.iter().flat_map(|(_, clients)| clients.iter().copied()) {
+                self.news.insert(To { client, prefix: None, writer: 0 }, News::Everything);
+            }
+        }
         while let Some(&Reverse((at, hash))) = self.expiries.peek() {
             if at > now.ms {
                 return None;
@@ -238,6 +267,7 @@ impl Tracking {
 
     /// What waits to be told.
     pub fn take_news(&mut self) -> BTreeMap<To, News> {
+        self.news_keys = 0;
         std::mem::take(&mut self.news)
     }
 
@@ -247,24 +277,33 @@ impl Tracking {
     }
 
     fn forget_oldest(&mut self) {
-        while (self.by_hash.len() > self.keys_max || self.items > READERS_PER_KEY * self.keys_max)
+        while (self.by_hash.len() > self.keys_max || self.bytes() > KEY_BYTES * self.keys_max)
             && let Some(oldest) = self.order.pop_front()
         {
             if let Some(tracked) = self.by_hash.remove(&oldest) {
                 self.items -= tracked.readers.len();
-                tell(&mut self.news, None, &tracked.readers, &tracked.key, 0);
+                self.key_bytes -= tracked.key.len();
+                self.key_bytes -= tracked.key.len();
+                tell((&mut self.news, &mut self.news_keys), None, &tracked.readers, &tracked.key, 0);
             }
         }
     }
 }
 
-fn tell(news: &mut BTreeMap<To, News>, by: Option<&[u8]>, readers: &[u64], key: &[u8], writer: u64) {
+fn tell(
+    (news, listed): (&mut BTreeMap<To, News>, &mut usize),
+    by: Option<&[u8]>,
+    readers: &[u64],
+    key: &[u8],
+    writer: u64,
+) {
     for &client in readers {
         let to = To { client, prefix: by.map(<[u8]>::to_vec), writer };
         match news.entry(to).or_insert_with(|| News::Keys(Vec::new())) {
-            News::Keys(keys) if keys.len() < KEYS_PER_NEWS => {
+            News::Keys(keys) if keys.len() < KEYS_PER_NEWS && *listed < KEYS_IN_NEWS => {
                 if keys.last().is_none_or(|last| last != key) {
                     keys.push(key.to_vec());
+                    *listed += 1;
                 }
             }
             // Too much to list is told as everything.
@@ -275,8 +314,16 @@ fn tell(news: &mut BTreeMap<To, News>, by: Option<&[u8]>, readers: &[u64], key: 
 
 /// Keys that one client is told in one turn; beyond that it is told to forget everything.
 const KEYS_PER_NEWS: usize = 4096;
-/// Readers that are remembered, for each key on average.
-const READERS_PER_KEY: usize = 4;
+/// Keys that all clients together are told in one turn, some hundred bytes each on their way.
+const KEYS_IN_NEWS: usize = 16_384;
+/// How often clients are told of everything while keys expire that were not noted.
+const UNNOTED_MS: u64 = 100;
+/// Bytes that a key takes on average with its readers; more make it fewer keys.
+pub const KEY_BYTES: usize = 128;
+/// Bytes that a key takes beside its name: its place in the table, in the order, and among the expiries.
+const ENTRY_BYTES: usize = 88;
+/// Bytes that a reader takes in a list that grows by doubling.
+const READER_BYTES: usize = 16;
 /// Places in the order that may stand for keys already told, before they are cleared away.
 const ORDER_SLACK: usize = 1024;
 
@@ -347,6 +394,20 @@ mod tests {
         // Expiries that change all the time are cleared away.
         (0..1000).for_each(|ms| tracking.note(KeyHash(1), b"a", Some(Instant::from_ms(10_000 + ms)), 7));
         assert!(tracking.expiries.len() <= 4 && tracking.take_news().is_empty());
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_in_bytes() {
+        let mut tracking = Tracking::new(100);
+        for client in 0..1000 {
+            for key in 0..50u64 {
+                tracking.note(KeyHash(key), &[b'k'; 500], None, client);
+                assert!(tracking.bytes() <= 100 * KEY_BYTES + ENTRY_BYTES + 500);
+            }
+        }
+        assert!(tracking.has_news(), "what was forgotten was told");
+        tracking.all_changed();
+        assert_eq!((tracking.bytes(), tracking.counts()), (0, (0, 0, 0)));
     }
 
     #[test]

@@ -38,8 +38,10 @@ pub fn unsigned32(word: &[u8]) -> Option<u32> {
 
 /// The number that a stored value begins with: spaces before it and whatever follows a space or a zero byte are passed over.
 pub fn stored(value: &[u8]) -> Option<u64> {
-    let value = value.trim_ascii_start();
-    let end = value.iter().position(|&byte| byte == 0 || byte.is_ascii_whitespace()).unwrap_or(value.len());
+    let is_space = |byte: u8| matches!(byte, b' ' | b'\t'..=b'\r');
+    let start = value.iter().position(|&byte| !is_space(byte))?;
+    let value = &value[start..];
+    let end = value.iter().position(|&byte| byte == 0 || is_space(byte)).unwrap_or(value.len());
     unsigned(&value[..end])
 }
 
@@ -61,6 +63,6 @@ mod tests {
         assert_eq!((unsigned(b"-1"), unsigned(b"+1"), unsigned(b"")), (None, Some(1), None));
         assert_eq!((unsigned32(b"4294967295"), unsigned32(b"4294967296")), (Some(u32::MAX), Some(0)));
         assert_eq!((stored(b"9  "), stored(b" 12"), stored(b"hi"), stored(b"")), (Some(9), Some(12), None, None));
-        assert_eq!((stored(b"5 x"), stored(b"5\0x"), stored(b"5x")), (Some(5), Some(5), None));
+        assert_eq!((stored(b"5 x"), stored(b"\x0b5\0x"), stored(b"5x")), (Some(5), Some(5), None));
     }
 }

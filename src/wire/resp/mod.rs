@@ -41,10 +41,15 @@ enum Wrong {
     TooBigCount,
     TooBigInline,
     Value,
+    NoRoom,
 }
 
 impl Codec for Resp {
     const IS_COUNTED: bool = true;
+
+    fn busy(bytes: &[u8], _needed: usize) -> Refusal {
+        no_room(bytes)
+    }
 
     #[inline]
     fn decode(bytes: &[u8], value_bytes_max: usize) -> Decoded<'_> {
@@ -64,6 +69,10 @@ impl Codec for Resp {
 impl Codec for Resp3 {
     const IS_COUNTED: bool = true;
 
+    fn busy(bytes: &[u8], _needed: usize) -> Refusal {
+        no_room(bytes)
+    }
+
     #[inline]
     fn decode(bytes: &[u8], value_bytes_max: usize) -> Decoded<'_> {
         decode::<true, true>(bytes, value_bytes_max)
@@ -81,6 +90,10 @@ impl Codec for Resp3 {
 
 impl Codec for RespFront {
     const IS_COUNTED: bool = true;
+
+    fn busy(bytes: &[u8], _needed: usize) -> Refusal {
+        no_room(bytes)
+    }
 
     fn decode(bytes: &[u8], value_bytes_max: usize) -> Decoded<'_> {
         decode::<false, false>(bytes, value_bytes_max)
@@ -303,6 +316,13 @@ fn malformed(bytes: &[u8], wrong: Wrong, seen: u8) -> Decoded<'_> {
     Decoded::Refused(Refusal { id, opcode, status: Status::Malformed, frame_bytes })
 }
 
+/// There is no memory for the rest of a command. Where it ends is known only when all its words are there, so nothing
+/// can be passed over: what follows would be read as commands.
+#[cold]
+fn no_room(bytes: &[u8]) -> Refusal {
+    Refusal { id: 0, opcode: Wrong::NoRoom as u8, status: Status::Malformed, frame_bytes: bytes.len() as u64 }
+}
+
 /// Writes what is wrong as Redis words it.
 #[cold]
 fn encode_refusal(refusal: &Refusal, text: &str, out: &mut Vec<u8>) {
@@ -310,9 +330,13 @@ fn encode_refusal(refusal: &Refusal, text: &str, out: &mut Vec<u8>) {
     const BULK_LENGTH: u8 = Wrong::BulkLength as u8;
     const NOT_BULK: u8 = Wrong::NotBulk as u8;
     const TOO_BIG_COUNT: u8 = Wrong::TooBigCount as u8;
+    const NO_ROOM: u8 = Wrong::NoRoom as u8;
     let worded = match (refusal.status, refusal.opcode) {
         (Status::Malformed, LENGTH) => "ERR Protocol error: invalid multibulk length",
         (Status::Malformed, BULK_LENGTH) => "ERR Protocol error: invalid bulk length",
+        (Status::Malformed, NO_ROOM) => {
+            "OOM no buffer memory for a command of this length now; the connection is closed"
+        }
         (Status::Malformed, TOO_BIG_COUNT) => "ERR Protocol error: too big mbulk count string",
         (Status::Malformed, NOT_BULK) => {
             let seen = refusal.id as u8;
@@ -320,7 +344,6 @@ fn encode_refusal(refusal: &Refusal, text: &str, out: &mut Vec<u8>) {
         }
         (Status::Malformed, _) => "ERR Protocol error: too big inline request",
         (Status::ValueTooLarge, _) => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
-        (Status::Busy, _) => return encode::error(&format!("OOM {text}"), out),
         _ => return encode::error(&format!("ERR {text}"), out),
     };
     encode::error(worded, out);
@@ -376,8 +399,9 @@ pub use crate::wire::codec::SILENT;
 const IS_RESP3: u32 = 1 << 8;
 /// Words that are looked at for a request: the longest form of SET has seven.
 const ARGUMENTS_MAX: usize = 8;
-/// Words that one command may have, as many as Redis takes.
-const ARGUMENTS_SENT_MAX: i64 = 1 << 20;
+/// Words that one command may have. Redis takes a million; at some hundred bytes for each while it is done, these are
+/// six megabytes, which a server of any size has.
+const ARGUMENTS_SENT_MAX: i64 = 1 << 16;
 /// Bytes of a word with all that belongs to it, at least.
 const WORD_BYTES_MIN: usize = b"$0\r\n\r\n".len();
 /// Bytes of an inline command, and of a line that should hold a number.

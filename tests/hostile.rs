@@ -255,7 +255,7 @@ fn breaches(protocol: Protocol) -> Vec<(&'static str, Vec<u8>)> {
             all.extend([
                 ("a thousand million words", b"*1000000000\r\n$1\r\na\r\n".to_vec()),
                 ("more words than numbers have", b"*99999999999999999999\r\n".to_vec()),
-                ("a word of negative length", b"*1\r\n$-5\r\n".to_vec()),
+                ("a word of negative length", b"*1\r\n$-5\r\n*1\r\n$4\r\nPING\r\n".to_vec()),
                 ("a negative length by itself", b"$-5\r\n".to_vec()),
                 ("half a GiB announced, 8 MiB sent", [&half_a_gib[..], &vec![b'x'; 8 << 20]].concat()),
                 ("half a GiB as a key", b"*2\r\n$3\r\nGET\r\n$536870912\r\nabc".to_vec()),

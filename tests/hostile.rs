@@ -321,7 +321,7 @@ fn whoever_breaks_the_protocol_is_told_so_or_closed() {
 #[test]
 fn a_command_of_very_many_words_stays_within_memory() {
     let _alone = alone();
-    for count in [50_000, 90_000, 1 << 20] {
+    for count in [30_000, 50_000, 1 << 20] {
         beside_good_clients(Protocol::Resp, &format!("MGET of {count} keys of a byte"), |field| {
             let words: Vec<Vec<u8>> = vec![b"a".to_vec(); count - 1];
             let mut bytes = Vec::new();
@@ -362,8 +362,15 @@ fn values_of_a_refused_command_are_not_taken_for_commands() {
                     let mut stream = bad.stream.get_ref().try_clone().unwrap();
                     let bytes = bytes.clone();
                     let sender = thread::spawn(move || _ = stream.write_all(&bytes));
-                    while bad.told(Duration::from_secs(1)).is_some_and(|line| !line.is_empty()) && !sender.is_finished()
-                    {
+                    // What is answered is passed over, until all is sent and nothing comes any more.
+                    bad.stream.get_ref().set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+                    let mut some = vec![0; 64 << 10];
+                    loop {
+                        match bad.stream.read(&mut some) {
+                            Ok(1..) => {}
+                            Err(error) if error.kind() == ErrorKind::WouldBlock && !sender.is_finished() => {}
+                            _ => break,
+                        }
                     }
                     let _ = bad.stream.get_ref().shutdown(Shutdown::Both);
                     let _ = sender.join();
@@ -618,7 +625,9 @@ fn messages_to_many_who_read_nothing_stay_within_memory() {
         let mut lazy: Vec<Resp> = (0..300).map(|_| field.resp()).collect();
         lazy.iter_mut().for_each(|client| assert_eq!(client.say("SUBSCRIBE flood"), "[subscribe flood :1]"));
         let (mut sender, text) = (field.resp(), vec![b'x'; LARGE_BYTES]);
-        until_refused(&mut sender, 60, |_, client| _ = client.send_raw(&command(&[b"PUBLISH", b"flood", &text])));
+        let started = Instant::now();
+        until_refused(&mut sender, 20, |_, client| _ = client.send_raw(&command(&[b"PUBLISH", b"flood", &text])));
+        println!("20 messages in {:?}", started.elapsed());
     });
 }
 

@@ -145,6 +145,11 @@ impl Connections {
         self.count
     }
 
+    /// Capacity that each buffer keeps after a burst: less, the more connections there are.
+    pub fn kept_capacity(&self) -> usize {
+        (KEPT_CAPACITY_ALL / 2 / self.count.max(1)).clamp(KEPT_CAPACITY_MIN, KEPT_CAPACITY_MAX)
+    }
+
     /// Connections with output that their peers have not taken since `since`, among the next `looks`.
     pub fn stalled(&mut self, since: Instant, looks: usize) -> Vec<ConnectionId> {
         let mut stalled = Vec::new();
@@ -184,13 +189,13 @@ impl Connection {
     }
 
     /// Counts bytes the kernel has taken. Answers whether the flight is complete.
-    pub fn took(&mut self, bytes: usize, now: Instant) -> bool {
+    pub fn took(&mut self, bytes: usize, now: Instant, kept_capacity: usize) -> bool {
         self.in_flight_sent += bytes;
         self.progress = now;
         if self.in_flight_sent < self.in_flight.len() {
             return false;
         }
-        if self.in_flight.capacity() > KEPT_CAPACITY {
+        if self.in_flight.capacity() > kept_capacity {
             self.in_flight = Vec::new();
         } else {
             self.in_flight.clear();
@@ -205,5 +210,9 @@ impl Connection {
     }
 }
 
-/// Capacity that a connection keeps after a burst.
-const KEPT_CAPACITY: usize = 16 << 10;
+/// Capacity that each buffer of a connection keeps after a burst, while there are few connections.
+const KEPT_CAPACITY_MAX: usize = 16 << 10;
+/// What all of them keep together, about.
+const KEPT_CAPACITY_ALL: usize = 2 << 20;
+/// What each may keep in any case.
+const KEPT_CAPACITY_MIN: usize = 512;

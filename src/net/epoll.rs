@@ -124,6 +124,7 @@ impl EpollNetwork {
     }
 
     fn send(&mut self, id: ConnectionId, handler: &mut impl Handler, now: Instant) {
+        let kept_capacity = self.connections.kept_capacity();
         let Some(connection) = self.connections.get(id) else { return };
         loop {
             if connection.unsent().is_empty() && (connection.dead || !connection.load(now)) {
@@ -133,7 +134,7 @@ impl EpollNetwork {
             match socket::send(&connection.socket, connection.unsent()) {
                 Ok(count) => {
                     handler.sent(id, count);
-                    connection.took(count, now);
+                    connection.took(count, now, kept_capacity);
                     connection.sending = false;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

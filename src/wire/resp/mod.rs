@@ -400,8 +400,8 @@ const IS_RESP3: u32 = 1 << 8;
 /// Words that are looked at for a request: the longest form of SET has seven.
 const ARGUMENTS_MAX: usize = 8;
 /// Words that one command may have. Redis takes a million; at some hundred bytes for each while it is done, these are
-/// six megabytes, which a server of any size has.
-const ARGUMENTS_SENT_MAX: i64 = 1 << 16;
+/// three megabytes, which a server of any size has.
+const ARGUMENTS_SENT_MAX: i64 = 1 << 15;
 /// Bytes of a word with all that belongs to it, at least.
 const WORD_BYTES_MIN: usize = b"$0\r\n\r\n".len();
 /// Bytes of an inline command, and of a line that should hold a number.

@@ -122,6 +122,8 @@ pub struct Core<M> {
     pub(super) flushed_at: u64,
     /// When the store was last told what time it is.
     pub(super) noted_at: Instant,
+    /// For how many milliseconds memory has been full by what CONFIG SET said.
+    pub(super) full_for_ms: u32,
     /// Why every command of RESP must be looked at; 0 if there is no reason.
     pub(super) attention: u32,
     /// Keys that clients' caches are told about: what memory allows, and what CONFIG SET last said.
@@ -213,6 +215,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             remembered_bytes: 0,
             flushed_at: u64::MAX,
             noted_at: Instant::default(),
+            full_for_ms: 0,
             attention: 0,
         }
     }

@@ -139,7 +139,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     /// Once a millisecond: keys whose time has come and that clients hold, and what CONFIG SET has changed.
     pub(in crate::engine) fn look_around(&mut self) {
         self.heed_config();
-        if self.attention & FULL != 0 && self.shared.resp.evicts() {
+        // Not at once: a bound may be taken back, or be meant to refuse writes and no more.
+        self.full_for_ms = if self.attention & FULL != 0 { self.full_for_ms + 1 } else { 0 };
+        if self.full_for_ms > EVICT_AFTER_MS && self.shared.resp.evicts() {
             self.evict_all();
         }
         self.tell_expired();
@@ -314,6 +316,8 @@ fn message_bytes(is_resp3: bool, pattern: Option<&[u8]>, channel: &[u8], message
 const NEWS_FRAME_BYTES: usize = 16 << 10;
 /// What is told unasked in one turn, in entries; beyond that commands wait for the next.
 pub(super) const PUSHES_MAX: usize = 65_536;
+/// How long memory is full by what CONFIG SET said before keys go for it.
+const EVICT_AFTER_MS: u32 = 500;
 /// Keys that go in a millisecond where none may stay.
 const EVICTED_PER_MS: usize = 64;
 /// The channel on which clients of RESP2 hear what their caches must forget.

@@ -283,7 +283,6 @@ impl Tracking {
             if let Some(tracked) = self.by_hash.remove(&oldest) {
                 self.items -= tracked.readers.len();
                 self.key_bytes -= tracked.key.len();
-                self.key_bytes -= tracked.key.len();
                 tell((&mut self.news, &mut self.news_keys), None, &tracked.readers, &tracked.key, 0);
             }
         }

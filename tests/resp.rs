@@ -1148,6 +1148,34 @@ fn an_expiry_is_told_however_often_keys_that_live_long_were_read() {
 }
 
 #[test]
+fn what_is_read_after_much_was_forgotten_is_told_when_it_changes_and_not_before() {
+    let Some(mut two) = Two::start() else { return };
+    let mut client = hello3(two.client());
+    let mut other = two.client();
+    assert_eq!(client.say("CLIENT TRACKING ON"), "OK");
+    // Many times what is remembered of 64 MiB.
+    for first in (0..40_000).step_by(500) {
+        let names: Vec<String> = (first..first + 500).map(|number| format!("many:{number}")).collect();
+        client.add(&[&["MGET".to_string()], &names[..]].concat());
+        client.flush();
+        client.reply();
+    }
+    while client.push_within(50 * MS).is_some() {}
+    for owner in 0..2 {
+        let key = two.key("calm", owner);
+        assert_eq!(client.say(&format!("GET {key}")), "nil");
+        // The oldest make room for it; it itself stays.
+        let told = format!(">[invalidate [{key}]]");
+        while let Some(push) = client.push_within(50 * MS) {
+            assert_ne!(push.to_string(), told, "told without a change");
+        }
+        assert_eq!(other.say(&format!("SET {key} 1")), "OK");
+        assert_eq!(client.push(), told);
+    }
+    two.assert_serves();
+}
+
+#[test]
 fn broadcasts_tell_of_every_key_with_a_prefix_at_either_shard() {
     let Some(mut two) = Two::start() else { return };
     for shard in 0..2 {

@@ -1509,6 +1509,21 @@ fn a_pause_holds_all_or_writes_at_both_shards_and_ends_by_itself() {
 }
 
 #[test]
+fn a_pause_begins_with_its_acknowledgement() {
+    let Some(mut two) = Two::start() else { return };
+    let (mut commanders, mut clients) = (two.pair(), two.pair());
+    for round in 0..100 {
+        let (commander, client) = (&mut commanders[round % 2], &mut clients[round / 2 % 2]);
+        let started = Instant::now();
+        assert_eq!(commander.say("CLIENT PAUSE 10"), "OK");
+        assert_eq!(client.say("PING"), "PONG");
+        let took = started.elapsed();
+        assert!(took >= 9 * MS, "round {round}: an answer came after {took:?} of a pause of 10 ms");
+    }
+    two.assert_serves();
+}
+
+#[test]
 fn client_reply_keeps_back_what_it_says_whichever_shard_answers() {
     let Some(mut two) = Two::start() else { return };
     let (a, b) = (two.key("a", 0), two.key("b", 1));

@@ -316,6 +316,103 @@ fn exec_over_two_shards_is_seen_whole_by_everybody() {
 }
 
 #[test]
+fn whoever_has_seen_half_of_a_transaction_sees_the_other_half() {
+    let Some(mut two) = Two::start() else { return };
+    let halves = [two.key("half", 0), two.key("half", 1)];
+    let (is_over, seen) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        for leader in 0..2 {
+            let (mut client, halves, is_over) = (two.client_at(leader), &halves, &is_over);
+            scope.spawn(move || {
+                // Between the halves there is work that takes the shards several steps.
+                let (here, there) = (&format!("{}.moved", halves[0]), &format!("{}.moved", halves[1]));
+                let lines = [
+                    "MULTI".to_string(),
+                    format!("INCR {}", halves[leader as usize]),
+                    format!("SET {here} 1"),
+                    format!("RENAME {here} {there}"),
+                    format!("RENAME {there} {here}"),
+                    format!("INCR {}", halves[1 - leader as usize]),
+                    "EXEC".to_string(),
+                ];
+                let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+                while !is_over.load(Ordering::Relaxed) {
+                    let reply = &client.ask_all(&lines)[6];
+                    let words: Vec<&str> = reply[1..reply.len() - 1].split(' ').collect();
+                    assert!(words.len() == 5 && words[0] == words[4] && words[1..4] == ["OK"; 3], "{reply}");
+                }
+            });
+        }
+        for reader in 0..2 {
+            let mut clients = two.pair();
+            let (halves, is_over, seen) = (&halves, &is_over, &seen);
+            scope.spawn(move || {
+                let mut round = reader;
+                while !is_over.load(Ordering::Relaxed) {
+                    // One half by one connection, then the other by any: no MULTI, each at the shard that owns it or not.
+                    let (first, second) = (round % 2, round / 2 % 2);
+                    let number = |value: Value| if value == Value::Null { 0 } else { value.text().parse().unwrap() };
+                    let before: i64 = number(clients[first].ask(&format!("GET {}", halves[first])));
+                    let after: i64 = number(clients[second].ask(&format!("GET {}", halves[1 - first])));
+                    assert!(after >= before, "half {first} was {before}, then the other {after}");
+                    round += 1;
+                    seen.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        thread::sleep(1000 * MS);
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert!(seen.into_inner() > 1000);
+    two.assert_serves();
+}
+
+#[test]
+fn no_update_is_lost_between_transactions_and_plain_commands() {
+    let Some(mut two) = Two::start() else { return };
+    let keys = [two.key("sum", 0), two.key("sum", 1)];
+    let mut client = two.client();
+    assert_eq!(client.say(&format!("MSET {} 0 {} 0", keys[0], keys[1])), "OK");
+    let (is_over, added, committed) =
+        (AtomicBool::new(false), [AtomicU64::new(0), AtomicU64::new(0)], AtomicU64::new(0));
+    thread::scope(|scope| {
+        for shard in 0..2 {
+            let (mut client, key, is_over, added) = (two.client(), &keys[shard], &is_over, &added[shard]);
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    client.ask(&format!("INCR {key}")).integer();
+                    added.fetch_add(1, Ordering::Relaxed);
+                    thread::sleep(Duration::from_micros(200));
+                }
+            });
+            let (mut client, keys, is_over, committed) = (two.client_at(shard as i64), &keys, is_over, &committed);
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    assert_eq!(client.say(&format!("WATCH {} {}", keys[0], keys[1])), "OK");
+                    let now = client.ask(&format!("MGET {} {}", keys[0], keys[1]));
+                    let set = |number: usize| {
+                        let value: i64 = now.elements()[number].text().parse().unwrap();
+                        format!("SET {} {}", keys[number], value + 1)
+                    };
+                    let replies = client.ask_all(&["MULTI", &set(0), &set(1), "EXEC"]);
+                    committed.fetch_add(u64::from(replies[3] == "[OK OK]"), Ordering::Relaxed);
+                }
+            });
+        }
+        thread::sleep(1000 * MS);
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let (committed, added) = (committed.into_inner(), added.map(AtomicU64::into_inner));
+    println!("{committed} transactions beside {added:?} plain additions");
+    assert!(committed > 50 && added.iter().all(|added| *added > 50), "{committed} beside {added:?}");
+    assert_eq!(
+        client.say(&format!("MGET {} {}", keys[0], keys[1])),
+        format!("[{} {}]", committed + added[0], committed + added[1])
+    );
+    two.assert_serves();
+}
+
+#[test]
 fn watch_sees_every_kind_of_change_at_either_shard() {
     let Some(mut two) = Two::start() else { return };
     let mut native = two.server.connect();
@@ -1051,6 +1148,34 @@ fn an_expiry_is_told_however_often_keys_that_live_long_were_read() {
 }
 
 #[test]
+fn what_is_read_after_much_was_forgotten_is_told_when_it_changes_and_not_before() {
+    let Some(mut two) = Two::start() else { return };
+    let mut client = hello3(two.client());
+    let mut other = two.client();
+    assert_eq!(client.say("CLIENT TRACKING ON"), "OK");
+    // Many times what is remembered of 64 MiB.
+    for first in (0..40_000).step_by(500) {
+        let names: Vec<String> = (first..first + 500).map(|number| format!("many:{number}")).collect();
+        client.add(&[&["MGET".to_string()], &names[..]].concat());
+        client.flush();
+        client.reply();
+    }
+    while client.push_within(50 * MS).is_some() {}
+    for owner in 0..2 {
+        let key = two.key("calm", owner);
+        assert_eq!(client.say(&format!("GET {key}")), "nil");
+        // The oldest make room for it; it itself stays.
+        let told = format!(">[invalidate [{key}]]");
+        while let Some(push) = client.push_within(50 * MS) {
+            assert_ne!(push.to_string(), told, "told without a change");
+        }
+        assert_eq!(other.say(&format!("SET {key} 1")), "OK");
+        assert_eq!(client.push(), told);
+    }
+    two.assert_serves();
+}
+
+#[test]
 fn broadcasts_tell_of_every_key_with_a_prefix_at_either_shard() {
     let Some(mut two) = Two::start() else { return };
     for shard in 0..2 {
@@ -1380,6 +1505,21 @@ fn a_pause_holds_all_or_writes_at_both_shards_and_ends_by_itself() {
     counts.sort_unstable();
     assert_eq!(counts, [2, 3, 4, 5]);
     assert!(started.elapsed() < 1000 * MS);
+    two.assert_serves();
+}
+
+#[test]
+fn a_pause_begins_with_its_acknowledgement() {
+    let Some(mut two) = Two::start() else { return };
+    let (mut commanders, mut clients) = (two.pair(), two.pair());
+    for round in 0..100 {
+        let (commander, client) = (&mut commanders[round % 2], &mut clients[round / 2 % 2]);
+        let started = Instant::now();
+        assert_eq!(commander.say("CLIENT PAUSE 10"), "OK");
+        assert_eq!(client.say("PING"), "PONG");
+        let took = started.elapsed();
+        assert!(took >= 9 * MS, "round {round}: an answer came after {took:?} of a pause of 10 ms");
+    }
     two.assert_serves();
 }
 

@@ -232,6 +232,12 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         self.turn_began_ns = now_ns;
         self.now = Instant::from_ms(now_ns / 1_000_000);
         self.keys.now = self.now;
+    }
+
+    /// Takes over what other shards' clients have asked of all: a pause, say. In every turn, for they have been told
+    /// that it is so.
+    #[inline]
+    pub(super) fn heed_others(&mut self) {
         self.attention = self.shared.resp.attention.load(Ordering::Relaxed);
         self.keys.tracking.tells_expiries = self.attention & EXPIRIES != 0;
     }

@@ -64,6 +64,7 @@ impl<M: DerefMut<Target = [u8]>> Direct<M> {
     pub fn exchange(&mut self, bytes: &[u8]) -> (&[u8], bool) {
         self.out.clear();
         self.core.begin_turn();
+        self.core.heed_others();
         self.core.turn += 1;
         let mut flow = self.core.received(self.id, bytes, &mut self.out);
         // What the connection's share of a turn has left over is served in the next ones.

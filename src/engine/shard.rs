@@ -94,6 +94,7 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         } else {
             self.clock_is_fresh = false;
         }
+        self.core.heed_others();
         let now = self.core.now;
         if !found && now == self.core.swept_at {
             return Ok(false);

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use crate::base::hash::KeyHash;
 use crate::base::id::{ConnectionId, ShardId};
 use crate::base::limits;
+use crate::base::prng::mix;
 use crate::engine::batch::Served;
 use crate::engine::core::Core;
 use crate::engine::post::{Caller, Errand, Hold, Letter};
@@ -526,7 +527,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             seed: self.shared.seed,
             shards: self.shared.counters.len() as u16,
             home: self.id,
-            draw: self.turn,
+            draw: mix(self.turn ^ self.turn_began_ns),
             value_bytes_max: self.value_bytes_max,
         }
     }

@@ -111,7 +111,7 @@ impl Spread {
             Cmd::Keys => self.everywhere(Merge::Union, words),
             Cmd::RandomKey => {
                 // The first shard that has one answers; which is first changes.
-                let first = self.draw as u16 % self.shards;
+                let first = (self.draw % u64::from(self.shards)) as u16;
                 let shards = (0..self.shards).map(|step| ShardId((first + step) % self.shards));
                 Task::Plain { merge: Merge::First, parts: shards.map(|shard| (shard, part(words))).collect() }
             }

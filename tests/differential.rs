@@ -373,7 +373,7 @@ fn rows_of_the_table_explain_no_more_than_they_say() {
         (&table::KEY_LENGTH, "+OK\r\n", &["-ERR key\r\n"], &["$-1\r\n"]),
         (&table::SCRIPT_ERROR, "-ERR one script: x\r\n", &["-ERR two\r\n"], &["-NOSCRIPT two\r\n", ":0\r\n"]),
         (&table::SCRIPT_ERROR, ":0\r\n", &["-ERR this script takes one key\r\n"], &["-ERR two\r\n", ":1\r\n"]),
-        (&table::TIME_LEFT, "100", &["99"], &["-1", "102", ""]),
+        (&table::TIME_LEFT, "100", &["98", "101"], &["-1", "103", ""]),
         (&table::LAST_ACCESS, "0", &["3"], &["-1", "4", "x"]),
         (&table::UNIQUE, "17", &["18446744073709551615"], &["", "-1", "x"]),
     ];

@@ -195,6 +195,28 @@ pub const PREFIXES_PER_CLIENT_MAX: usize = 64;
 /// EXEC, watched keys, names of channels. One part in this many.
 pub const REMEMBERED_SHARE: usize = 2;
 
+/// Words that one command may have. Redis takes a million; at some hundred bytes for each while it is done, these are
+/// three megabytes, which a server of any size has.
+pub const RESP_WORDS_MAX: i64 = 1 << 15;
+
+/// Messages and invalidations that a shard's clients are told unasked in one turn; beyond that commands wait for the next.
+pub const PUSHES_MAX: usize = 65_536;
+
+/// Keys that one client is told in one turn; beyond that it is told to forget everything.
+pub const NEWS_KEYS_PER_CLIENT_MAX: usize = 4096;
+
+/// Keys that all clients together are told in one turn, some hundred bytes each on their way.
+pub const NEWS_KEYS_MAX: usize = 16_384;
+
+/// Entries that one SCAN looks at: a few milliseconds.
+pub const SCAN_ENTRIES_MAX: usize = 30_000;
+
+/// Index homes that one SCAN looks at, empty ones included: some 4 MiB of memory read.
+pub const SCAN_HOMES_IN_ALL: usize = 65_536;
+
+/// Scripts that are remembered by their SHA-1.
+pub const SCRIPTS_SEEN_MAX: usize = 256;
+
 /// Bytes of a client's name, and of what it calls its library.
 pub const CLIENT_NAME_BYTES_MAX: usize = 256;
 

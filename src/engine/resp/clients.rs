@@ -11,7 +11,7 @@ use crate::engine::core::Core;
 use crate::engine::post::Caller;
 use crate::engine::resp::client::{Client, ReplyMode, TrackingMode};
 use crate::engine::resp::config::{FULL, PAUSED, shard_of_client};
-use crate::engine::resp::front::{NOTHING_MORE, subcommand};
+use crate::engine::resp::front::{NOTHING_MORE, subcommand, wrong_arity};
 use crate::engine::resp::gather::{self, Merge};
 use crate::engine::resp::parts;
 use crate::engine::resp::tasks::part;
@@ -350,10 +350,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 b"ID" | b"INFO" | b"GETNAME" | b"SETNAME" | b"SETINFO" | b"NO-EVICT" | b"NO-TOUCH" | b"REPLY"
                 | b"GETREDIR" | b"CACHING" | b"TRACKING" | b"TRACKINGINFO" | b"PAUSE" | b"UNPAUSE" | b"KILL",
                 _,
-            ) => {
-                let sub = String::from_utf8_lossy(words[0]).to_lowercase();
-                encode::error(&format!("ERR wrong number of arguments for 'client|{sub}' command"), reply);
-            }
+            ) => wrong_arity(Cmd::Client, words[0]).write(reply),
             _ => subcommand(Cmd::Client, words[0], reply),
         }
     }
@@ -527,10 +524,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 encode::simple("OK", reply);
             }
             (b"REWRITE", []) => encode::error("ERR The server is running without a config file", reply),
-            (sub @ (b"GET" | b"SET" | b"RESETSTAT" | b"REWRITE"), _) => {
-                let sub = String::from_utf8_lossy(sub).to_lowercase();
-                encode::error(&format!("ERR wrong number of arguments for 'config|{sub}' command"), reply);
-            }
+            (b"GET" | b"SET" | b"RESETSTAT" | b"REWRITE", _) => wrong_arity(Cmd::Config, words[0]).write(reply),
             _ => subcommand(Cmd::Config, words[0], reply),
         }
     }

@@ -3,7 +3,7 @@
 use std::ops::DerefMut;
 
 use crate::engine::core::Core;
-use crate::engine::resp::front::subcommand;
+use crate::engine::resp::front::{subcommand, wrong_arity};
 use crate::wire::glob;
 use crate::wire::resp::commands::{COMMANDS, Cmd, Row};
 use crate::wire::resp::encode;
@@ -49,10 +49,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             }
             (b"LIST", _) => encode::error("ERR syntax error", reply),
             (b"GETKEYS", [name, rest @ ..]) => get_keys(name, rest, reply),
-            (sub @ (b"COUNT" | b"GETKEYS"), _) => {
-                let sub = String::from_utf8_lossy(sub).to_lowercase();
-                encode::error(&format!("ERR wrong number of arguments for 'command|{sub}' command"), reply);
-            }
+            (b"COUNT" | b"GETKEYS", _) => wrong_arity(Cmd::Command, sub).write(reply),
             _ => subcommand(Cmd::Command, sub, reply),
         }
     }

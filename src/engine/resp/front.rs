@@ -13,7 +13,6 @@ use crate::engine::post::{Caller, Errand, Hold, Letter};
 use crate::engine::resp::client::{Client, Queue, ReplyMode, WatchedKey};
 use crate::engine::resp::config::{FULL, PAUSED};
 use crate::engine::resp::gather::{Gather, Merge, Step};
-use crate::engine::resp::news::PUSHES_MAX;
 use crate::engine::resp::parts::NO_ROOM;
 use crate::engine::resp::tasks::{Spread, Task};
 use crate::engine::resp::transaction::Work;
@@ -42,7 +41,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         frame: &[u8],
         out: &mut Vec<u8>,
     ) -> Served {
-        if self.pushes.len() > PUSHES_MAX || self.push_bytes > self.buffer_bytes_max / 2 {
+        if self.pushes.len() > limits::PUSHES_MAX || self.push_bytes > self.buffer_bytes_max / 2 {
             session.blocked = Some(Bound::Hold);
             return Served::Blocked;
         }
@@ -542,7 +541,6 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     pub(super) fn local(&mut self, session: &mut Session, words: &[&[u8]], caller: Caller, reply: &mut Vec<u8>) {
         let Some(cmd) = Cmd::of(words[0]) else { return };
         let rest = &words[1..];
-        let wrong_arity = |reply: &mut Vec<u8>| Problem::Arity(cmd).write(reply);
         match cmd {
             Cmd::Ping => match (rest, self.clients.get(&session.client).is_some_and(|it| it.subscriptions() > 0)) {
                 ([] | [_], true) if !caller.is_resp3 => {
@@ -552,7 +550,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 }
                 ([], _) => encode::simple("PONG", reply),
                 ([text], _) => encode::bulk(text, reply),
-                _ => wrong_arity(reply),
+                _ => Problem::Arity(cmd).write(reply),
             },
             Cmd::Echo => encode::bulk(rest[0], reply),
             Cmd::Quit => {
@@ -615,10 +613,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                     encode::array(1, reply);
                     encode::simple(cmd.row().summary, reply);
                 }
-                b"ENCODING" | b"IDLETIME" | b"FREQ" | b"REFCOUNT" | b"USAGE" => {
-                    let (name, sub) = (cmd.row().name, String::from_utf8_lossy(rest[0]).to_lowercase());
-                    encode::error(&format!("ERR wrong number of arguments for '{name}|{sub}' command"), reply);
-                }
+                b"ENCODING" | b"IDLETIME" | b"FREQ" | b"REFCOUNT" | b"USAGE" => wrong_arity(cmd, rest[0]).write(reply),
                 _ => subcommand(cmd, rest[0], reply),
             },
             Cmd::PubSub => subcommand(cmd, rest[0], reply),
@@ -643,10 +638,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             }
             (b"FLUSH", [] | [_]) => encode::simple("OK", reply),
             (b"KILL", []) => encode::error("NOTBUSY No scripts in execution right now.", reply),
-            (b"LOAD" | b"EXISTS" | b"FLUSH" | b"KILL", _) => {
-                let sub = String::from_utf8_lossy(words[0]).to_lowercase();
-                encode::error(&format!("ERR wrong number of arguments for 'script|{sub}' command"), reply);
-            }
+            (b"LOAD" | b"EXISTS" | b"FLUSH" | b"KILL", _) => wrong_arity(Cmd::Script, words[0]).write(reply),
             _ => subcommand(Cmd::Script, words[0], reply),
         }
     }
@@ -676,8 +668,13 @@ fn arity_problem(cmd: Cmd, words: &[&[u8]]) -> Option<Problem> {
         return Some(Problem::Subcommand(cmd, sub.to_vec()));
     };
     let fits = if *arity >= 0 { words.len() == *arity as usize } else { words.len() >= arity.unsigned_abs() as usize };
-    let text = || format!("ERR wrong number of arguments for '{}|{name}' command", cmd.row().name);
-    (!fits).then(|| Problem::Worded(text().into()))
+    (!fits).then(|| wrong_arity(cmd, name.as_bytes()))
+}
+
+/// What a subcommand with too few or too many words is told.
+pub(super) fn wrong_arity(cmd: Cmd, sub: &[u8]) -> Problem {
+    let sub = String::from_utf8_lossy(sub).to_lowercase();
+    Problem::Worded(format!("ERR wrong number of arguments for '{}|{sub}' command", cmd.row().name).into())
 }
 
 fn known_error(text: &[u8]) -> Task {

@@ -260,7 +260,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let mut fresh = 0;
         for listener in &listeners {
             let Some(client) = self.clients.get(&listener.client) else { continue };
-            if self.push_bytes + fresh > self.buffer_bytes_max || self.pushes.len() > PUSHES_MAX {
+            if self.push_bytes + fresh > self.buffer_bytes_max || self.pushes.len() > limits::PUSHES_MAX {
                 // More than this turn has room for: who is left does not hear it, and is told so by losing the
                 // connection.
                 self.to_close.push(client.connection);
@@ -316,8 +316,6 @@ fn message_bytes(is_resp3: bool, pattern: Option<&[u8]>, channel: &[u8], message
 
 /// News for one shard that share a box.
 const NEWS_FRAME_BYTES: usize = 16 << 10;
-/// What is told unasked in one turn, in entries; beyond that commands wait for the next.
-pub(super) const PUSHES_MAX: usize = 65_536;
 /// How long memory is full by what CONFIG SET said before keys go for it.
 const EVICT_AFTER_MS: u64 = 500;
 /// Keys that go in a millisecond where none may stay.

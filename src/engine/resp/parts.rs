@@ -331,11 +331,11 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let wanted = wanted as usize;
         let (mut keys, mut seen, mut bytes) = (Vec::new(), 0, 0);
         let (mut next, mut homes, mut homes_left) =
-            (Some(cursor as u32), wanted / ENTRIES_PER_HOME + 1, SCAN_HOMES_IN_ALL);
+            (Some(cursor as u32), wanted / ENTRIES_PER_HOME + 1, limits::SCAN_HOMES_IN_ALL);
         // Where few are there it looks further, in larger steps: an almost empty table is walked by one SCAN or two.
         while let Some(from) = next
             && homes_left > 0
-            && seen < wanted.min(SCAN_ENTRIES_MAX)
+            && seen < wanted.min(limits::SCAN_ENTRIES_MAX)
             && bytes <= limits::OUTPUT_BYTES_HIGH
         {
             homes = homes.min(limits::SCAN_HOMES_MAX).min(homes_left);
@@ -384,9 +384,5 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 
 /// Patterns that no key could match; longer ones would only cost time.
 const PATTERN_TOO_LONG: &str = "a pattern has at most 1024 bytes, as keys have";
-/// Entries that one SCAN looks at: a few milliseconds.
-const SCAN_ENTRIES_MAX: usize = 30_000;
-/// Index homes that it looks at, empty ones included: some 4 MiB of memory read.
-const SCAN_HOMES_IN_ALL: usize = 65_536;
 /// Entries of one index home, about.
 const ENTRIES_PER_HOME: usize = 6;

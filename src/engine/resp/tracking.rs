@@ -15,6 +15,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 
 use crate::base::hash::{BuildMix, KeyHash};
+use crate::base::limits;
 use crate::base::time::Instant;
 
 /// Whom news are for, and why.
@@ -299,7 +300,7 @@ fn tell(
     for &client in readers {
         let to = To { client, prefix: by.map(<[u8]>::to_vec), writer };
         match news.entry(to).or_insert_with(|| News::Keys(Vec::new())) {
-            News::Keys(keys) if keys.len() < KEYS_PER_NEWS && *listed < KEYS_IN_NEWS => {
+            News::Keys(keys) if keys.len() < limits::NEWS_KEYS_PER_CLIENT_MAX && *listed < limits::NEWS_KEYS_MAX => {
                 if keys.last().is_none_or(|last| last != key) {
                     keys.push(key.to_vec());
                     *listed += 1;
@@ -311,10 +312,6 @@ fn tell(
     }
 }
 
-/// Keys that one client is told in one turn; beyond that it is told to forget everything.
-const KEYS_PER_NEWS: usize = 4096;
-/// Keys that all clients together are told in one turn, some hundred bytes each on their way.
-const KEYS_IN_NEWS: usize = 16_384;
 /// How often clients are told of everything while keys expire that were not noted.
 const UNNOTED_MS: u64 = 100;
 /// Bytes that a key takes on average with its readers; more make it fewer keys.

@@ -225,7 +225,7 @@ fn decode_array<const RESP3: bool, const UNDERSTOOD: bool>(bytes: &[u8], value_b
         // An empty array asks nothing and is answered with nothing, as Redis does.
         return Decoded::Refused(Refusal { id: SILENT, opcode: 0, status: Status::Ok, frame_bytes: at as u64 });
     }
-    if count > ARGUMENTS_SENT_MAX {
+    if count > limits::RESP_WORDS_MAX {
         return malformed(bytes, Wrong::Length, 0);
     }
     let mut stored: [&[u8]; ARGUMENTS_MAX] = [&[]; ARGUMENTS_MAX];
@@ -399,9 +399,6 @@ pub use crate::wire::codec::SILENT;
 const IS_RESP3: u32 = 1 << 8;
 /// Words that are looked at for a request: the longest form of SET has seven.
 const ARGUMENTS_MAX: usize = 8;
-/// Words that one command may have. Redis takes a million; at some hundred bytes for each while it is done, these are
-/// three megabytes, which a server of any size has.
-const ARGUMENTS_SENT_MAX: i64 = 1 << 15;
 /// Bytes of a word with all that belongs to it, at least.
 const WORD_BYTES_MIN: usize = b"$0\r\n\r\n".len();
 /// Bytes of an inline command, and of a line that should hold a number.

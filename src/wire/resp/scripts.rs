@@ -9,6 +9,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use sha1::{Digest, Sha1};
 
+use crate::base::limits;
+
 /// What a known script does with its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Script {
@@ -177,7 +179,7 @@ fn remember(sha: String, script: Seen) {
     if seen.iter().any(|(known, _)| *known == sha) {
         return;
     }
-    if seen.len() == SEEN_MAX {
+    if seen.len() == limits::SCRIPTS_SEEN_MAX {
         // Whoever spells scripts anew all the time sends them again.
         seen.remove(KNOWN.len());
     }
@@ -269,8 +271,6 @@ const KNOWN: &[(&str, Script)] = &[
     ),
 ];
 
-/// Texts that are remembered by their SHA-1.
-const SEEN_MAX: usize = 256;
 /// A longer text is none of the table's.
 const SOURCE_BYTES_MAX: usize = 4096;
 
@@ -324,10 +324,10 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded_and_the_table_stays() {
-        for number in 0..2 * SEEN_MAX {
+        for number in 0..2 * limits::SCRIPTS_SEEN_MAX {
             by_source(format!("{}-- {number}", KNOWN[0].0).as_bytes()).expect("a comment changes nothing");
         }
-        assert!(seen().lock().unwrap().len() <= SEEN_MAX);
+        assert!(seen().lock().unwrap().len() <= limits::SCRIPTS_SEEN_MAX);
         assert_eq!(by_sha(sha_of(KNOWN[0].0.as_bytes()).as_bytes()), Some(Script::CompareAndDelete));
     }
 }

@@ -433,6 +433,31 @@ pub const PREEMPT_TIMER_MS: u64 = 200;
 /// The standing timer of every executor that bounds any park, see `engine/executor.rs`.
 pub const HEARTBEAT_MS: u64 = 5;
 
+// --- Configuration, logs, the service manager ---------------------------------------------------
+
+/// Bytes of a configuration file: some thousand times what all its keys need.
+pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// Characters of the admin listener's secret, at least: 96 random bits in base64, which nobody guesses by asking.
+pub const ADMIN_TOKEN_BYTES_MIN: usize = 16;
+
+/// Most of them: what fits a header line of any client.
+pub const ADMIN_TOKEN_BYTES_MAX: usize = 1024;
+
+/// Lines of the log that wait for whoever reads stderr; further ones are dropped and counted. Some 60 KiB as lines
+/// are, at most half a mebibyte.
+pub const LOG_LINES_MAX: usize = 256;
+
+/// Bytes of one value in a line of the log, escapes included; the rest is cut off.
+pub const LOG_VALUE_BYTES_MAX: usize = 1024;
+
+/// Lines of one kind in a second; further ones are counted. One for each shard of a large host, or the first of a
+/// flood.
+pub const LOG_LINES_PER_KIND: u64 = 32;
+
+/// How long somebody who wants the log to be out waits for that, at most.
+pub const LOG_FLUSH_MS: u64 = 250;
+
 // --- Proofs --------------------------------------------------------------------------------
 
 const _: () = assert!(SEGMENT_BYTES_MAX <= VALUE_BYTES_MAX, "a segment's value must fit the header");
@@ -455,4 +480,5 @@ const _: () = assert!(NEAR_BUCKETS_PER_PUSH * 4 < OUTPUT_BYTES_HIGH, "one push f
 const _: () = assert!(NEAR_LEASE_MS < NEAR_SILENCE_MS, "a lease ends before its server is given up");
 const _: () = assert!(MEMCACHED_KEY_BYTES_MAX < 256, "a part's key has its length in a byte");
 const _: () = assert!(MEMCACHED_KEY_BYTES_MAX <= KEY_BYTES_MAX && MEMCACHED_LINE_BYTES_MAX <= SMALL_FRAME_BYTES);
+const _: () = assert!(ADMIN_TOKEN_BYTES_MIN < ADMIN_TOKEN_BYTES_MAX);
 const _: () = assert!(HEARTBEAT_MS < PREEMPT_TIMER_MS, "the heartbeat must come first");

@@ -42,7 +42,7 @@ pub fn page(
     page_of_connections(&mut writer);
     page_of_host(&mut writer, facts);
     let mut family = page.family(Kind::Counter, "spinetail_commands", "Commands of RESP that were called.");
-    for (row, calls) in crate::engine::resp_commands().iter().zip(call_sums(shared.calls.iter())) {
+    for (row, calls) in crate::engine::resp_commands().zip(call_sums(shared.calls.iter())) {
         if calls.count > 0 {
             family.add(&[("command", row)], calls.count);
         }

@@ -2,14 +2,15 @@
 //!
 //! Reading takes some ten microseconds a shard, on a housekeeping core; shards take no part in it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::engine::Shared;
 use crate::host::vitals::{CoreVitals, MemoryVitals, ProcessVitals, Vitals};
 use crate::observe::hot::HotKey;
 use crate::observe::service::{OPERATIONS, STAGES};
-use crate::observe::{Buckets, ShardFigures};
+use crate::observe::{Buckets, ShardFigures, Stage};
+use crate::serve::admin::locked;
 
 /// What does not change while the appliance runs.
 #[derive(Clone, Debug, Default)]
@@ -42,8 +43,7 @@ pub struct Sources {
     cores: Vec<CoreVitals>,
     cores_read: Option<Duration>,
     process: ProcessVitals,
-    memory: MemoryVitals,
-    memory_read: Option<Duration>,
+    memory: Arc<Mutex<MemoryVitals>>,
 }
 
 /// Everything at one moment.
@@ -90,7 +90,7 @@ pub struct TenantSample {
 }
 
 impl Sources {
-    pub fn new(shared: Arc<Shared>, facts: Facts, vitals: Vitals) -> Sources {
+    pub fn new(shared: Arc<Shared>, facts: Facts, vitals: Vitals, memory: Arc<Mutex<MemoryVitals>>) -> Sources {
         let threads = vitals.threads();
         let numbered = facts.cores.iter().enumerate();
         let pinned = numbered.map(|(shard, core)| (*core, threads.get(&format!("shard-{shard}")).copied())).collect();
@@ -102,8 +102,7 @@ impl Sources {
             cores: Vec::new(),
             cores_read: None,
             process: ProcessVitals::default(),
-            memory: MemoryVitals::default(),
-            memory_read: None,
+            memory,
         }
     }
 
@@ -122,7 +121,7 @@ impl Sources {
             requests: shared.times.iter().map(|times| OPERATIONS.map(|operation| times.count(operation))).collect(),
             cores: self.cores.clone(),
             process: self.process.clone(),
-            memory: self.memory.clone(),
+            memory: locked(&self.memory).clone(),
             hot_keys: hot_keys(&shared),
             shards,
             sum,
@@ -137,7 +136,7 @@ impl Sources {
                 for stage in STAGES {
                     times.read(operation, stage, &mut sample.times[operation as usize][stage as usize]);
                 }
-                times.read(operation, crate::observe::Stage::Total, &mut all);
+                times.read(operation, Stage::Total, &mut all);
                 times.read_forwarded(operation, &mut sample.forwarded[operation as usize]);
             }
             sample.shard_times.push(all);
@@ -186,15 +185,10 @@ impl Sources {
     }
 
     fn look_at_host(&mut self, at: Duration) {
-        let is_due = |read: Option<Duration>, every| read.is_none_or(|read| at.saturating_sub(read) >= every);
-        if is_due(self.cores_read, CORES_READ_EVERY) {
+        if self.cores_read.is_none_or(|read| at.saturating_sub(read) >= CORES_READ_EVERY) {
             self.cores_read = Some(at);
             self.cores = self.vitals.cores(&self.pinned);
             self.process = self.vitals.process();
-        }
-        if is_due(self.memory_read, MEMORY_READ_EVERY) {
-            self.memory_read = Some(at);
-            self.memory = self.vitals.memory();
         }
     }
 }
@@ -259,5 +253,3 @@ pub fn unix_ms() -> u64 {
 const HOT_KEYS_TOLD: usize = 10;
 /// How often procfs is asked about cores: on a machine with many of them it takes a millisecond to answer.
 const CORES_READ_EVERY: Duration = Duration::from_millis(900);
-/// How often it is asked about memory, which takes a walk through the page tables.
-const MEMORY_READ_EVERY: Duration = Duration::from_secs(10);

@@ -8,7 +8,6 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -328,15 +327,6 @@ fn rounded(value: f64) -> Value {
     }
     let scale = 10f64.powi(4 - 1 - value.abs().log10().floor() as i32);
     json!(if scale < 1.0 { value.round() } else { (value * scale).round() / scale })
-}
-
-/// Events for readers of events.
-#[derive(Clone)]
-pub struct Event {
-    /// Its number.
-    pub number: u64,
-    /// As it is sent.
-    pub bytes: Arc<[u8]>,
 }
 
 /// What latencies are told at.

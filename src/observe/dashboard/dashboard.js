@@ -10,7 +10,7 @@
 
 const TICKS_MAX = 620; // a minute of ticks and a little, so that the left edge of a chart is not bare
 const SECONDS_MAX = 610;
-const RATE_TICKS = 10; // figures are means of a second: a tenth of one flickers too much to be read
+const RATE_OVER_S = 1; // rates shown are those of a second: a tenth of one flickers too much to be read
 const FIGURES_EVERY_MS = 250;
 const SLOW_EVERY_MS = 1000; // tables, totals, trends
 const STALE_AFTER_MS = 2500;
@@ -109,25 +109,12 @@ class Columns {
     const column = this[name];
     return column.length > 0 ? column[column.length - 1] : null;
   }
-  // Mean of the last `n` rows that hold a value.
-  mean(name, n) {
-    const column = this[name];
-    let sum = 0;
-    let rows = 0;
-    for (let i = Math.max(0, column.length - n); i < column.length; i += 1) {
-      if (column[i] !== null) {
-        sum += column[i];
-        rows += 1;
-      }
-    }
-    return rows > 0 ? sum / rows : null;
-  }
 }
 
-const RATES = { requests: "requests", get: "get", set: "set", rest: null, hits_l0: "hits_l0", hits_l1: "hits_l1", misses: "misses",
-  evicted: "evicted", expired: "expired", ghost_hits: "ghost_hits", forwarded: "forwarded", received: "received_bytes", sent: "sent_bytes", refused: "refused" };
+const RATES = ["requests", "get", "set", "delete", "increment", "touch", "other", "hits_l0", "hits_l1", "misses", "evicted", "expired", "ghost_hits", "forwarded",
+  "received_bytes", "sent_bytes", "refused"];
 const LATENCIES = OPERATIONS.flatMap((operation) => ["p50", "p99", "p999"].map((percentile) => `${operation}_${percentile}`));
-const COLUMNS = ["t", ...Object.keys(RATES), "hit_rate", ...LATENCIES, ...MEMORY_KINDS, "used", "connections"];
+const COLUMNS = ["t", ...RATES, "rest", "hit_rate", ...LATENCIES, ...MEMORY_KINDS, "used", "connections"];
 
 const state = {
   hello: null,
@@ -136,9 +123,8 @@ const state = {
   connected: false,
   ticks: new Columns(TICKS_MAX, COLUMNS),
   seconds: new Columns(SECONDS_MAX, COLUMNS),
-  // Ticks of the second that is not over yet.
-  pending: [],
-  pendingSecond: 0,
+  counters: [], // { uptime_s, totals } of the last second, oldest first: rates come from their differences
+  newest: null, // the last row, kept until it is known whether it ends a second
   latencyAt: [],
   window: "1m",
   operation: "get",
@@ -157,10 +143,11 @@ function takeHello(hello) {
     state.ticks.clear();
     state.seconds.clear();
     state.tick = null;
+    state.counters = [];
     shards.reset(hello.shards);
   }
   state.hello = hello;
-  state.pending = [];
+  state.newest = null;
   state.latencyAt = [50, 99, 99.9].map((percentile) => hello.percentiles.indexOf(percentile));
   const { columns, rows } = hello.history ?? { columns: [], rows: [] };
   const newest = state.seconds.last("t") ?? 0;
@@ -187,11 +174,10 @@ function takeTick(tick) {
     state.ticks.clear();
     state.seconds.clear();
   }
-  const { rates, latency, memory } = tick;
-  const row = { t: tick.unix_ms };
-  for (const [name, of] of Object.entries(RATES)) if (of !== null) row[name] = rates[of];
-  row.rest = rates.delete + rates.increment + rates.touch + rates.other;
-  row.hit_rate = hitRate(rates.hits_l0, rates.hits_l1, rates.misses);
+  const { latency, memory } = tick;
+  const row = { t: tick.unix_ms, ...ratesOfSecond(tick) };
+  row.rest = row.delete + row.increment + row.touch + row.other;
+  row.hit_rate = hitRate(row.hits_l0, row.hits_l1, row.misses);
   for (const operation of OPERATIONS) {
     const total = latency[operation]?.total;
     if (total === undefined) continue;
@@ -207,22 +193,23 @@ function takeTick(tick) {
   state.dirty = true;
 }
 
-// Ten ticks make a row of a second: rates are averaged; latencies are those of the last tick, whose
-// window is the second itself. Percentiles are never averaged.
+// What was counted over the last second, exactly; before there is a second to look back on, what the tick says.
+function ratesOfSecond({ uptime_s, totals, rates }) {
+  const { counters } = state;
+  if (counters.length > 0 && uptime_s - counters[counters.length - 1].uptime_s > 1.5 * RATE_OVER_S) counters.length = 0;
+  while (counters.length > 1 && uptime_s - counters[0].uptime_s > RATE_OVER_S * 1.02) counters.shift();
+  const before = counters[0];
+  counters.push({ uptime_s, totals });
+  if (before === undefined) return { ...rates };
+  return Object.fromEntries(RATES.map((name) => [name, (totals[name] - before.totals[name]) / (uptime_s - before.uptime_s)]));
+}
+
+// The last row of a second tells of the whole second: its rates and its percentiles look back that far.
 function gatherSecond(row) {
-  const second = Math.floor(row.t / 1000);
-  if (second !== state.pendingSecond && state.pending.length > 0) {
-    const last = state.pending[state.pending.length - 1];
-    if (last.t > (state.seconds.last("t") ?? 0) + 500) {
-      const whole = { ...last };
-      for (const name of Object.keys(RATES)) whole[name] = state.pending.reduce((sum, one) => sum + one[name], 0) / state.pending.length;
-      whole.hit_rate = hitRate(whole.hits_l0, whole.hits_l1, whole.misses);
-      state.seconds.push(whole);
-    }
-    state.pending = [];
-  }
-  state.pendingSecond = second;
-  state.pending.push(row);
+  const { newest } = state;
+  const over = newest !== null && Math.floor(newest.t / 1000) !== Math.floor(row.t / 1000);
+  if (over && newest.t > (state.seconds.last("t") ?? 0) + 500) state.seconds.push(newest);
+  state.newest = row;
 }
 
 // ---- Figures -----------------------------------------------------------------------------------
@@ -252,10 +239,10 @@ function showFigure(name, value, [digits, unit], aside) {
 function showFigures() {
   const { tick, ticks } = state;
   if (tick === null) return;
-  const mean = (name) => ticks.mean(name, RATE_TICKS);
-  const requests = mean("requests");
-  showFigure("requests", requests, rate(requests), `get ${joined(rate(mean("get")))} · set ${joined(rate(mean("set")))}`);
-  const [l0, l1, misses] = [mean("hits_l0"), mean("hits_l1"), mean("misses")];
+  const now = (name) => ticks.last(name);
+  const requests = now("requests");
+  showFigure("requests", requests, rate(requests), `get ${joined(count(now("get")))} · set ${joined(count(now("set")))}`);
+  const [l0, l1, misses] = [now("hits_l0"), now("hits_l1"), now("misses")];
   const hits = hitRate(l0, l1, misses);
   const reads = l0 + l1 + misses;
   showFigure("hit_rate", hits, share(hits), hits === null ? "no reads" : `L0 ${joined(share(l0 / reads))} · L1 ${joined(share(l1 / reads))}`);
@@ -270,7 +257,7 @@ function showFigures() {
   const [digits, unit] = bytes(taken);
   showFigure("memory", taken, [digits, unit], `${joined(share(taken / limit))} of ${joined(bytes(limit))}`);
   $(".gauge i", figures.memory.element).style.width = `${Math.min(100, (100 * taken) / limit)}%`;
-  const evicted = mean("evicted");
+  const evicted = now("evicted");
   const idle = tick.evictions?.idle_p50_s;
   showFigure("evicted", evicted, rate(evicted), Number.isFinite(idle) ? `idle ${joined(seconds(idle))} before` : "");
   const { open, l0_readers: readers, near_caches: near } = tick.connections;
@@ -332,23 +319,24 @@ function fitCanvas(canvas, rows) {
 // ---- Colours -----------------------------------------------------------------------------------
 
 let palette = {};
+const HEAT_AT = [0, 0.2, 0.45, 0.65, 0.85, 1]; // the stops of the scale in dashboard.css
 let heat = []; // 256 colours, idle to busy
 function readPalette() {
   const style = getComputedStyle(document.documentElement);
   palette = {};
   for (const name of ["--paper", "--ink", "--soft", "--rule", "--grid", "--c0", "--c1", "--c2", "--c3", "--c4", "--c5", "--free"]) palette[name] = style.getPropertyValue(name).trim();
-  const stops = [0, 1, 2, 3, 4].map((stop) => rgb(style.getPropertyValue(`--heat-${stop}`).trim()));
-  const at = [0, 0.25, 0.5, 0.78, 1]; // as the legend in dashboard.css
+  const stops = HEAT_AT.map((_, stop) => rgb(style.getPropertyValue(`--heat-${stop}`).trim()));
   heat = Array.from({ length: 256 }, (_, index) => {
     const value = index / 255;
     let stop = 0;
-    while (stop < 3 && value > at[stop + 1]) stop += 1;
-    const part = (value - at[stop]) / (at[stop + 1] - at[stop]);
+    while (stop < HEAT_AT.length - 2 && value > HEAT_AT[stop + 1]) stop += 1;
+    const part = (value - HEAT_AT[stop]) / (HEAT_AT[stop + 1] - HEAT_AT[stop]);
     return stops[stop].map((channel, i) => Math.round(channel + part * (stops[stop + 1][i] - channel)));
   });
 }
 const rgb = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
 const faint = (hex, alpha) => `rgb(${rgb(hex).join(" ")} / ${alpha})`;
+const mixed = (over, under, part) => `rgb(${rgb(over).map((channel, i) => Math.round(channel * part + rgb(under)[i] * (1 - part))).join(" ")})`;
 const luminance = (colour) => {
   const [r, g, b] = colour.map((c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
@@ -436,6 +424,16 @@ function logSplits(low, high, most) {
 // Digits of a label are all significant: 20 µs, where a legend says 20.0 µs.
 const label = ([digits, unit]) => joined([digits.includes(".") ? digits.replace(/\.?0+$/, "") : digits, unit]);
 
+// On a linear axis every label has the unit of the largest: 0.5 M/s below 1 M/s.
+function labelLike(unit, value, largest, base) {
+  if (value === 0) return "0";
+  const [, name] = unit(largest);
+  if (name === "%") return label(unit(value));
+  let power = 1;
+  while (largest / power >= 1 && unit(largest / power)[1] !== unit(1)[1]) power *= base === 1024 ? 1024 : 1000;
+  return label([three(value / power), name]);
+}
+
 // ---- Charts ------------------------------------------------------------------------------------
 
 // A panel's chart with its legend. `of.columns(view)` gives uPlot's columns, `of.values(view, i)`
@@ -503,7 +501,7 @@ class Chart {
             size: Math.round(root * 4.1),
             splits: (_, __, low, high) => (of.log ? logSplits(low, high, rows()) : linearSplits(low, high, of.base ?? 10, rows())),
             filter: (_, splits) => splits, // uPlot's own would drop labels of log scales
-            values: (_, splits) => splits.map((value) => label(of.unit(value))),
+            values: (_, splits) => splits.map((value) => (of.log ? label(of.unit(value)) : labelLike(of.unit, value, splits[splits.length - 1], of.base ?? 10))),
           },
         ],
         series: [
@@ -513,9 +511,9 @@ class Chart {
             return {
               scale: "y",
               stroke: colour(name),
-              width: area === "stack" ? 0 : 1.6,
+              width: 1.6,
               dash: [undefined, [7, 4], [2, 3]][dash ?? 0],
-              fill: area === "stack" ? colour(name) : area ? faint(colour(name), 0.16) : undefined,
+              fill: area === "stack" ? mixed(colour(name), palette["--paper"], 0.5) : area ? faint(colour(name), 0.16) : undefined,
               points: { show: false },
               spanGaps: false,
             };
@@ -658,14 +656,13 @@ function throughput() {
     { name: "all", colour: "c0", area: true, of: "requests" },
     { name: "get", colour: "c2", of: "get" },
     { name: "set", colour: "c1", of: "set" },
-    { name: "other", colour: "c3", dash: 1, of: "rest" },
   ];
   return {
     ...timeAxis, series, drawn: straight(series), unit: rate, round: roundLinear(10, 10), nothing: nothingYet("no requests yet"),
     columns: (view) => [view.x, ...series.map(({ of }) => view.column(of))],
-    values: (view, index) => series.map(({ of }) => rate(index === null ? state.ticks.mean(of, RATE_TICKS) : at(view, of, index))),
-    facts: () => [["in", joined(byteRate(state.ticks.mean("received", RATE_TICKS)))], ["out", joined(byteRate(state.ticks.mean("sent", RATE_TICKS)))],
-      ["forwarded between shards", joined(rate(state.ticks.mean("forwarded", RATE_TICKS)))], ["connections refused", joined(rate(state.ticks.mean("refused", RATE_TICKS)))]],
+    values: (view, index) => series.map(({ of }) => rate(index === null ? state.ticks.last(of) : at(view, of, index))),
+    facts: () => [["other", joined(rate(state.ticks.last("rest")))], ["in", joined(byteRate(state.ticks.last("received_bytes")))], ["out", joined(byteRate(state.ticks.last("sent_bytes")))],
+      ["forwarded", joined(rate(state.ticks.last("forwarded")))]],
   };
 }
 
@@ -683,8 +680,7 @@ function latency() {
     values: (view, index) => series.map(({ of }) => duration(at(view, column(of), index))),
     facts: () => {
       const measured = state.tick?.latency[state.operation];
-      return [["operation", state.operation], ["measured in the last second", measured ? grouped(measured.count) : "0"],
-        ["slowest", joined(duration(measured ? measured.total[measured.total.length - 1] : null))]];
+      return [[`${state.operation}s in the last second`, measured ? grouped(measured.count) : "0"], ["slowest", joined(duration(measured ? measured.total[measured.total.length - 1] : null))]];
     },
   };
 }
@@ -706,7 +702,7 @@ function hits() {
     ...timeAxis, series, drawn: stackOrder(series), unit: (value) => [String(Math.round(value * 100)), "%"], round: () => [0, 1], nothing: nothingYet("no reads in this window"),
     columns: (view) => stacked(view, names, true),
     values: (view, index) => {
-      const values = names.map((name) => (index === null ? state.ticks.mean(name, RATE_TICKS) : at(view, name, index)));
+      const values = names.map((name) => (index === null ? state.ticks.last(name) : at(view, name, index)));
       const reads = values.reduce((sum, value) => sum + (value ?? 0), 0);
       return values.map((value) => share(reads > 0 ? value / reads : null));
     },
@@ -718,19 +714,19 @@ function hits() {
   };
 }
 const sumOf = (...names) => {
-  const means = names.map((name) => state.ticks.mean(name, RATE_TICKS));
-  return means.includes(null) ? null : means.reduce((sum, value) => sum + value, 0);
+  const values = names.map((name) => state.ticks.last(name));
+  return values.includes(null) ? null : values.reduce((sum, value) => sum + value, 0);
 };
 
 // "Nines": each further nine is as far as the one before, log10(1 / (1 - p)); the slowest of all
-// stands half a step behind the last.
+// stands a step behind the last.
 function percentiles() {
   const series = [
     { name: "total", colour: "c0", of: "total" },
     { name: "service", colour: "c2", dash: 1, of: "service" },
     { name: "queue", colour: "c1", dash: 2, of: "queue" },
   ];
-  const place = (percentile, all) => (percentile < 100 ? -Math.log10(1 - percentile / 100) : -Math.log10(1 - all[all.length - 2] / 100) + 0.5);
+  const place = (percentile, all) => (percentile < 100 ? -Math.log10(1 - percentile / 100) : -Math.log10(1 - all[all.length - 2] / 100) + 1);
   const measured = () => state.tick?.latency[state.operation];
   return {
     series, drawn: straight(series), log: true, unit: duration, round: roundLog, nothing: nothingYet("no such request in the last second"),
@@ -747,7 +743,7 @@ function percentiles() {
     columns: (view) => [view.x, ...series.map(({ of }) => view.x.map((_, index) => (view.of && view.of[of][index] > 0 ? view.of[of][index] : null)))],
     values: (view, index) => series.map(({ of }) => duration(view.of ? view.of[of][index ?? view.all.indexOf(99)] : null)),
     moment: (view, index) => (view.all[index] === 100 ? "slowest" : `p${view.all[index]}`),
-    facts: () => [["figures above", "p99, or the percentile under the pointer"]],
+    facts: () => [["values are of", "p99; point at the chart for others"]],
   };
 }
 
@@ -766,8 +762,8 @@ function memory() {
     values: (view, index) => MEMORY_KINDS.map((kind) => bytes(at(view, kind, index))),
     facts: () => {
       const now = state.tick?.memory;
-      return [["entries", now ? grouped(now.entries) : DASH], ["structure an entry", now && now.entries > 0 ? `${now.overhead_per_entry.toFixed(1)}${NBSP}B` : DASH],
-        ["resident", joined(bytes(now?.resident))], ["huge pages", joined(bytes(now?.huge_pages))]];
+      return [["entries", now ? joined(count(now.entries)) : DASH], ["structure per entry", now && now.entries > 0 ? `${now.overhead_per_entry.toFixed(1)}${NBSP}B` : DASH],
+        ["resident", joined(bytes(now?.resident))]];
     },
     also: () => {
       const now = state.tick?.memory;
@@ -789,10 +785,10 @@ function evictions() {
   return {
     ...timeAxis, series, drawn: straight(series), unit: rate, round: roundLinear(10, 10), nothing: nothingYet("nothing left yet"),
     columns: (view) => [view.x, ...series.map(({ of }) => view.column(of))],
-    values: (view, index) => series.map(({ of }) => rate(index === null ? state.ticks.mean(of, RATE_TICKS) : at(view, of, index))),
+    values: (view, index) => series.map(({ of }) => rate(index === null ? state.ticks.last(of) : at(view, of, index))),
     facts: () => {
       const idle = state.tick?.evictions;
-      return [["evicted had been idle: half for", joined(seconds(idle?.idle_p50_s))], ["nine of ten for less than", joined(seconds(idle?.idle_p90_s))]];
+      return [["idle before eviction: p50", joined(seconds(idle?.idle_p50_s))], ["p90", joined(seconds(idle?.idle_p90_s))]];
     },
   };
 }
@@ -808,7 +804,7 @@ const shards = {
   detail: $(".detail"),
   map: $(".heat canvas"),
   ring: document.createElement("canvas"),
-  busy: [], // per column of the ring: a Uint8Array of 0 to 255 and 256 for nothing
+  busy: [], // per column of the ring: how busy each shard was, 0 to 255; null before the first tick
   next: 0,
   seen: 0, // the last chosen default, kept until another is clearly busier
 
@@ -839,8 +835,18 @@ const shards = {
       cell.addEventListener("focus", () => this.choose(index));
       return { cell, busy, more };
     });
+    this.lay();
     // The map is as high as its rows need to be told apart, and no higher than the page bears.
-    this.map.style.height = `${Math.min(16, Math.max(3.2, all.length * 0.45))}rem`;
+    this.map.style.height = `${Math.min(12, Math.max(3.2, all.length * 0.4))}rem`;
+  },
+  // As few rows as fit, and each as long as the others.
+  lay() {
+    const root = parseFloat(getComputedStyle(document.documentElement).fontSize);
+    const least = (this.few ? 10.2 : 2.6) * root;
+    const fit = Math.max(1, Math.floor(this.box.clientWidth / least));
+    const rows = Math.ceil(this.cells.length / fit);
+    this.across = Math.max(1, Math.ceil(this.cells.length / rows));
+    this.box.style.gridTemplateColumns = `repeat(${this.across}, minmax(0, ${this.few ? "18rem" : "1fr"}))`;
   },
   choose(index) {
     this.chosen = index;
@@ -852,6 +858,11 @@ const shards = {
     this.busy[this.next % 600] = column;
     this.paint(this.next % 600);
     this.next += 1;
+  },
+  // Of the last second, by shard, 0 to 255.
+  busyNow() {
+    const last = Array.from({ length: 10 }, (_, back) => this.busy[(this.next - 1 - back + 600) % 600]).filter((column) => column !== null);
+    return this.cells.map((_, index) => Math.round(last.reduce((sum, column) => sum + column[index], 0) / Math.max(1, last.length)));
   },
   paint(x) {
     const context = this.ring.getContext("2d");
@@ -885,16 +896,18 @@ const shards = {
   show() {
     const all = state.tick?.shards;
     if (!all) return;
+    const busy = this.busyNow();
+    const percent = (index) => Math.round((100 * busy[index]) / 255);
     for (const [index, one] of all.entries()) {
       const cell = this.cells[index];
       if (!cell) continue;
-      const colour = heat[Math.round(255 * Math.min(1, Math.max(0, one.busy)))];
+      const colour = heat[busy[index]];
       cell.cell.style.background = `rgb(${colour.join(" ")})`;
       cell.cell.style.color = luminance(colour) > 0.2 ? "#0b0e12" : "#f4f7fa";
       // Another program had the core: the one thing here that is never the cache's own doing.
       cell.cell.classList.toggle("disturbed", one.steal > 0.01 || one.switches > 20);
-      write(cell.busy, `${Math.round(one.busy * 100)}${this.few ? NBSP : ""}%`);
-      cell.cell.setAttribute("aria-label", `shard ${one.shard}, ${Math.round(one.busy * 100)} % busy`);
+      write(cell.busy, `${percent(index)}${this.few ? NBSP : ""}%`);
+      cell.cell.setAttribute("aria-label", `shard ${one.shard}, ${percent(index)} % busy`);
       if (this.few) {
         write(cell.more[0], `${joined(rate(one.requests))} · p99 ${joined(duration(one.p99_ns))}`);
         write(cell.more[1], `core ${one.core} · ${grouped(one.connections)} connections`);
@@ -904,18 +917,19 @@ const shards = {
     let index = this.chosen;
     if (index === null) {
       // Stays with its choice until another shard is clearly busier, or the line would never stand still.
-      const busiest = all.reduce((best, one, i) => (one.busy > all[best].busy ? i : best), 0);
-      if (!all[this.seen] || all[busiest].busy > all[this.seen].busy + 0.1) this.seen = busiest;
+      const busiest = busy.reduce((best, value, i) => (value > busy[best] ? i : best), 0);
+      if (!(busy[busiest] < busy[this.seen] + 8)) this.seen = busiest;
       index = this.seen;
     }
     const one = all[index];
     if (!one) return;
-    const name = `${this.chosen === null && all.length > 1 ? "among the busiest: " : ""}shard ${one.shard}`;
-    showFacts(this.detail, [[name, `core ${one.core}`], ["busy", joined(share(one.busy))], ["requests", joined(rate(one.requests))], ["p99", joined(duration(one.p99_ns))],
+    const name = `${this.chosen === null && all.length > 1 ? "busiest: " : ""}shard ${one.shard}`;
+    showFacts(this.detail, [[name, `core ${one.core}`], ["busy", `${percent(index)}${NBSP}%`], ["requests", joined(rate(one.requests))], ["p99", joined(duration(one.p99_ns))],
       ["entries", grouped(one.entries)], ["connections", grouped(one.connections)], ["steal", joined(share(one.steal))], ["switches", joined(rate(one.switches))],
       ["mailbox", grouped(one.mailbox)], ["buffers exhausted", joined(rate(one.buffers_exhausted))]]);
   },
 };
+new ResizeObserver(() => shards.lay()).observe(shards.box);
 shards.box.addEventListener("pointerleave", (event) => {
   if (event.pointerType === "mouse" && !shards.box.contains(document.activeElement)) shards.choose(null);
 });
@@ -924,8 +938,7 @@ shards.box.addEventListener("focusout", (event) => {
 });
 shards.box.addEventListener("keydown", (event) => {
   const from = shards.cells.findIndex(({ cell }) => cell === document.activeElement);
-  const across = getComputedStyle(shards.box).gridTemplateColumns.split(" ").length;
-  const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: across, ArrowUp: -across, Home: -from, End: shards.cells.length - 1 - from }[event.key];
+  const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: shards.across, ArrowUp: -shards.across, Home: -from, End: shards.cells.length - 1 - from }[event.key];
   if (event.key === "Escape") document.activeElement.blur();
   if (step === undefined || from < 0) return;
   event.preventDefault();
@@ -1049,8 +1062,7 @@ class Choice {
       const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
       if (step === undefined) return;
       event.preventDefault();
-      const shown = this.buttons.filter((button) => !button.hidden);
-      const to = shown[(shown.indexOf(document.activeElement) + step + shown.length) % shown.length];
+      const to = this.buttons[(this.buttons.indexOf(document.activeElement) + step + this.buttons.length) % this.buttons.length];
       to.focus();
       to.click();
     });
@@ -1067,10 +1079,10 @@ class Choice {
 
 // get and set always; what else there is, once it has been asked for.
 function offerOperations() {
-  for (const choice of operationChoices) {
-    for (const button of choice.buttons) {
-      const name = button.dataset.option;
-      button.hidden = !(name === "get" || name === "set" || name === state.operation || (state.tick?.totals[name] ?? 0) > 0);
+  for (const select of operationSelects) {
+    for (const option of select.options) {
+      const name = option.value;
+      option.hidden = option.disabled = !(name === "get" || name === "set" || name === state.operation || (state.tick?.totals[name] ?? 0) > 0);
     }
   }
 }
@@ -1090,7 +1102,7 @@ let chartsAt = -Infinity;
 function drawCharts() {
   shared = null;
   for (const chart of charts) {
-    if (chart.visible) chart.draw();
+    if (chart.visible || !chart.view) chart.draw();
   }
   shared = null;
 }
@@ -1169,16 +1181,18 @@ const charts = [
   new Chart("memory", memory()),
   new Chart("evictions", evictions()),
 ];
-const operationChoices = [...document.querySelectorAll('[data-choice="operation"]')].map(
-  (box) =>
-    new Choice(box, OPERATIONS.map((name) => [name, name]), state.operation, (value) => {
-      state.operation = value;
-      for (const choice of operationChoices) choice.mark(value);
-      for (const chart of charts) if (chart.of.log) chart.steady.reset();
-      remember();
-      redraw();
-    }),
-);
+const operationSelects = [...document.querySelectorAll("select.operation")];
+for (const select of operationSelects) {
+  for (const name of OPERATIONS) select.add(new Option(name, name));
+  select.value = state.operation;
+  select.addEventListener("change", () => {
+    state.operation = select.value;
+    for (const other of operationSelects) other.value = state.operation;
+    for (const chart of charts) if (chart.of.log) chart.steady.reset();
+    remember();
+    redraw();
+  });
+}
 offerOperations();
 const windowChoice = new Choice($('[data-choice="window"]'), Object.entries(WINDOWS).map(([value, [text]]) => [value, text]), state.window, (value) => {
   state.window = value;
@@ -1232,6 +1246,7 @@ function rebuild() {
   redraw();
 }
 dark.addEventListener("change", rebuild);
+addEventListener("beforeprint", () => charts.forEach((chart) => chart.draw()));
 addEventListener("resize", () => {
   const size = getComputedStyle(document.documentElement).fontSize;
   if (size !== rootSize) rebuild();

@@ -458,6 +458,12 @@ pub const LOG_LINES_PER_KIND: u64 = 32;
 /// How long somebody who wants the log to be out waits for that, at most.
 pub const LOG_FLUSH_MS: u64 = 250;
 
+/// Words for the service manager that wait to be said; further ones are not.
+pub const NOTIFY_WORDS_MAX: usize = 16;
+
+/// Seconds between two lines for `systemctl status`.
+pub const STATUS_SECONDS: u64 = 10;
+
 // --- Proofs --------------------------------------------------------------------------------
 
 const _: () = assert!(SEGMENT_BYTES_MAX <= VALUE_BYTES_MAX, "a segment's value must fit the header");

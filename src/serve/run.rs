@@ -7,7 +7,6 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, bounded, never, select, tick};
@@ -23,7 +22,7 @@ use crate::net::socket;
 use crate::serve::config::{Source, core_list};
 use crate::serve::log::{Line, Log, panics_to};
 use crate::serve::notify::Notifier;
-use crate::serve::reload::{Live, difference};
+use crate::serve::reload::difference;
 use crate::serve::settle::{Failure, Settled};
 use crate::serve::watch::Watch;
 use crate::serve::{l0, shm};
@@ -55,8 +54,6 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
     let signals = signals().map_err(|error| Failure::failed(format!("no signal handler: {error}")))?;
     let notifier = Notifier::from_environment(log)
         .map_err(|error| Failure::failed(format!("no thread for the service manager: {error}")))?;
-    // What the admin listener looks at, and a reload changes.
-    let live = Arc::new(Live::new(settled));
     let (listeners, address) = listen("--listen", settled.listen, settled.cores.len())?;
     let (resp_listeners, resp_address) = match settled.resp {
         None => (Vec::new(), "-".to_string()),
@@ -144,7 +141,7 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
             recv(signals) -> signal => match signal {
                 Ok(SIGHUP) => {
                     notifier.reloading();
-                    reload(source, &mut in_force, &live, log);
+                    reload(source, &mut in_force, log);
                     notifier.ready(serving.clone());
                 }
                 _ => break,
@@ -199,9 +196,9 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
 }
 
 /// Reads the configuration again. If it is refused, everything stays as it was.
-fn reload(source: &Source, in_force: &mut Settled, live: &Live, log: &Log) {
+fn reload(source: &Source, in_force: &mut Settled, log: &Log) {
     match source.settle() {
-        Ok(wanted) => difference(in_force, &wanted).carry_out(in_force, &wanted, live, log),
+        Ok(wanted) => difference(in_force, &wanted).carry_out(in_force, &wanted, log),
         Err(failure) => {
             log.write(&Line::error("not reloaded, everything stays as it was").with("reason", failure.reason));
         }

@@ -60,7 +60,7 @@ function share(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return [DASH, ""];
   const percent = value * 100;
   // 99.97 % must not read as 100 %: what is missing is what matters.
-  const decimals = percent > 99 && percent < 100 ? 2 : 1;
+  const decimals = (percent > 99 && percent < 100) || percent < 0.1 ? 2 : 1;
   const digits = percent.toFixed(decimals);
   return [percent < 100 && Number(digits) === 100 ? "99.99" : percent === 0 || percent === 100 ? String(percent) : digits, "%"];
 }
@@ -454,8 +454,8 @@ class Chart {
       item.append(name);
       return item.appendChild(document.createElement("b"));
     });
-    this.moment = this.legend.appendChild(document.createElement("li"));
-    this.moment.className = "at";
+    this.caption = $(".caption", this.panel);
+    this.about = this.caption.textContent;
     this.nothing = this.plot.appendChild(document.createElement("p"));
     this.nothing.className = "nothing";
     this.visible = true;
@@ -495,7 +495,7 @@ class Chart {
         },
         scales: { x: { time: false, range: () => of.x().range }, y },
         axes: [
-          { ...frame, size: Math.round(root * 1.75), splits: () => of.x().splits, values: (_, splits) => splits.map(of.x().label) },
+          { ...frame, gap: 8, size: Math.round(root * 1.85), splits: () => of.x().splits, values: (_, splits) => splits.map(of.x().label) },
           {
             ...frame,
             size: Math.round(root * 4.1),
@@ -511,7 +511,7 @@ class Chart {
             return {
               scale: "y",
               stroke: colour(name),
-              width: 1.6,
+              width: 1.6 * (root / 15),
               dash: [undefined, [7, 4], [2, 3]][dash ?? 0],
               fill: area === "stack" ? mixed(colour(name), palette["--paper"], 0.5) : area ? faint(colour(name), 0.16) : undefined,
               points: { show: false },
@@ -541,6 +541,7 @@ class Chart {
       }
     }
     const some = high >= low;
+    this.filled = some; // from then on it may wait until somebody looks
     this.extent = some ? [low, high] : this.of.log ? LATENCY_EXTENT : [0, 0];
     write(this.nothing, some ? "" : this.of.nothing());
     this.chart.setData(columns, false);
@@ -560,7 +561,9 @@ class Chart {
     const hovered = index !== null && index !== undefined && this.chart.cursor.left >= 0;
     const values = this.of.values(this.view, hovered ? index : null);
     for (const [i, output] of this.outputs.entries()) write(output, joined(values[i]));
-    write(this.moment, hovered ? this.of.moment(this.view, index) : "");
+    // The caption gives way to the moment the legend is of; a line of its own would push the chart about.
+    write(this.caption, hovered ? `at ${this.of.moment(this.view, index)}` : this.about);
+    this.panel.classList.toggle("hovered", hovered);
   }
 }
 
@@ -1102,7 +1105,7 @@ let chartsAt = -Infinity;
 function drawCharts() {
   shared = null;
   for (const chart of charts) {
-    if (chart.visible || !chart.view) chart.draw();
+    if (chart.visible || !chart.filled) chart.draw();
   }
   shared = null;
 }

@@ -72,14 +72,15 @@ pub fn cpu_seconds() -> (f64, f64) {
     (ticks(11) / TICKS_PER_SECOND, ticks(12) / TICKS_PER_SECOND)
 }
 
+/// Bytes of a page.
 #[expect(unsafe_code, reason = "sysconf has no name in std")]
-fn page_bytes() -> u64 {
+pub(super) fn page_bytes() -> u64 {
     // SAFETY: the call takes a number and touches nothing of ours.
     u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
 /// What the kernel counts processor time in, on every architecture Linux has today (USER_HZ).
-const TICKS_PER_SECOND: f64 = 100.0;
+pub(super) const TICKS_PER_SECOND: f64 = 100.0;
 
 /// The soft limit in a line of `/proc/self/limits`; the inner `None` is unlimited.
 fn soft_limit(text: &str, name: &str) -> Option<Option<u64>> {

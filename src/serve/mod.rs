@@ -2,18 +2,26 @@
 //!
 //! Not for: algorithms. This room decides who gets what and says so; the rooms below do the work.
 //!
-//! - `settle`: flags over profile over detection: one settled configuration, or a refusal that says
+//! - `config`: the configuration file, its keys, and flags over it
+//! - `settle`: flags and file over profile over detection: one settled configuration, or a refusal that says
 //!   what to do
+//! - `token`: the admin listener's secret, from its file
+//! - `log`: lines on stderr, which nobody waits for
 //! - `door`: a Unix socket at a path
 //! - `shm`: the door where programs of this host get connections through shared memory
 //! - `l0`: tables for readers in shared memory, who may have which, and their door
 //! - `run`: starts, prints the ready line, waits for a signal, stops
 
+pub mod config;
+pub mod admin;
 mod door;
 pub mod l0;
+pub mod log;
 pub mod run;
 pub mod settle;
 mod shm;
+pub mod token;
 
+pub use config::Source;
 pub use run::run;
-pub use settle::{Failure, Options, Settled, settle};
+pub use settle::{Failure, Options, Settled};

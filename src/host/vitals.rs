@@ -148,7 +148,8 @@ fn steal_seconds(stat: &str, core: usize) -> f64 {
 /// The bytes in a line of smaps that tells of huge pages, transparent or set aside; of others 0.
 fn huge_bytes(line: &str) -> u64 {
     let Some((name, rest)) = line.split_once(':') else { return 0 };
-    let is_huge = matches!(name, "AnonHugePages" | "ShmemPmdMapped" | "FilePmdMapped" | "Shared_Hugetlb" | "Private_Hugetlb");
+    let is_huge =
+        matches!(name, "AnonHugePages" | "ShmemPmdMapped" | "FilePmdMapped" | "Shared_Hugetlb" | "Private_Hugetlb");
     let kib = rest.split_whitespace().next().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
     if is_huge { kib << 10 } else { 0 }
 }
@@ -165,7 +166,10 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         };
-        write("stat", "cpu  1 2 3 4 5 6 7 8 9 0\ncpu0 1 2 3 4 5 6 7 50 0 0\ncpu12 1 2 3 4 5 6 7 1234 0 0\nbtime 1700000000\n");
+        write(
+            "stat",
+            "cpu  1 2 3 4 5 6 7 8 9 0\ncpu0 1 2 3 4 5 6 7 50 0 0\ncpu12 1 2 3 4 5 6 7 1234 0 0\nbtime 1700000000\n",
+        );
         write("self/stat", "77 (a b) c) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0 5 0 4200 999 100 0\n");
         write("self/limits", "Max open files            1024                 20000                files\n");
         write("self/task/78/comm", "shard-0\n");

@@ -12,8 +12,8 @@
 //! - `l0`: tables for readers in shared memory, who may have which, and their door
 //! - `run`: starts, prints the ready line, waits for a signal, stops
 
-pub mod config;
 pub mod admin;
+pub mod config;
 mod door;
 pub mod l0;
 pub mod log;

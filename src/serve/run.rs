@@ -14,6 +14,7 @@ use crate::base::units::format_bytes;
 use crate::engine::{self, Io, Plan};
 use crate::host::process::raise_open_files;
 use crate::net::socket;
+use crate::serve::admin::{self, Admin, Facts, Settings};
 use crate::serve::settle::{Failure, Settled};
 use crate::serve::{l0, shm};
 
@@ -30,6 +31,14 @@ pub fn run(settled: &Settled) -> Result<(), Failure> {
     let (memcached_listeners, memcached_address) = match settled.memcached {
         None => (Vec::new(), "-".to_string()),
         Some(wanted) => listen("--memcached", wanted, settled.cores.len())?,
+    };
+    let admin_listener = match settled.admin {
+        None => None,
+        Some(wanted) => Some(admin::bind(wanted).map_err(|error| occupied("--admin", wanted, &error))?),
+    };
+    let admin_address = match &admin_listener {
+        None => "-".to_string(),
+        Some(listener) => listener.local_addr().map_err(|error| Failure::failed(error.to_string()))?.to_string(),
     };
     let seed = random_seed();
     let (tables, l0_parts) = match &settled.l0 {
@@ -58,6 +67,13 @@ pub fn run(settled: &Settled) -> Result<(), Failure> {
     })
     .map_err(Failure::failed)?;
 
+    let admin = match admin_listener {
+        None => None,
+        Some(listener) => {
+            let settings = Settings { token: settled.admin_token.clone(), show_keys: settled.admin_show_keys };
+            Some(Admin::start(listener, running.shared.clone(), facts(settled), settings)?)
+        }
+    };
     let shm = settled.shm.as_deref().map(|path| shm::open(path, running.attacher())).transpose()?;
 
     let fallback = match &settled.shm {
@@ -92,7 +108,7 @@ pub fn run(settled: &Settled) -> Result<(), Failure> {
     let shm_field = shm.as_ref().map(|shm| format!(" shm={}", shm.path().display())).unwrap_or_default();
     let l0_field = l0.as_ref().map_or("-".to_string(), |door| door.path().display().to_string());
     let ready = format!(
-        "ready native={address} resp={resp_address} memcached={memcached_address} admin=- l0={l0_field}{shm_field}"
+        "ready native={address} resp={resp_address} memcached={memcached_address} admin={admin_address} l0={l0_field}{shm_field}"
     );
     let _ = writeln!(stdout, "{ready}").and_then(|()| stdout.flush());
 
@@ -112,6 +128,9 @@ pub fn run(settled: &Settled) -> Result<(), Failure> {
         }
     }
     log("msg=stopping");
+    if let Some(admin) = &admin {
+        admin.stopping();
+    }
     running.stop();
     // A second signal does not wait for what is under way.
     std::thread::spawn(move || {
@@ -121,6 +140,21 @@ pub fn run(settled: &Settled) -> Result<(), Failure> {
     running.join().map_err(Failure::failed)?;
     log("msg=stopped");
     Ok(())
+}
+
+/// What the admin listener tells that does not change.
+fn facts(settled: &Settled) -> Facts {
+    let shards = settled.cores.len() as u64;
+    Facts {
+        host: std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string(),
+        poll: settled.poll.name(),
+        io: if settled.io == Io::Ring { "io_uring" } else { "epoll" },
+        profile: settled.profile.clone(),
+        cores: settled.cores.clone(),
+        memory_limit_bytes: settled.memory_bytes,
+        l0_bytes: settled.l0.as_ref().map_or(0, |l0| l0.bytes),
+        tenant_l0_bytes: settled.l0.iter().flat_map(|l0| &l0.tenants).map(|(_, region)| region * shards).collect(),
+    }
 }
 
 fn signals() -> io::Result<Receiver<i32>> {

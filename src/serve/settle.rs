@@ -127,7 +127,8 @@ impl Settled {
     /// Tenants, by name and what their keys begin with.
     pub fn tenants(&self) -> Vec<(String, Vec<u8>)> {
         let named = self.l0.iter().flat_map(|l0| &l0.tenants);
-        let named: Vec<_> = named.map(|(tenant, _)| (tenant.name.clone(), tenant.prefix.clone().into_bytes())).collect();
+        let named: Vec<_> =
+            named.map(|(tenant, _)| (tenant.name.clone(), tenant.prefix.clone().into_bytes())).collect();
         if named.is_empty() { vec![(l0::DEFAULT_TENANT.to_string(), Vec::new())] } else { named }
     }
 }
@@ -187,7 +188,9 @@ pub fn settle(options: &Options, ground: &Ground) -> Result<Settled, Failure> {
     let l0 = options.l0_socket.as_deref().map(|path| l0::settle(path, &options.l0_tenants, l0_memory, shards));
     let l0 = l0.transpose().map_err(Failure::configuration)?;
     let l0_bytes = l0.as_ref().map_or(0, |l0| l0.bytes);
-    let budget = Budget::new(memory_bytes, shards, options.shm.is_some(), l0_bytes).map_err(Failure::configuration)?;
+    let admin_bytes = if options.admin.is_some() { limits::ADMIN_BYTES } else { 0 };
+    let budget = Budget::new(memory_bytes, shards, options.shm.is_some(), l0_bytes + admin_bytes)
+        .map_err(Failure::configuration)?;
     let io = choose_io(options.io.unwrap_or(profile.network.io), process, ring_refusal.clone(), &mut remarks)?;
     let poll = options.poll.unwrap_or(match profile.network.poll {
         profile::Poll::Spin => PollMode::Spin,

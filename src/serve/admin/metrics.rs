@@ -48,8 +48,12 @@ pub fn page(
         }
     }
     page.family(Kind::Gauge, "spinetail_event_readers", "Readers of the event stream.").add(&[], admin.readers);
-    page.family(Kind::Counter, "spinetail_event_readers_dropped", "Readers of the event stream dropped because they did not read.")
-        .add(&[], admin.dropped);
+    page.family(
+        Kind::Counter,
+        "spinetail_event_readers_dropped",
+        "Readers of the event stream dropped because they did not read.",
+    )
+    .add(&[], admin.dropped);
     let mut family = page.family(Kind::Counter, "spinetail_admin_refused", "Requests that the admin listener refused.");
     for (reason, count) in admin.refused {
         family.add(&[("reason", reason)], count);
@@ -111,7 +115,9 @@ fn page_of_requests(writer: &mut Writer<'_>) {
         "tier",
         |shard| [("l0", shard.l0_hits), ("l1", shard.get_hits)],
     );
-    writer.by_shard(Kind::Counter, "spinetail_misses", "Keys that were asked for and not found.", |shard| shard.get_misses);
+    writer.by_shard(Kind::Counter, "spinetail_misses", "Keys that were asked for and not found.", |shard| {
+        shard.get_misses
+    });
     writer.by_shard_and(Kind::Counter, "spinetail_changes", "Changes that took effect.", "kind", |shard| {
         [
             ("stored", shard.sets),
@@ -194,7 +200,8 @@ fn page_of_memory(writer: &mut Writer<'_>, facts: &Facts) {
     let page = &mut writer.page;
     page.family(Kind::Gauge, "spinetail_memory_limit_bytes", "What the whole process may take (--memory).")
         .add(&[], facts.memory_limit_bytes);
-    page.family(Kind::Gauge, "spinetail_l0_memory_bytes", "What tables in shared memory take of it.").add(&[], facts.l0_bytes);
+    page.family(Kind::Gauge, "spinetail_l0_memory_bytes", "What tables in shared memory take of it.")
+        .add(&[], facts.l0_bytes);
     page.family(Kind::Gauge, "spinetail_huge_pages_bytes", "Memory of this process in huge pages of any kind.")
         .add(&[], writer.sample.memory.huge_bytes);
     let mut family =
@@ -213,16 +220,21 @@ fn page_of_evictions(writer: &mut Writer<'_>) {
         "reason",
         |shard| [("rank", shard.evicted.saturating_sub(shard.evicted_rushed)), ("rush", shard.evicted_rushed)],
     );
-    writer.by_shard(Kind::Counter, "spinetail_expirations", "Entries dropped because their time had come.", |shard| shard.expired);
+    writer.by_shard(Kind::Counter, "spinetail_expirations", "Entries dropped because their time had come.", |shard| {
+        shard.expired
+    });
     writer.by_shard(
         Kind::Counter,
         "spinetail_ghost_hits",
         "Evicted keys that came back while they were remembered: what a larger cache would have kept.",
         |shard| shard.ghost_hits,
     );
-    writer.by_shard(Kind::Counter, "spinetail_eviction_copied_bytes", "Bytes of entries that eviction kept by copying them.", |shard| {
-        shard.copied_bytes
-    });
+    writer.by_shard(
+        Kind::Counter,
+        "spinetail_eviction_copied_bytes",
+        "Bytes of entries that eviction kept by copying them.",
+        |shard| shard.copied_bytes,
+    );
     let mut family = writer.page.family(
         Kind::Histogram,
         "spinetail_eviction_idle_seconds",
@@ -262,7 +274,8 @@ fn page_of_tenants(writer: &mut Writer<'_>) {
             family.add(&[("tenant", &tenant.name)], value(tenant));
         }
     }
-    let help = "Time of a tenant's reads inside the appliance, the whole turn; only where tenants are told apart by prefix.";
+    let help =
+        "Time of a tenant's reads inside the appliance, the whole turn; only where tenants are told apart by prefix.";
     let mut family = page.family(Kind::Histogram, "spinetail_tenant_read_duration_seconds", help);
     for tenant in tenants {
         add_times(&mut family, &[("tenant", &tenant.name)], &tenant.read_times, None);
@@ -273,7 +286,9 @@ fn page_of_connections(writer: &mut Writer<'_>) {
     writer.by_shard(Kind::Gauge, "spinetail_connections", "Connections open.", |shard| {
         shard.connections_opened.saturating_sub(shard.connections_closed)
     });
-    writer.by_shard(Kind::Counter, "spinetail_connections_opened", "Connections accepted.", |shard| shard.connections_opened);
+    writer.by_shard(Kind::Counter, "spinetail_connections_opened", "Connections accepted.", |shard| {
+        shard.connections_opened
+    });
     writer.by_shard_and(
         Kind::Counter,
         "spinetail_connections_dropped",
@@ -289,14 +304,22 @@ fn page_of_connections(writer: &mut Writer<'_>) {
             ]
         },
     );
-    writer.by_shard_and(Kind::Counter, "spinetail_network_bytes", "Bytes of requests and replies.", "direction", |shard| {
-        [("received", shard.received_bytes), ("sent", shard.sent_bytes)]
+    writer.by_shard_and(
+        Kind::Counter,
+        "spinetail_network_bytes",
+        "Bytes of requests and replies.",
+        "direction",
+        |shard| [("received", shard.received_bytes), ("sent", shard.sent_bytes)],
+    );
+    writer.by_shard(Kind::Gauge, "spinetail_l0_entries", "Entries published in shared memory.", |shard| {
+        shard.l0_published
     });
-    writer.by_shard(Kind::Gauge, "spinetail_l0_entries", "Entries published in shared memory.", |shard| shard.l0_published);
     let sum = writer.sample.sum;
     let readers = writer.sample.shards.iter().map(|shard| shard.l0_readers).max().unwrap_or(0);
     writer.page.family(Kind::Gauge, "spinetail_l0_readers", "Programs that read in shared memory.").add(&[], readers);
-    writer.page.family(Kind::Gauge, "spinetail_near_caches", "Near caches that are pushed to, by shard summed.")
+    writer
+        .page
+        .family(Kind::Gauge, "spinetail_near_caches", "Near caches that are pushed to, by shard summed.")
         .add(&[], sum.near_subscribers);
     writer.by_shard(Kind::Counter, "spinetail_near_pushes", "Pushes to near caches.", |shard| shard.near_pushes);
     writer.by_shard(
@@ -309,21 +332,29 @@ fn page_of_connections(writer: &mut Writer<'_>) {
 }
 
 fn page_of_host(writer: &mut Writer<'_>, facts: &Facts) {
-    let mut family =
-        writer.page.family(Kind::Counter, "spinetail_busy_seconds", "Time of turns in which there was something to do.");
+    let mut family = writer.page.family(
+        Kind::Counter,
+        "spinetail_busy_seconds",
+        "Time of turns in which there was something to do.",
+    );
     for (shard, figures) in writer.names.iter().zip(&writer.sample.shards) {
         family.add(&[("shard", shard)], figures.busy_ns as f64 / 1e9);
     }
-    writer.by_shard(Kind::Counter, "spinetail_buffers_exhausted", "Receives that found no buffer free and were tried again.", |shard| {
-        shard.buffers_exhausted
-    });
+    writer.by_shard(
+        Kind::Counter,
+        "spinetail_buffers_exhausted",
+        "Receives that found no buffer free and were tried again.",
+        |shard| shard.buffers_exhausted,
+    );
     writer.by_shard(
         Kind::Gauge,
         "spinetail_ring_depth",
         "Most completions (or events of epoll) that one turn found lately.",
         |shard| shard.ring_depth,
     );
-    writer.by_shard(Kind::Gauge, "spinetail_mailbox_depth", "Requests under way at other shards.", |shard| shard.mailbox_depth);
+    writer.by_shard(Kind::Gauge, "spinetail_mailbox_depth", "Requests under way at other shards.", |shard| {
+        shard.mailbox_depth
+    });
     let sample = writer.sample;
     let mut family = writer.page.family(
         Kind::Gauge,
@@ -356,7 +387,8 @@ fn page_of_host(writer: &mut Writer<'_>, facts: &Facts) {
     page.family(Kind::Gauge, "process_resident_memory_bytes", "Memory in use.").add(&[], process.resident_bytes);
     page.family(Kind::Gauge, "process_open_fds", "Open files, connections included.").add(&[], process.open_files);
     page.family(Kind::Gauge, "process_max_fds", "Files that may be open.").add(&[], process.open_files_max);
-    page.family(Kind::Gauge, "process_start_time_seconds", "When the process started, Unix time.").add(&[], process.started_unix_s);
+    page.family(Kind::Gauge, "process_start_time_seconds", "When the process started, Unix time.")
+        .add(&[], process.started_unix_s);
 }
 
 /// Upper ends of the buckets that are told of: 1, 2, 5 from 250 ns to ten seconds.

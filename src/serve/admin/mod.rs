@@ -83,9 +83,15 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 impl Admin {
     /// Begins to answer at `listener`.
-    pub fn start(listener: TcpListener, shared: Arc<Shared>, facts: Facts, settings: Settings) -> Result<Admin, Failure> {
+    pub fn start(
+        listener: TcpListener,
+        shared: Arc<Shared>,
+        facts: Facts,
+        settings: Settings,
+    ) -> Result<Admin, Failure> {
         let failed = |error: std::io::Error| Failure::failed(format!("no thread for --admin: {error}"));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(failed)?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(failed)?;
         let vitals = Vitals::of_this_process();
         let memory = Arc::new(Mutex::new(MemoryVitals::default()));
         let state = Arc::new(State {
@@ -128,7 +134,8 @@ impl Admin {
 pub fn all_take_turns(shared: &Shared) -> Result<(), String> {
     let ages = sample::turn_ages(shared, shared.started.elapsed());
     let late = ages.iter().enumerate().filter(|(_, age)| **age > Duration::from_millis(limits::TURN_AGE_MS_MAX));
-    let late: Vec<String> = late.map(|(shard, age)| format!("shard {shard} took none for {:.1} s", age.as_secs_f64())).collect();
+    let late: Vec<String> =
+        late.map(|(shard, age)| format!("shard {shard} took none for {:.1} s", age.as_secs_f64())).collect();
     if late.is_empty() { Ok(()) } else { Err(late.join(", ")) }
 }
 

@@ -228,7 +228,8 @@ pub fn turn_ages(shared: &Shared, now: Duration) -> Vec<Duration> {
 fn hot_keys(shared: &Shared) -> Vec<(HotKey, f64)> {
     let lists: Vec<(Vec<HotKey>, u64)> = shared.hot_keys.iter().map(|published| published.read()).collect();
     // A shard samples by time, not by traffic: its samples stand for as many reads as it has had.
-    let reads: Vec<f64> = shared.counters.iter().map(|shard| (shard.get_hits.get() + shard.get_misses.get()) as f64).collect();
+    let reads: Vec<f64> =
+        shared.counters.iter().map(|shard| (shard.get_hits.get() + shard.get_misses.get()) as f64).collect();
     let all: f64 = reads.iter().sum::<f64>().max(1.0);
     let shares = lists.into_iter().zip(reads).flat_map(|((keys, samples), reads)| {
         let weight = reads / all / samples.max(1) as f64;

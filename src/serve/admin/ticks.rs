@@ -227,7 +227,8 @@ impl Ticks {
         }
         let (old, new) = (totals_of(before), totals_of(sample));
         let rate = |name: &str| {
-            let of = |totals: &[(&str, u64)]| totals.iter().find(|(known, _)| *known == name).map_or(0, |(_, value)| *value);
+            let of =
+                |totals: &[(&str, u64)]| totals.iter().find(|(known, _)| *known == name).map_or(0, |(_, value)| *value);
             Some((of(&new).saturating_sub(of(&old)) as f64 / elapsed).round() as u64)
         };
         let latency = |operation: Operation, percentile: f64| {

@@ -71,6 +71,8 @@ function seconds(value) {
   if (value < 7200) return [three(value / 60), "min"];
   return value < 172800 ? [three(value / 3600), "h"] : [three(value / 86400), "d"];
 }
+// How long evicted entries had been idle is known to the octave: the end of it is told.
+const atMost = (value) => (Number.isFinite(value) ? `≤${NBSP}${label(seconds(value))}` : DASH);
 const joined = ([digits, unit]) => (unit ? digits + NBSP + unit : digits);
 const grouped = (value) => Math.round(value).toLocaleString("en");
 function uptime(value) {
@@ -259,7 +261,7 @@ function showFigures() {
   $(".gauge i", figures.memory.element).style.width = `${Math.min(100, (100 * taken) / limit)}%`;
   const evicted = now("evicted");
   const idle = tick.evictions?.idle_p50_s;
-  showFigure("evicted", evicted, rate(evicted), Number.isFinite(idle) ? `idle ${joined(seconds(idle))} before` : "");
+  showFigure("evicted", evicted, rate(evicted), Number.isFinite(idle) ? `idle p50 ${atMost(idle)}` : "");
   const { open, l0_readers: readers, near_caches: near } = tick.connections;
   showFigure("connections", open, count(open), `${count(readers)[0]} L0 · ${count(near)[0]} near`);
 }
@@ -617,7 +619,8 @@ function timeView() {
     if (!cache.has(name)) cache.set(name, rows.map(([columns, index]) => (columns === null ? null : columns[name][index])));
     return cache.get(name);
   };
-  shared = { x, now, column, last: rows.length - 1, cache };
+  // Legends say the newest row even where the chart ends with a whole second.
+  shared = { x, now, column, last: rows.length - 1, newest: state.newest, cache };
   return shared;
 }
 
@@ -633,7 +636,7 @@ const timeAxis = {
   },
   moment: (view, index) => new Date(view.now + view.x[index] * 1000).toLocaleTimeString([], { hour12: false }),
 };
-const at = (view, name, index) => (view.last < 0 ? null : view.column(name)[index ?? view.last]);
+const at = (view, name, index) => (index === null ? view.newest?.[name] : view.column(name)[index]) ?? null;
 const straight = (series) => () => series.map((_, index) => index);
 // A stacked chart is painted from the top down: each area covers the lower part of the one before.
 const stackOrder = (series) => () => series.map((_, index) => series.length - 1 - index);
@@ -663,7 +666,7 @@ function throughput() {
   return {
     ...timeAxis, series, drawn: straight(series), unit: rate, round: roundLinear(10, 10), nothing: nothingYet("no requests yet"),
     columns: (view) => [view.x, ...series.map(({ of }) => view.column(of))],
-    values: (view, index) => series.map(({ of }) => rate(index === null ? state.ticks.last(of) : at(view, of, index))),
+    values: (view, index) => series.map(({ of }) => rate(at(view, of, index))),
     facts: () => [["other", joined(rate(state.ticks.last("rest")))], ["in", joined(byteRate(state.ticks.last("received_bytes")))], ["out", joined(byteRate(state.ticks.last("sent_bytes")))],
       ["forwarded", joined(rate(state.ticks.last("forwarded")))]],
   };
@@ -705,7 +708,7 @@ function hits() {
     ...timeAxis, series, drawn: stackOrder(series), unit: (value) => [String(Math.round(value * 100)), "%"], round: () => [0, 1], nothing: nothingYet("no reads in this window"),
     columns: (view) => stacked(view, names, true),
     values: (view, index) => {
-      const values = names.map((name) => (index === null ? state.ticks.last(name) : at(view, name, index)));
+      const values = names.map((name) => at(view, name, index));
       const reads = values.reduce((sum, value) => sum + (value ?? 0), 0);
       return values.map((value) => share(reads > 0 ? value / reads : null));
     },
@@ -788,10 +791,10 @@ function evictions() {
   return {
     ...timeAxis, series, drawn: straight(series), unit: rate, round: roundLinear(10, 10), nothing: nothingYet("nothing left yet"),
     columns: (view) => [view.x, ...series.map(({ of }) => view.column(of))],
-    values: (view, index) => series.map(({ of }) => rate(index === null ? state.ticks.last(of) : at(view, of, index))),
+    values: (view, index) => series.map(({ of }) => rate(at(view, of, index))),
     facts: () => {
       const idle = state.tick?.evictions;
-      return [["idle before eviction: p50", joined(seconds(idle?.idle_p50_s))], ["p90", joined(seconds(idle?.idle_p90_s))]];
+      return [["idle before eviction: p50", atMost(idle?.idle_p50_s)], ["p90", atMost(idle?.idle_p90_s)]];
     },
   };
 }
@@ -993,7 +996,7 @@ function showTenants() {
     const reads = tenant ? tenant.hits_l0 + tenant.hits_l1 + tenant.misses : 0;
     const of = (value) => joined(share(reads > 0 ? value / reads : null));
     const texts = tenant
-      ? [tenant.tenant, joined(rate(reads)), of(tenant.hits_l0 + tenant.hits_l1), of(tenant.hits_l0), of(tenant.hits_l1), joined(rate(tenant.sets)), joined(duration(tenant.get_p99_ns)), grouped(tenant.l0_entries), joined(bytes(tenant.l0_bytes))]
+      ? [tenant.tenant, joined(rate(reads)), of(tenant.hits_l0 + tenant.hits_l1), of(tenant.hits_l0), of(tenant.hits_l1), joined(rate(tenant.changes ?? tenant.sets)), joined(duration(tenant.get_p99_ns)), grouped(tenant.l0_entries), joined(bytes(tenant.l0_bytes))]
       : ["no tenant has come yet", "", "", "", "", "", "", "", ""];
     cells[0].classList.toggle("none", !tenant);
     cells[0].title = tenant ? tenant.tenant : "";

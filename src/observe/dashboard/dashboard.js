@@ -543,7 +543,7 @@ class Chart {
       }
     }
     const some = high >= low;
-    this.filled = some; // from then on it may wait until somebody looks
+    this.filled = some && state.tick !== null; // from then on it may wait until somebody looks
     this.extent = some ? [low, high] : this.of.log ? LATENCY_EXTENT : [0, 0];
     write(this.nothing, some ? "" : this.of.nothing());
     this.chart.setData(columns, false);
@@ -726,6 +726,8 @@ const sumOf = (...names) => {
 
 // "Nines": each further nine is as far as the one before, log10(1 / (1 - p)); the slowest of all
 // stands a step behind the last.
+// On a phone 0 gives way to 50.
+const percentileLabel = (percentile) => (percentile === 100 ? "max" : percentile === 0 && innerWidth < 480 ? "" : String(percentile));
 function percentiles() {
   const series = [
     { name: "total", colour: "c0", of: "total" },
@@ -744,7 +746,7 @@ function percentiles() {
       const all = state.hello?.percentiles ?? [0, 50, 90, 99, 99.9, 99.99, 99.999, 100];
       const named = all.filter((percentile) => [0, 50, 90, 99, 99.9, 99.99, 99.999, 100].includes(percentile));
       const splits = named.map((percentile) => place(percentile, all));
-      return { range: [0, splits[splits.length - 1]], splits, label: (x) => (named[splits.indexOf(x)] === 100 ? "max" : String(named[splits.indexOf(x)])) };
+      return { range: [0, splits[splits.length - 1]], splits, label: (x) => percentileLabel(named[splits.indexOf(x)]) };
     },
     columns: (view) => [view.x, ...series.map(({ of }) => view.x.map((_, index) => (view.of && view.of[of][index] > 0 ? view.of[of][index] : null)))],
     values: (view, index) => series.map(({ of }) => duration(view.of ? view.of[of][index ?? view.all.indexOf(99)] : null)),

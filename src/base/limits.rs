@@ -488,6 +488,12 @@ pub const ADMIN_EVENT_BYTES_KEPT: usize = 2 << 20;
 /// A shard that has taken no turn for so long counts as stuck. A sleeping one is given ten a second.
 pub const TURN_AGE_MS_MAX: u64 = 3_000;
 
+/// Words for the service manager that wait to be said; further ones are not.
+pub const NOTIFY_WORDS_MAX: usize = 16;
+
+/// Seconds between two lines for `systemctl status`.
+pub const STATUS_SECONDS: u64 = 10;
+
 // --- Proofs --------------------------------------------------------------------------------
 
 const _: () = assert!(SEGMENT_BYTES_MAX <= VALUE_BYTES_MAX, "a segment's value must fit the header");

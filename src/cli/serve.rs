@@ -141,5 +141,5 @@ pub fn run(arguments: ServeArguments) -> Outcome {
         print!("{}", config::print(&settled));
         return Ok(());
     }
-    serve::run(&settled).map_err(told)
+    serve::run(&settled, &source).map_err(told)
 }

@@ -62,15 +62,17 @@ impl Vitals {
         Vitals { proc: proc.to_path_buf() }
     }
 
-    /// The numbers of this process's threads, by name.
-    pub fn threads(&self) -> BTreeMap<String, u32> {
-        let Ok(entries) = fs::read_dir(self.proc.join("self/task")) else { return BTreeMap::new() };
-        let threads = entries.flatten().filter_map(|entry| {
+    /// The number of this process's thread of that name, or of that name and a suffix behind a hyphen, as executors give
+    /// it. Of several it is the first that was started; the others are its helpers.
+    pub fn thread(&self, name: &str) -> Option<u32> {
+        let entries = fs::read_dir(self.proc.join("self/task")).ok()?;
+        let named = entries.flatten().filter_map(|entry| {
             let number = entry.file_name().to_str()?.parse().ok()?;
-            let name = fs::read_to_string(entry.path().join("comm")).ok()?;
-            Some((name.trim_end().to_string(), number))
+            let found = fs::read_to_string(entry.path().join("comm")).ok()?;
+            let rest = found.trim_end().strip_prefix(name)?;
+            (rest.is_empty() || rest.starts_with('-')).then_some(number)
         });
-        threads.collect()
+        named.min()
     }
 
     /// How cores and the threads on them were treated, in the order given.
@@ -172,7 +174,8 @@ mod tests {
         );
         write("self/stat", "77 (a b) c) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0 5 0 4200 999 100 0\n");
         write("self/limits", "Max open files            1024                 20000                files\n");
-        write("self/task/78/comm", "shard-0\n");
+        write("self/task/79/comm", "shard-0-1\n");
+        write("self/task/78/comm", "shard-0-1\n");
         write("self/task/78/status", "Name:\tshard-0\nvoluntary_ctxt_switches:\t7\nnonvoluntary_ctxt_switches:\t42\n");
         write("self/fd/0", "");
         write("self/smaps_rollup", "Rss: 9 kB\nAnonHugePages:      2048 kB\nPrivate_Hugetlb:    4096 kB\n");
@@ -186,7 +189,8 @@ mod tests {
     #[test]
     fn what_procfs_says_is_read() {
         let (folder, vitals) = recorded();
-        let thread = vitals.threads().get("shard-0").copied();
+        let thread = vitals.thread("shard-0");
+        assert_eq!((thread, vitals.thread("shard-00"), vitals.thread("shard")), (Some(78), None, Some(78)));
         let cores = vitals.cores(&[(12, thread), (3, None)]);
         assert_eq!(cores[0], CoreVitals { steal_s: 12.34, involuntary: 42, voluntary: 7 });
         assert_eq!(cores[1], CoreVitals::default());
@@ -204,7 +208,6 @@ mod tests {
         let vitals = Vitals::of_this_process();
         let process = vitals.process();
         assert!(process.resident_bytes > 0 && process.open_files > 0 && process.started_unix_s > 1.6e9, "{process:?}");
-        assert!(!vitals.threads().is_empty());
     }
 
     #[test]
@@ -212,6 +215,6 @@ mod tests {
         let vitals = Vitals::below(Path::new("/no/such/folder"));
         assert_eq!(vitals.process(), ProcessVitals::default());
         assert_eq!(vitals.memory(), MemoryVitals::default());
-        assert!(vitals.threads().is_empty());
+        assert_eq!(vitals.thread("shard-0"), None);
     }
 }

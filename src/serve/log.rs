@@ -343,7 +343,10 @@ pub fn panics_to(log: &Log) {
     std::panic::set_hook(Box::new(move |panic| {
         let thread = std::thread::current();
         let place = panic.location().map_or_else(String::new, |place| format!("{}:{}", place.file(), place.line()));
-        let reason = panic.payload_as_str().unwrap_or("of no text");
+        let payload = panic.payload();
+        let text =
+            payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let reason = text.unwrap_or("of no text");
         let line = Line::error("panic").with("thread", thread.name().unwrap_or("?")).with("at", place);
         log.write(&line.with("reason", reason));
     }));

@@ -72,7 +72,7 @@ async fn tick(state: Arc<State>) {
     loop {
         beats.tick().await;
         let sample = state.sources().sample();
-        state.hub.tick(sample, &state.facts, state.started_unix_ms, state.settings().show_keys);
+        state.hub.tick(sample, &state.facts, state.started_unix_ms, state.live.show_keys());
     }
 }
 
@@ -125,7 +125,7 @@ async fn refusal(request: &Request<Incoming>, state: &State) -> Option<Answer> {
     if matches!(request.uri().path(), "/livez" | "/readyz") {
         return None;
     }
-    match state.settings().token {
+    match state.live.token() {
         Some(token) if !is_authorized(request.headers(), &token) => {
             state.refuse(Refusal::Token);
             if request.headers().contains_key(AUTHORIZATION) {
@@ -192,7 +192,7 @@ fn route(request: &Request<Incoming>, state: &Arc<State>) -> Answer {
 
 fn events(request: &Request<Incoming>, state: &Arc<State>) -> Answer {
     let last = request.headers().get("last-event-id").and_then(|value| value.to_str().ok());
-    let shown = state.settings().show_keys;
+    let shown = state.live.show_keys();
     let subscription = state.hub.subscribe(last, &state.facts, state.started_unix_ms, shown);
     let (sender, body) = Channel::<Bytes, Infallible>::new(FRAMES_AHEAD);
     if request.method() == Method::GET {

@@ -24,25 +24,16 @@ mod ticks;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::base::limits;
 use crate::engine::Shared;
 use crate::host::vitals::{MemoryVitals, Vitals};
+use crate::serve::reload::Live;
 use crate::serve::settle::Failure;
-use crate::serve::token::Token;
 
 pub use sample::Facts;
-
-/// What may change while the listener is open.
-#[derive(Clone, Debug, Default)]
-pub struct Settings {
-    /// The secret that it demands, if it demands one.
-    pub token: Option<Token>,
-    /// Whether hot keys are told by name, and not by a hash.
-    pub show_keys: bool,
-}
 
 /// An open admin listener. It stays open as long as the process lives.
 pub struct Admin {
@@ -54,7 +45,7 @@ struct State {
     shared: Arc<Shared>,
     facts: Facts,
     started_unix_ms: u64,
-    settings: RwLock<Settings>,
+    live: Arc<Live>,
     is_stopping: AtomicBool,
     sources: Mutex<sample::Sources>,
     hub: hub::Hub,
@@ -83,12 +74,7 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 impl Admin {
     /// Begins to answer at `listener`.
-    pub fn start(
-        listener: TcpListener,
-        shared: Arc<Shared>,
-        facts: Facts,
-        settings: Settings,
-    ) -> Result<Admin, Failure> {
+    pub fn start(listener: TcpListener, shared: Arc<Shared>, facts: Facts, live: Arc<Live>) -> Result<Admin, Failure> {
         let failed = |error: std::io::Error| Failure::failed(format!("no thread for --admin: {error}"));
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(failed)?;
@@ -99,7 +85,7 @@ impl Admin {
             started_unix_ms: sample::unix_ms().saturating_sub(shared.started.elapsed().as_millis() as u64),
             shared,
             facts,
-            settings: RwLock::new(settings),
+            live,
             is_stopping: AtomicBool::new(false),
             hub: hub::Hub::new(),
             refused: Default::default(),
@@ -119,11 +105,6 @@ impl Admin {
         Ok(Admin { state })
     }
 
-    /// Other settings, from now on.
-    pub fn change(&self, settings: Settings) {
-        *self.state.settings.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = settings;
-    }
-
     /// From now on it says that the appliance is not ready.
     pub fn stopping(&self) {
         self.state.is_stopping.store(true, Ordering::Relaxed);
@@ -140,10 +121,6 @@ pub fn all_take_turns(shared: &Shared) -> Result<(), String> {
 }
 
 impl State {
-    fn settings(&self) -> Settings {
-        self.settings.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
-    }
-
     fn sources(&self) -> MutexGuard<'_, sample::Sources> {
         locked(&self.sources)
     }

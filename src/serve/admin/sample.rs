@@ -91,9 +91,8 @@ pub struct TenantSample {
 
 impl Sources {
     pub fn new(shared: Arc<Shared>, facts: Facts, vitals: Vitals, memory: Arc<Mutex<MemoryVitals>>) -> Sources {
-        let threads = vitals.threads();
         let numbered = facts.cores.iter().enumerate();
-        let pinned = numbered.map(|(shard, core)| (*core, threads.get(&format!("shard-{shard}")).copied())).collect();
+        let pinned = numbered.map(|(shard, core)| (*core, vitals.thread(&format!("shard-{shard}")))).collect();
         Sources {
             shared,
             facts,

@@ -412,7 +412,7 @@ function linearSplits(low, high, base, most) {
 }
 function logSplits(low, high, most) {
   const decades = Math.log10(high / low);
-  const steps = decades * 3 <= most ? [1, 2, 5] : [1];
+  const steps = decades * 3 <= most * 1.3 ? [1, 2, 5] : [1];
   const every = steps.length === 1 ? Math.max(1, Math.ceil(decades / most)) : 1;
   const splits = [];
   for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += every) {
@@ -724,10 +724,10 @@ const sumOf = (...names) => {
   return values.includes(null) ? null : values.reduce((sum, value) => sum + value, 0);
 };
 
-// "Nines": each further nine is as far as the one before, log10(1 / (1 - p)); the slowest of all
-// stands a step behind the last.
 // On a phone 0 gives way to 50.
 const percentileLabel = (percentile) => (percentile === 100 ? "max" : percentile === 0 && innerWidth < 480 ? "" : String(percentile));
+// "Nines": each further nine is as far as the one before, log10(1 / (1 - p)); the slowest of all
+// stands a step behind the last.
 function percentiles() {
   const series = [
     { name: "total", colour: "c0", of: "total" },

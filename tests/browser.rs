@@ -40,7 +40,7 @@ fn the_dashboard_shows_what_the_server_counts() {
         .env("SPINETAIL_PID", server.pid().to_string())
         .env("SPINETAIL_BROWSER", &directory)
         .env("SPINETAIL_CHROMIUM", chromium);
-    let seen = run(look, Duration::from_secs(180));
+    let seen = run(look, Duration::from_secs(240));
     assert_eq!(seen.status, Some(0), "{}\n{}", seen.stdout, seen.stderr);
     println!("{}", seen.stdout);
     // The script ended the server, to see what the page makes of it.

@@ -2,14 +2,16 @@
 // turns to phone and light, and at last takes the server away. Fails with what was expected and what was seen.
 // tests/browser.rs starts it and says in the environment where everything is.
 import assert from "node:assert/strict";
-import { spawn, execFileSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { createRequire } from "node:module";
+import net from "node:net";
 import path from "node:path";
 
 const { SPINETAIL, SPINETAIL_TARGET, SPINETAIL_ADMIN, SPINETAIL_PID, SPINETAIL_BROWSER, SPINETAIL_CHROMIUM } = process.env;
 const { chromium } = createRequire(path.join(SPINETAIL_BROWSER, "here.js"))("playwright-core");
+const PICTURE = process.env.SPINETAIL_UPDATE_SCREENSHOT === "1";
 const PATIENCE_MS = 30000;
-const HOSTILE = '<img src="http://192.0.2.1/x" onerror="document.title=1">&lt;b&gt;';
+const HOSTILE = '<img src="x" onerror="document.title=1">&lt;b&gt;'; // short enough to be shown whole
 
 const complaints = []; // whatever the browser did not like, and whatever it asked another host for
 let expectTrouble = false;
@@ -59,10 +61,26 @@ async function metrics() {
   return told;
 }
 
+// Reads a key forty times, more than a millisecond apart: a shard looks at one read a millisecond. The command line
+// would not do: its greeting comes in the same millisecond as its request.
+async function readOften(key) {
+  const { hostname, port } = new URL(SPINETAIL_TARGET.replace("native:", "http:"));
+  const socket = net.connect(Number(port), hostname);
+  await new Promise((resolve, reject) => socket.on("connect", resolve).on("error", reject));
+  socket.resume();
+  const header = Buffer.alloc(24); // src/wire/native.md: magic, version, GET; length of the key at 4
+  header.set([0x5b, 1, 0x10]);
+  header.writeUInt16LE(Buffer.byteLength(key), 4);
+  for (let i = 0; i < 40; i += 1) {
+    socket.write(Buffer.concat([header, Buffer.from(key)]));
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  socket.end();
+}
+
 // The server is told to send markup as text: the page must not take it for anything else.
 async function hostileTextStaysText(page) {
-  execFileSync(SPINETAIL, ["set", HOSTILE, "1", "--target", SPINETAIL_TARGET]);
-  for (let i = 0; i < 5; i += 1) execFileSync(SPINETAIL, ["get", HOSTILE, "--target", SPINETAIL_TARGET]);
+  await readOften(HOSTILE);
   const keys = page.locator(".keys td.key span");
   await eventually("the key is shown as it is", async () => (await keys.allTextContents()).includes(HOSTILE) || (await keys.allTextContents()));
   assert.equal(await page.locator("img").count(), 0);
@@ -70,20 +88,23 @@ async function hostileTextStaysText(page) {
 }
 
 async function movesUnderLoad(page) {
-  const arguments_ = ["load", "--target", SPINETAIL_TARGET, "--rate", "10000", "--duration", "8s", "--connections", "8", "--keys", "20000", "--on-miss", "set"];
+  // The picture for the documentation shows a minute of a cache that is full; a test need not wait for that.
+  const shape = PICTURE ? ["--rate", "40000", "--duration", "80s", "--keys", "1000000", "--value-bytes", "400"] : ["--rate", "10000", "--duration", "8s", "--keys", "20000"];
+  const arguments_ = ["load", "--target", SPINETAIL_TARGET, "--connections", "8", "--on-miss", "set", ...shape];
   const load = spawn(SPINETAIL, arguments_, { stdio: ["ignore", "pipe", "pipe"] });
   let said = "";
   load.stdout.on("data", (data) => (said += data));
   load.stderr.on("data", (data) => (said += data));
   const ended = new Promise((resolve) => load.on("close", resolve));
-  await eventually("requests a second rise", async () => (await figure(page, "requests")) > 2000 || (await figure(page, "requests")));
+  await eventually("requests a second rise", async () => (await figure(page, "requests")) > 500 || (await figure(page, "requests")));
   const before = await total(page, "get");
-  await page.waitForTimeout(4000);
+  await page.waitForTimeout(PICTURE ? 72000 : 4000);
   const after = await total(page, "get");
-  assert.ok(after > before + 5000, `gets went from ${before} to ${after} in four seconds`);
-  for (const name of ["get_p50", "get_p99", "get_p999"]) assert.ok((await figure(page, name)) > 0, `${name} is ${await figure(page, name)}`);
-  const ordered = [await figure(page, "get_p50"), await figure(page, "get_p999")];
-  assert.ok(ordered[0] <= ordered[1] * 50, `${ordered}`);
+  assert.ok(after > before + 1000, `gets went from ${before} to ${after}`);
+  // Together, so that all are of one tick.
+  const names = ["get_p50", "get_p99", "get_p999"];
+  const percentiles = await page.evaluate((names) => names.map((name) => Number(document.querySelector(`[data-figure="${name}"]`).dataset.value)), names);
+  assert.ok(percentiles[0] > 0 && percentiles[0] <= percentiles[1] && percentiles[1] <= percentiles[2], `percentiles ${percentiles}`);
   const hits = await figure(page, "hit_rate");
   assert.ok(hits > 0 && hits <= 1, `hit rate ${hits}`);
   assert.ok((await figure(page, "memory")) > 0 && (await figure(page, "connections")) >= 8);
@@ -106,7 +127,7 @@ async function totalsAreThoseOfMetrics(page) {
     const shown = Object.fromEntries(await Promise.all(Object.keys(told).map(async (name) => [name, await total(page, name)])));
     return JSON.stringify(shown) === JSON.stringify(told) || { shown, told };
   });
-  assert.ok(told.get > 10000 && told.set > 1000 && told.misses > 0 && told.hits_l1 > 0, JSON.stringify(told));
+  assert.ok(told.get > 2000 && told.set > 200 && told.misses > 0 && told.hits_l1 > 0, JSON.stringify(told));
   await eventually("the figure falls to nothing", async () => (await figure(page, "requests")) === 0 || (await figure(page, "requests")));
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Reading takes some ten microseconds a shard, on a housekeeping core; shards take no part in it.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +10,7 @@ use crate::engine::Shared;
 use crate::host::vitals::{CoreVitals, MemoryVitals, ProcessVitals, Vitals};
 use crate::observe::hot::HotKey;
 use crate::observe::service::{OPERATIONS, STAGES};
-use crate::observe::{Buckets, ShardFigures, Stage};
+use crate::observe::{Buckets, Operation, ShardFigures, Stage};
 use crate::serve::admin::locked;
 
 /// What does not change while the appliance runs.
@@ -223,25 +224,25 @@ pub fn turn_ages(shared: &Shared, now: Duration) -> Vec<Duration> {
     shared.beats_ms.iter().map(|beat| age(beat.get())).collect()
 }
 
-/// The keys that are read most, of all shards: a key has one shard, so their lists are joined by weight.
+/// The keys that are read most. A shard samples what its own connections ask, whoever owns the key, so the same key may
+/// be on several lists; and it samples by time, so its samples stand for as many reads as it was asked.
 fn hot_keys(shared: &Shared) -> Vec<(HotKey, f64)> {
-    let lists: Vec<(Vec<HotKey>, u64)> = shared.hot_keys.iter().map(|published| published.read()).collect();
-    // A shard samples by time, not by traffic: its samples stand for as many reads as it has had.
-    let reads: Vec<f64> =
-        shared.counters.iter().map(|shard| (shard.get_hits.get() + shard.get_misses.get()) as f64).collect();
-    let all: f64 = reads.iter().sum::<f64>().max(1.0);
-    let shares = lists.into_iter().zip(reads).flat_map(|((keys, samples), reads)| {
+    let reads: Vec<f64> = shared.times.iter().map(|times| times.count(Operation::Get) as f64).collect();
+    let all = reads.iter().sum::<f64>().max(1.0);
+    let mut found: HashMap<u64, (HotKey, f64)> = HashMap::new();
+    for (published, reads) in shared.hot_keys.iter().zip(reads) {
+        let (keys, samples) = published.read();
         let weight = reads / all / samples.max(1) as f64;
-        keys.into_iter().map(move |key| {
-            // What it inherited from others is not its own.
+        // What a counter inherited from another key is not its own; and once is chance.
+        for key in keys.into_iter().filter(|key| key.count - key.error > 1) {
             let share = (key.count - key.error) as f64 * weight;
-            (key, share)
-        })
-    });
-    let mut shares: Vec<(HotKey, f64)> = shares.filter(|(key, _)| key.count - key.error > 1).collect();
-    shares.sort_by(|a, b| b.1.total_cmp(&a.1));
-    shares.truncate(HOT_KEYS_TOLD);
-    shares
+            found.entry(key.hash).or_insert((key, 0.0)).1 += share;
+        }
+    }
+    let mut found: Vec<(HotKey, f64)> = found.into_values().collect();
+    found.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.hash.cmp(&b.0.hash)));
+    found.truncate(HOT_KEYS_TOLD);
+    found
 }
 
 /// Milliseconds of Unix time now.

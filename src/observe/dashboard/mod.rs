@@ -3,7 +3,7 @@
 //! Not for: serving them; whoever has the listener looks paths up here. Nothing is built and nothing
 //! is fetched: the files are served as they stand in this folder.
 //!
-//! - `index.html`, `dashboard.css`, `dashboard.js`: the page; it lives from `/events`
+//! - `index.html`, `dashboard.css`, `dashboard.js`, `charts.js`, `units.js`: the page; it lives from `/events`
 //! - `uPlot.iife.min.js`, `uPlot.min.css`: the charts, vendored; version and license in `uPlot.LICENSE.txt`
 
 /// A file as it goes over the wire.
@@ -26,10 +26,12 @@ pub fn asset(path: &str) -> Option<&'static Asset> {
     ASSETS.iter().find(|asset| asset.path == path)
 }
 
-static ASSETS: [Asset; 6] = [
+static ASSETS: [Asset; 8] = [
     Asset { path: "/", content_type: HTML, bytes: include_bytes!("index.html") },
     Asset { path: "/dashboard.css", content_type: CSS, bytes: include_bytes!("dashboard.css") },
     Asset { path: "/dashboard.js", content_type: JAVASCRIPT, bytes: include_bytes!("dashboard.js") },
+    Asset { path: "/charts.js", content_type: JAVASCRIPT, bytes: include_bytes!("charts.js") },
+    Asset { path: "/units.js", content_type: JAVASCRIPT, bytes: include_bytes!("units.js") },
     Asset { path: "/uPlot.iife.min.js", content_type: JAVASCRIPT, bytes: include_bytes!("uPlot.iife.min.js") },
     Asset { path: "/uPlot.min.css", content_type: CSS, bytes: include_bytes!("uPlot.min.css") },
     Asset { path: "/uPlot.LICENSE.txt", content_type: TEXT, bytes: include_bytes!("uPlot.LICENSE.txt") },
@@ -59,7 +61,7 @@ mod tests {
                 files += 1;
             }
         }
-        assert_eq!(files, 4);
+        assert_eq!(files, 6);
         assert!(asset("/uPlot").is_none() && asset("").is_none() && asset("/../mod.rs").is_none());
     }
 
@@ -70,7 +72,7 @@ mod tests {
         assert!(!page.contains(" style=") && !page.contains("<style") && !page.contains("javascript:"));
         assert!(!page.contains(" onclick=") && !page.contains(" onload="));
         assert_eq!(page.matches("<script").count(), page.matches("<script src=").count());
-        for file in [page, text("/dashboard.css"), text("/dashboard.js")] {
+        for file in [page, text("/dashboard.css"), text("/dashboard.js"), text("/charts.js"), text("/units.js")] {
             let without_names = file.replace("http://www.w3.org/2000/svg", ""); // a name, not an address
             assert!(!without_names.contains("http://") && !without_names.contains("https://"));
         }
@@ -78,7 +80,7 @@ mod tests {
 
     #[test]
     fn outside_text_cannot_become_markup() {
-        let script = text("/dashboard.js");
+        let script = ["/dashboard.js", "/charts.js", "/units.js"].map(text).concat();
         for risky in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"] {
             assert!(!script.contains(risky), "{risky}");
         }

@@ -23,7 +23,7 @@
 //! | `load` | the load generator, its outcome and report | base, client, wire, net, trace |
 //! | `replay` | a trace against the cache alone | base, cache, engine, learn, trace |
 //! | `top` | the live view in a terminal, over the admin listener's events | base |
-//! | `serve` | flags and profile to a running appliance | base, engine, host, l0, net |
+//! | `serve` | flags, file and profile to a running appliance; the admin listener | base, engine, host, l0, net, observe |
 //!
 //! `load` drives its connections with `net`, the same event loop the server uses, and `replay` asks
 //! `engine` only how a server divides its memory. Planned and not there yet: `tenant`, `guard`,

@@ -13,6 +13,7 @@
 //! - `apply`: one request against the store
 //! - `edit`: what the text protocols ask of one key beyond that
 //! - `batch`: the requests in a piece of a connection's stream, answered in order
+//! - `tenants`: whose keys are used how much, where several share the server
 //! - `core`: sessions and the bounds on what each may hold
 //! - `interest`: near caches: who has read what, and what to push when it changes
 //! - `resp`: what RESP has beyond requests about one key
@@ -44,6 +45,12 @@ mod post;
 mod resp;
 mod session;
 mod shard;
+mod tenants;
+
+/// Names of RESP's commands, by their numbers.
+pub fn resp_commands() -> impl Iterator<Item = &'static str> {
+    crate::wire::resp::commands::COMMANDS.iter().map(|row| row.name)
+}
 
 pub use executor::{Attacher, Io, Plan, Running, start};
 pub use idle::PollMode;

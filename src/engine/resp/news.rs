@@ -70,6 +70,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             let letter = Letter {
                 errand: Errand::News,
                 caller: Caller::default(),
+                asked: None,
                 connection: ConnectionId::default(),
                 sequence: 0,
                 hash: KeyHash(0),

@@ -160,7 +160,8 @@ fn a_pipe_gets_a_snapshot_of_a_whole_window() {
     let fake = Fake::start(|_, _, stream| tell(stream, 10, |number, tick| tick["rates"]["requests"] = number.into()));
     let ended = top(&["--admin", &fake.address]);
     assert_eq!(ended.status, Some(0), "{ended:?}");
-    for line in ["requests/s             5.5", "GET p50 / p99 / p99.9  4.5 µs / 8.0 µs / 19.0 µs", "shards", "hot keys"] {
+    for line in ["requests/s             5.5", "GET p50 / p99 / p99.9  4.5 µs / 8.0 µs / 19.0 µs", "shards", "hot keys"]
+    {
         assert!(ended.stdout.lines().any(|found| found == line), "no '{line}' in\n{}", ended.stdout);
     }
 }
@@ -272,7 +273,8 @@ fn names_do_not_command_the_terminal() {
         })
     });
     let terminal = Terminal::start(&["top", "--admin", &fake.address], 160, 50);
-    terminal.wait("the names", PATIENCE, |text| text.contains(r"\x1b]0;owned\x07\u{202e}") && text.contains(r"\u{9b}2Jx"));
+    terminal
+        .wait("the names", PATIENCE, |text| text.contains(r"\x1b]0;owned\x07\u{202e}") && text.contains(r"\u{9b}2Jx"));
     let bytes = terminal.bytes();
     for raw in ["\x1b]0;", "\u{202e}", "\u{9b}"] {
         assert!(!bytes.windows(raw.len()).any(|window| window == raw.as_bytes()), "{raw:?} was written");
@@ -306,7 +308,17 @@ struct Load(Child);
 impl Load {
     fn start(server: &Server) -> Load {
         let mut command = Command::new(SPINETAIL);
-        command.args(["load", "--target", &server.target(), "--rate", "2000", "--duration", "60s", "--connections", "4"]);
+        command.args([
+            "load",
+            "--target",
+            &server.target(),
+            "--rate",
+            "2000",
+            "--duration",
+            "60s",
+            "--connections",
+            "4",
+        ]);
         command.args(["--fill", "--keys", "2000"]);
         Load(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a load"))
     }

@@ -265,7 +265,7 @@ pub fn tenants(model: &Model) -> Table {
         Column::right("L0 entries", 10, 4),
         Column::right("L0 bytes", 10, 5),
     ];
-    let tenants = model.tick().map_or(&[][..], |tick| &tick.tenants);
+    let tenants = model.tenants();
     let row = |tenant: &crate::top::message::Tenant| {
         let hits = tenant.hits_l0 + tenant.hits_l1;
         let reads = hits + tenant.misses;

@@ -358,7 +358,7 @@ fn a_server_under_load_is_seen() {
     });
     println!("{snapshot}");
     assert!(came, "{snapshot}");
-    assert!(figure(&snapshot, "hits").starts_with("100.0 %"), "{snapshot}");
+    assert!(figure(&snapshot, "hits · L0 / L1 / miss").starts_with("100.0 %"), "{snapshot}");
     assert_eq!(figure(&snapshot, "connections"), "4", "{snapshot}");
     let ended = top(&["--admin", &admin, "--json"]);
     let tick: Value = serde_json::from_str(&ended.stdout).unwrap();

@@ -109,9 +109,7 @@ impl Parser {
 
     fn event_ended(&mut self) -> Option<Event> {
         let kind = std::mem::take(&mut self.kind);
-        if self.data.pop().is_none() {
-            return None; // nothing to tell: the end of a comment, of an id alone
-        }
+        self.data.pop()?; // the last LF; without one there is nothing to tell: a comment ended, an id alone
         let data = String::from_utf8_lossy(&self.data).into_owned();
         self.data.clear();
         Some(Event { kind: if kind.is_empty() { "message".to_string() } else { kind }, data })

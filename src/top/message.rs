@@ -227,7 +227,7 @@ pub struct Tenant {
     pub hits_l0: f64,
     pub hits_l1: f64,
     pub misses: f64,
-    pub sets: f64,
+    pub changes: f64,
     pub get_p99_ns: Option<u64>,
     pub l0_entries: u64,
     pub l0_bytes: u64,

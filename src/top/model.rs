@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::base::limits;
-use crate::top::message::{Hello, Latency, Rates, Shard, Tick};
+use crate::top::message::{Hello, Latency, Rates, Shard, Tenant, Tick};
 
 /// How the link is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,6 +191,24 @@ impl Model {
         shards
     }
 
+    /// Tenants, what is a rate in them over the window.
+    pub fn tenants(&self) -> Vec<Tenant> {
+        let Some(last) = self.ticks.back() else { return Vec::new() };
+        let mut tenants = last.tenants.clone();
+        for (place, tenant) in tenants.iter_mut().enumerate() {
+            let mut sums = [0.0; 4];
+            let mut count = 0.0;
+            for tick in &self.ticks {
+                let Some(then) = tick.tenants.get(place).filter(|then| then.tenant == tenant.tenant) else { continue };
+                count += 1.0;
+                let values = [then.hits_l0, then.hits_l1, then.misses, then.sets];
+                sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+            }
+            [tenant.hits_l0, tenant.hits_l1, tenant.misses, tenant.sets] = sums.map(|sum| sum / count);
+        }
+        tenants
+    }
+
     /// A percentile of one stage of `operation` over the last window, in nanoseconds.
     pub fn latency_ns(&self, operation: &str, stage: Stage, percentile: f64) -> Option<u64> {
         let place = self.hello.as_ref()?.percentiles.iter().position(|&known| known == percentile)?;
@@ -346,10 +364,12 @@ mod tests {
         ticks_until(&mut model, 1_764_140_002_100, 15, |number, tick| {
             tick.rates.requests = number as f64;
             tick.shards[0].busy = number as f64 / 100.0;
+            tick.tenants[0].sets = number as f64;
         });
         assert!(model.covers_window());
         assert!((model.rates().requests - 9.5).abs() < 1e-9); // of 5 to 14
         assert!((model.shards()[0].busy - 0.095).abs() < 1e-9);
+        assert!((model.tenants()[0].sets - 9.5).abs() < 1e-9);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use ratatui::crossterm::cursor::{Hide, Show};
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use ratatui::layout::Rect;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 use signal_hook::{flag, low_level};
 
@@ -138,7 +139,7 @@ fn live(heard: &Receiver<Heard>, mut model: Model, began: Instant, admin: &str) 
             match action {
                 Action::Draw => {}
                 Action::Quit => return Ok(()),
-                Action::Repaint => screen.terminal.clear().map_err(failed)?,
+                Action::Repaint => screen.repaint().map_err(failed)?,
                 Action::Suspend => {
                     screen.give_back();
                     // Does nothing where nobody could continue the process; then it goes on here at once.
@@ -207,7 +208,14 @@ impl Screen {
         TAKEN.store(true, Ordering::Relaxed);
         enable_raw_mode()?;
         execute!(self.terminal.backend_mut(), EnterAlternateScreen, Hide)?;
-        self.terminal.clear()
+        self.repaint()
+    }
+
+    /// Clears, and has the next frame write every cell. `Terminal::clear` would first ask the terminal where its cursor
+    /// is, and fail where the answer takes more than two seconds or never comes.
+    fn repaint(&mut self) -> io::Result<()> {
+        let size = self.terminal.size()?;
+        self.terminal.resize(Rect::new(0, 0, size.width, size.height))
     }
 
     fn give_back(&mut self) {

@@ -260,12 +260,12 @@ pub fn tenants(model: &Model) -> Table {
         Column::right("reads/s", 7, 0),
         Column::right("hits", 7, 0),
         Column::right("of L0", 7, 3),
-        Column::right("sets/s", 6, 1),
+        Column::right("chg/s", 6, 1),
         Column::right("GET p99", 8, 0),
         Column::right("L0 entries", 10, 4),
         Column::right("L0 bytes", 10, 5),
     ];
-    let tenants = model.tick().map_or(&[][..], |tick| &tick.tenants);
+    let tenants = model.tenants();
     let row = |tenant: &crate::top::message::Tenant| {
         let hits = tenant.hits_l0 + tenant.hits_l1;
         let reads = hits + tenant.misses;
@@ -275,7 +275,7 @@ pub fn tenants(model: &Model) -> Table {
             Cell::new(count(reads)),
             Cell::new(share(hits)),
             Cell::new(share(tenant.hits_l0)),
-            Cell::new(count(tenant.sets)),
+            Cell::new(count(tenant.changes)),
             Cell::new(tenant.get_p99_ns.map_or_else(|| "–".to_string(), format_ns)),
             Cell::new(count_whole(tenant.l0_entries)),
             Cell::new(format_bytes(tenant.l0_bytes)),

@@ -201,10 +201,10 @@ impl Model {
             for tick in &self.ticks {
                 let Some(then) = tick.tenants.get(place).filter(|then| then.tenant == tenant.tenant) else { continue };
                 count += 1.0;
-                let values = [then.hits_l0, then.hits_l1, then.misses, then.sets];
+                let values = [then.hits_l0, then.hits_l1, then.misses, then.changes];
                 sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
             }
-            [tenant.hits_l0, tenant.hits_l1, tenant.misses, tenant.sets] = sums.map(|sum| sum / count);
+            [tenant.hits_l0, tenant.hits_l1, tenant.misses, tenant.changes] = sums.map(|sum| sum / count);
         }
         tenants
     }
@@ -364,12 +364,12 @@ mod tests {
         ticks_until(&mut model, 1_764_140_002_100, 15, |number, tick| {
             tick.rates.requests = number as f64;
             tick.shards[0].busy = number as f64 / 100.0;
-            tick.tenants[0].sets = number as f64;
+            tick.tenants[0].changes = number as f64;
         });
         assert!(model.covers_window());
         assert!((model.rates().requests - 9.5).abs() < 1e-9); // of 5 to 14
         assert!((model.shards()[0].busy - 0.095).abs() < 1e-9);
-        assert!((model.tenants()[0].sets - 9.5).abs() < 1e-9);
+        assert!((model.tenants()[0].changes - 9.5).abs() < 1e-9);
     }
 
     #[test]

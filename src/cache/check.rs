@@ -63,7 +63,7 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         equal("entries", self.index.entries(), entries)?;
         equal("payload bytes", self.counts.payload_bytes, payload)?;
 
-        let (mut free, mut logs, mut charges) = (0usize, [0u32; 2], [0u64; 2]);
+        let (mut free, mut logs, mut charges, mut live) = (0usize, [0u32; 2], [0u64; 2], 0u64);
         let mut pages = 0;
         for id in 0..self.segments.count() as u32 {
             let state = self.segments.get(id);
@@ -84,9 +84,11 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
                     }
                     logs[log as usize] += 1;
                     charges[log as usize] += state.charge;
+                    live += u64::from(state.live_bytes);
                 }
             }
         }
+        equal("live bytes", self.segments.live_bytes(), live)?;
         equal("free segments", self.segments.free_count(), free)?;
         equal("pages", self.index.page_count() + self.ghosts.page_count(), pages)?;
         for log in [Log::Small, Log::Main] {

@@ -37,7 +37,7 @@ use crate::cache::ghosts::Ghosts;
 use crate::cache::item::Item;
 use crate::cache::segments::{Log, Use};
 use crate::cache::slot::Slot;
-use crate::cache::store::{Accounting, Store};
+use crate::cache::store::{Accounting, IDLE_PLACES, IDLE_SHARE, Store};
 
 /// A segment that is being emptied, and how far.
 #[derive(Clone, Copy, Debug)]
@@ -340,6 +340,8 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         if is_expired {
             self.counts.expired += 1;
         } else {
+            self.counts.rushed += u64::from(verdict == Verdict::Drop);
+            self.note_idle(slot, now);
             self.count_evicted(hash, slot);
         }
         true
@@ -354,6 +356,18 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
                 !self.policy.cut.drops(rank)
             }
         }
+    }
+
+    /// Notes how long an item that has to leave had not been asked for: of one in so many, for it takes a look into the
+    /// table of times.
+    fn note_idle(&mut self, slot: Slot, now: Instant) {
+        if !self.counts.evicted.is_multiple_of(IDLE_SHARE) {
+            return;
+        }
+        let idle_ms = self.policy.idle_ms(slot.touch(), now);
+        let place = (u64::BITS - (idle_ms / 1000).leading_zeros()) as usize;
+        self.counts.idle_at_eviction[place.min(IDLE_PLACES - 1)] += 1;
+        self.counts.idle_ms_sum += idle_ms;
     }
 
     /// Counts an item that had to leave, and remembers it.

@@ -48,4 +48,4 @@ mod model_tests;
 mod store_tests;
 
 pub use item::{Item, MARK_STALE, MARK_WON};
-pub use store::{Accounting, Condition, Config, History, Put, Refused, Stats, Store};
+pub use store::{Accounting, Condition, Config, History, IDLE_PLACES, IDLE_SHARE, Put, Refused, Stats, Store};

@@ -51,6 +51,8 @@ pub struct Segments {
     open: [[u32; TTL_CLASSES]; 2],
     class_count: usize,
     bytes_shift: u32,
+    /// Bytes of items that the index points to, of all logs.
+    live_bytes: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -83,6 +85,7 @@ impl Segments {
             // A store of few segments cannot afford one open segment for each class.
             class_count: if count >= SEGMENTS_FOR_TTL_CLASSES { TTL_CLASSES } else { 1 },
             bytes_shift: segment_bytes.trailing_zeros(),
+            live_bytes: 0,
         }
     }
 
@@ -132,8 +135,10 @@ impl Segments {
             self.states[newer as usize].older = older;
         }
         self.close(id);
-        // From here on its charge is its own; the log no longer counts it.
+        // From here on its charge is its own; the log no longer counts it, nor what lives in it.
         self.states[id as usize].charge = 0;
+        self.live_bytes -= u64::from(self.states[id as usize].live_bytes);
+        self.states[id as usize].live_bytes = 0;
     }
 
     /// Makes sure that nothing more is appended to a log's segment.
@@ -184,6 +189,7 @@ impl Segments {
 
     /// Counts an item appended to `id`.
     pub fn appended(&mut self, id: u32, bytes: usize, charge: u64, expires: Option<Instant>) {
+        self.live_bytes += bytes as u64;
         let state = &mut self.states[id as usize];
         state.written += bytes as u32;
         state.live_bytes += bytes as u32;
@@ -197,6 +203,7 @@ impl Segments {
 
     /// Counts an item of `id` that the index no longer points to.
     pub fn died(&mut self, id: u32, bytes: usize, charge: u64) {
+        self.live_bytes -= bytes as u64;
         let state = &mut self.states[id as usize];
         state.live_bytes -= bytes as u32;
         state.live_items -= 1;
@@ -237,6 +244,11 @@ impl Segments {
     /// What the live items of a log count for.
     pub fn log_charge(&self, log: Log) -> u64 {
         self.ends[log as usize].charge
+    }
+
+    /// Bytes of live items, their headers included.
+    pub fn live_bytes(&self) -> u64 {
+        self.live_bytes
     }
 
     pub fn free_count(&self) -> usize {

@@ -160,8 +160,12 @@ pub struct Stats {
     pub used_bytes: u64,
     /// Bytes of index and ghosts, and of the tables beside the arena.
     pub index_bytes: u64,
+    /// Bytes of live items, their headers included.
+    pub live_bytes: u64,
     /// Items dropped to make room.
     pub evicted: u64,
+    /// Those of them that went whatever they were worth, because a write found nothing free.
+    pub rushed: u64,
     /// Items dropped because their time had come.
     pub expired: u64,
     /// Dropped keys that came back while remembered.
@@ -170,12 +174,20 @@ pub struct Stats {
     pub copied_bytes: u64,
     /// Times a write had to wait for a whole segment to be freed.
     pub rushes: u64,
+    /// How long dropped items had not been asked for, of one in [`IDLE_SHARE`]: place n counts those of less than
+    /// 2^n seconds.
+    pub idle_at_eviction: [u64; IDLE_PLACES],
+    /// Their sum, in milliseconds.
+    pub idle_ms_sum: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     pub payload_bytes: u64,
     pub evicted: u64,
+    pub rushed: u64,
+    pub idle_at_eviction: [u64; IDLE_PLACES],
+    pub idle_ms_sum: u64,
     pub expired: u64,
     pub ghost_hits: u64,
     pub copied_bytes: u64,
@@ -483,11 +495,15 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
             arena_bytes: self.memory.len() as u64,
             used_bytes: used * segment_bytes,
             index_bytes: pages * segment_bytes + tables,
+            live_bytes: self.segments.live_bytes(),
             evicted: self.counts.evicted,
+            rushed: self.counts.rushed,
             expired: self.counts.expired,
             ghost_hits: self.counts.ghost_hits,
             copied_bytes: self.counts.copied_bytes,
             rushes: self.counts.rushes,
+            idle_at_eviction: self.counts.idle_at_eviction,
+            idle_ms_sum: self.counts.idle_ms_sum,
         }
     }
 
@@ -773,5 +789,9 @@ const NUMBER_BYTES_MAX: usize = 20;
 /// Misses remembered as awaiting their insertion. More than a pipeline is deep, fewer than would
 /// hide a change from reading to writing.
 const MISSES_OWED_MAX: u32 = 1024;
+/// One in so many dropped items is asked how long it had been idle: the answer takes some ten nanoseconds.
+pub const IDLE_SHARE: u64 = 8;
+/// Places of [`Stats::idle_at_eviction`]; the last one takes what had been idle for 97 days and longer.
+pub const IDLE_PLACES: usize = 24;
 /// Header and every optional field that a client can ask for.
 const HEADER_FIELDS_BYTES_MAX: usize = HEADER_BYTES_MAX + 6 + 8 + 4;

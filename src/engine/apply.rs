@@ -9,12 +9,46 @@ use crate::engine::edit;
 use crate::engine::keys::Keys;
 use crate::engine::memcached;
 use crate::observe::{Operation, ShardCounters};
+use crate::wire::memcached::{Ask, Verb};
 use crate::wire::{Codec, Command, Edit, Mode, Reply, Request, Status};
 
 /// Applies a request about a key and appends its reply to `out`. What is published of the key has followed
 /// before the reply can leave.
 #[inline]
 pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
+    keys: &mut Keys<M>,
+    counters: &ShardCounters,
+    request: &Request<'_>,
+    hash: KeyHash,
+    out: &mut Vec<u8>,
+) {
+    if keys.tenants.is_some() {
+        return apply_for_tenant::<C, M>(keys, counters, request, hash, out);
+    }
+    apply_plain::<C, M>(keys, counters, request, hash, out);
+}
+
+/// The same, counted for the tenant whose key it is: by what has changed in the shard's own counters.
+#[cold]
+fn apply_for_tenant<C: Codec, M: DerefMut<Target = [u8]>>(
+    keys: &mut Keys<M>,
+    counters: &ShardCounters,
+    request: &Request<'_>,
+    hash: KeyHash,
+    out: &mut Vec<u8>,
+) {
+    let count = |counters: &ShardCounters| (counters.get_hits.get(), counters.get_misses.get());
+    let before = count(counters);
+    apply_plain::<C, M>(keys, counters, request, hash, out);
+    let after = count(counters);
+    let operation = operation_of(&request.command);
+    if let (Some(tenants), Some(key)) = (keys.tenants.as_deref_mut(), request.command.key()) {
+        tenants.count(key, operation, after.0 - before.0, after.1 - before.1);
+    }
+}
+
+#[inline]
+fn apply_plain<C: Codec, M: DerefMut<Target = [u8]>>(
     keys: &mut Keys<M>,
     counters: &ShardCounters,
     request: &Request<'_>,
@@ -140,15 +174,38 @@ pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
     }
 }
 
-/// Which histogram a command is counted in.
+/// What a command is counted as.
 #[inline]
 pub fn operation_of(command: &Command<'_>) -> Operation {
     match command {
         Command::Get { .. } | Command::GetTracked { .. } => Operation::Get,
         Command::Set { .. } | Command::Edit { edit: Edit::Store { .. }, .. } => Operation::Set,
-        Command::Memcached { ask, .. } if ask.is_read() => Operation::Get,
-        Command::Memcached { ask, .. } if ask.is_store() => Operation::Set,
+        Command::Memcached { ask, .. } => operation_of_ask(ask),
+        Command::Delete { .. } => Operation::Delete,
+        Command::Increment { .. } => Operation::Increment,
+        Command::Touch { .. } => Operation::Touch,
+        Command::Edit { edit, .. } => match edit {
+            Edit::Read { .. } => Operation::Get,
+            Edit::Store { .. } | Edit::Append { .. } | Edit::Splice { .. } | Edit::SetBit { .. } => Operation::Set,
+            Edit::Take => Operation::Delete,
+            Edit::AddFloat { .. } => Operation::Increment,
+            Edit::Expire { .. } => Operation::Touch,
+            Edit::Look { .. } | Edit::IfEqual { .. } => Operation::Other,
+        },
         _ => Operation::Other,
+    }
+}
+
+/// The same of memcached's.
+#[inline]
+pub fn operation_of_ask(ask: &Ask<'_>) -> Operation {
+    match ask {
+        Ask::Read { .. } | Ask::Meta { verb: Verb::Get, .. } => Operation::Get,
+        Ask::Store { .. } | Ask::Meta { verb: Verb::Set, .. } => Operation::Set,
+        Ask::Delete { .. } | Ask::Meta { verb: Verb::Delete, .. } => Operation::Delete,
+        Ask::Count { .. } | Ask::Meta { verb: Verb::Arithmetic, .. } => Operation::Increment,
+        Ask::Touch { .. } => Operation::Touch,
+        Ask::Meta { verb: Verb::Debug, .. } => Operation::Other,
     }
 }
 

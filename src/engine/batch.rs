@@ -16,7 +16,7 @@ use crate::base::id::ConnectionId;
 use crate::base::limits;
 use crate::engine::apply::{apply, operation_of};
 use crate::engine::core::Core;
-use crate::engine::post::{Caller, Errand, Letter};
+use crate::engine::post::{Asked, Caller, Errand, Letter};
 use crate::engine::session::{Bound, Protocol, Session};
 use crate::net::Flow;
 use crate::observe::Operation;
@@ -38,6 +38,8 @@ struct Ahead<'a> {
 /// What came of one request.
 pub(super) enum Served {
     Done,
+    /// It is on its way to another shard, and counted when the answer is back.
+    Sent,
     Blocked,
     Detach,
 }
@@ -105,6 +107,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             }
             let mut ahead = [const { None }; limits::REQUESTS_AHEAD];
             let stopped_by = self.look_ahead::<C>(bytes, at, &mut ahead);
+            if self.hot_sampled != self.now {
+                self.sample_hot(&ahead);
+            }
             for Ahead { request, hash, start, end } in ahead.iter().map_while(Option::as_ref) {
                 let fresh = session.output_bytes() - counted;
                 if let Some(bound) = self.bound_reached(session, fresh, Some((request, *hash))) {
@@ -112,14 +117,20 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                     return (at, Flow::Pause);
                 }
                 session.served_in_turn += 1 + (end - start) / BYTES_PER_SHARE;
-                counts.count(operation_of(&request.command));
                 match self.dispatch::<C>(id, session, request, &bytes[*start..*end], *hash, out) {
-                    Served::Done => at = *end,
+                    Served::Done => {
+                        counts.count(operation_of(&request.command));
+                        at = *end;
+                    }
+                    Served::Sent => at = *end,
                     Served::Blocked => {
                         session.blocked = Some(Bound::Mailbox);
                         return (at, Flow::Pause);
                     }
-                    Served::Detach => return (*end, Flow::Detach),
+                    Served::Detach => {
+                        counts.count(Operation::Other);
+                        return (*end, Flow::Detach);
+                    }
                 }
             }
             match stopped_by {
@@ -131,9 +142,12 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                         return (at, Flow::Pause);
                     }
                     session.served_in_turn += 1 + length / BYTES_PER_SHARE;
-                    counts.count(Operation::Other);
+                    self.front_operation = Operation::Other;
                     match self.serve_front(id, session, &bytes[at..at + length], out) {
-                        Served::Done => at += length,
+                        Served::Done | Served::Sent => {
+                            counts.count(self.front_operation);
+                            at += length;
+                        }
                         Served::Blocked => {
                             session.blocked = Some(session.blocked.unwrap_or(Bound::Mailbox));
                             return (at, Flow::Pause);
@@ -222,6 +236,20 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         stopped_by
     }
 
+    /// Once a millisecond: looks at a read, to know which keys are hot.
+    #[cold]
+    fn sample_hot(&mut self, ahead: &[Option<Ahead<'_>>]) {
+        self.hot_sampled = self.now;
+        let count = ahead.iter().flatten().count();
+        // Not always the first of its batch, in which a client may say what it always says first.
+        let Some(Some(Ahead { request, hash, .. })) = ahead.get(self.turn as usize % count.max(1)) else { return };
+        if operation_of(&request.command) == Operation::Get
+            && let Some(key) = request.command.key()
+        {
+            self.hot_keys.note(hash.0, key);
+        }
+    }
+
     #[inline]
     fn dispatch<C: Codec>(
         &mut self,
@@ -236,7 +264,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             return self.dispatch_keyless::<C>(id, session, request, out);
         }
         if hash.shard(self.shared.counters.len() as u16) != self.id {
-            return self.forward(id, session, frame, hash);
+            return self.forward(id, session, request, frame, hash);
         }
         if C::IS_COUNTED {
             self.calls.count(request.id as u8);
@@ -248,16 +276,24 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
 
     /// Sends a request to the shard that owns its key, as it arrived.
     #[cold]
-    pub(super) fn forward(&mut self, id: ConnectionId, session: &mut Session, frame: &[u8], hash: KeyHash) -> Served {
+    fn forward(
+        &mut self,
+        id: ConnectionId,
+        session: &mut Session,
+        request: &Request<'_>,
+        frame: &[u8],
+        hash: KeyHash,
+    ) -> Served {
         let owner = hash.shard(self.shared.counters.len() as u16);
         if !self.post.has_room(owner, frame.len()) {
             return Served::Blocked;
         }
         let sequence = session.await_remote(1);
         let (errand, caller) = (Errand::Request(session.protocol), Caller::default());
-        self.post.send(owner, Letter { errand, caller, connection: id, sequence, hash, frame });
+        let asked = Some(Asked { operation: operation_of(&request.command), since_ns: self.turn_began_ns });
+        self.post.send(owner, Letter { errand, caller, asked, connection: id, sequence, hash, frame });
         self.counters().forwarded_out.add(1);
-        Served::Done
+        Served::Sent
     }
 
     #[cold]

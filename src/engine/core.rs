@@ -22,7 +22,7 @@ use crate::cache::Store;
 use crate::engine::interest::Interest;
 use crate::engine::keys::Keys;
 use crate::engine::l0::L0;
-use crate::engine::post::{Forward, Post};
+use crate::engine::post::{Asked, Forward, Post};
 use crate::engine::resp::client::Client;
 use crate::engine::resp::config::EXPIRIES;
 use crate::engine::resp::pubsub::PubSub;
@@ -30,11 +30,13 @@ use crate::engine::resp::tracking::{self, Tracking};
 use crate::engine::resp::transaction::Transaction;
 use crate::engine::resp::watch::Watches;
 use crate::engine::session::{Bound, Protocol, Session};
+use crate::engine::tenants::Tenants;
 use crate::engine::shard::{Control, Neighbour, Shared};
 use crate::net::{Flow, Handler};
 use crate::observe::calls::OpenCalls;
+use crate::observe::hot::HotKeys;
 use crate::observe::service::BatchCounts;
-use crate::observe::{ServiceTimes, ShardCounters};
+use crate::observe::{Operation, ShardCounters};
 use crate::wire::native::{self, ServerHello};
 use crate::wire::{Command, Reply, Request, Status};
 
@@ -82,7 +84,13 @@ pub struct Core<M> {
     pub(super) turn: u64,
     /// A forwarded request on its way into its box.
     pub(super) forward_scratch: Vec<u8>,
-    pub(super) times: ServiceTimes,
+    /// Requests whose answers other shards gave in this turn.
+    pub(super) answered_elsewhere: Vec<Asked>,
+    /// What the last command that was more than a request counts as.
+    pub(super) front_operation: Operation,
+    pub(super) hot_keys: HotKeys,
+    /// When a read was last looked at for it.
+    pub(super) hot_sampled: Instant,
     pub(super) swept_at: Instant,
     pub(super) published_at: Instant,
     pub(super) stopping: Option<Instant>,
@@ -163,6 +171,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 watches: Watches::default(),
                 tracking: Tracking::new(tracked_keys_max),
                 observer: None,
+                tenants: shared.tenants.get(id.0 as usize).and_then(|counters| Tenants::new(counters.clone())),
                 now: Instant::default(),
                 unix_zero_ms: shared.resp.unix_zero_ms,
                 client: 0,
@@ -190,7 +199,10 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             stall_cursor: 0,
             stall_looks: 0,
             forward_scratch: Vec::new(),
-            times: ServiceTimes::new(),
+            answered_elsewhere: Vec::new(),
+            front_operation: Operation::Other,
+            hot_keys: HotKeys::default(),
+            hot_sampled: Instant::default(),
             swept_at: Instant::default(),
             published_at: Instant::default(),
             stopping: None,
@@ -225,9 +237,16 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     pub(super) fn begin_turn(&mut self) {
         let now_ns = self.shared.started.elapsed().as_nanos() as u64;
         if std::mem::take(&mut self.worked) {
-            self.counters().busy_ns.add(now_ns - self.turn_began_ns);
-            self.times.record(std::mem::take(&mut self.turn_counts), now_ns - self.turn_began_ns);
-            self.calls.record(&self.shared.calls[self.id.0 as usize], now_ns - self.turn_began_ns);
+            let (place, ns) = (self.id.0 as usize, now_ns - self.turn_began_ns);
+            self.counters().busy_ns.add(ns);
+            self.shared.times[place].record(std::mem::take(&mut self.turn_counts), ns);
+            self.calls.record(&self.shared.calls[place], ns);
+            for Asked { operation, since_ns } in self.answered_elsewhere.drain(..) {
+                self.shared.times[place].record_forwarded(operation, now_ns - since_ns);
+            }
+            if let Some(tenants) = self.keys.tenants.as_deref_mut() {
+                tenants.end_turn(ns);
+            }
         }
         self.turn_began_ns = now_ns;
         self.now = Instant::from_ms(now_ns / 1_000_000);

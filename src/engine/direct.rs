@@ -18,7 +18,8 @@ use crate::engine::shard::Shared;
 use crate::net::{Flow, Handler};
 use crate::observe::ShardCounters;
 use crate::observe::calls::Calls;
-use crate::observe::service::Published;
+use crate::observe::hot::PublishedHotKeys;
+use crate::observe::{Counter, EvictedIdle, ServiceTimes};
 use crate::wire::resp::commands::COMMANDS;
 
 /// One shard with one connection.
@@ -34,7 +35,11 @@ impl<M: DerefMut<Target = [u8]>> Direct<M> {
     pub fn new(store: Store<M>, seed: HashSeed, protocol: Protocol) -> Direct<M> {
         let shared = Arc::new(Shared {
             counters: vec![ShardCounters::default()],
-            published: vec![Published::new()],
+            times: vec![ServiceTimes::default()],
+            evicted_idle: vec![EvictedIdle::default()],
+            hot_keys: vec![PublishedHotKeys::default()],
+            beats_ms: vec![Counter::default()],
+            tenants: Vec::new(),
             calls: vec![Calls::new(COMMANDS.len())],
             seed,
             started: std::time::Instant::now(),

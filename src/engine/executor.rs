@@ -45,7 +45,9 @@ use crate::net::shm::Rings;
 use crate::net::{EpollNetwork, Network, RingNetwork, WakeTarget, Waker};
 use crate::observe::ShardCounters;
 use crate::observe::calls::Calls;
-use crate::observe::service::Published;
+use crate::observe::hot::PublishedHotKeys;
+use crate::observe::tenants::TenantCounters;
+use crate::observe::{Counter, EvictedIdle, ServiceTimes};
 use crate::wire::resp::commands::COMMANDS;
 
 /// What drives the sockets.
@@ -75,6 +77,8 @@ pub struct Plan {
     pub memcached_listeners: Vec<TcpListener>,
     /// Memory of the whole server, everything included.
     pub memory_bytes: u64,
+    /// Tenants, by name and what their keys begin with, whose use is counted apart.
+    pub tenants: Vec<(String, Vec<u8>)>,
     /// What each shard publishes in, if anything is published.
     pub l0: Vec<l0::Parts>,
     /// How memory is divided.
@@ -173,12 +177,20 @@ struct Parts {
     end: Sender<Result<(), String>>,
 }
 
+fn tenant_counters(tenants: &[(String, Vec<u8>)]) -> TenantCounters {
+    TenantCounters::new(tenants.iter().map(|(name, prefix)| (name.clone(), prefix.as_slice())))
+}
+
 /// Starts the shards and waits until every one of them accepts.
 pub fn start(plan: Plan) -> Result<Running, String> {
     let count = plan.cores.len();
     let shared = Arc::new(Shared {
         counters: (0..count).map(|_| ShardCounters::default()).collect(),
-        published: (0..count).map(|_| Published::new()).collect(),
+        times: (0..count).map(|_| ServiceTimes::default()).collect(),
+        evicted_idle: (0..count).map(|_| EvictedIdle::default()).collect(),
+        hot_keys: (0..count).map(|_| PublishedHotKeys::default()).collect(),
+        beats_ms: (0..count).map(|_| Counter::default()).collect(),
+        tenants: (0..count).map(|_| tenant_counters(&plan.tenants)).collect(),
         calls: (0..count).map(|_| Calls::new(COMMANDS.len())).collect(),
         seed: plan.seed,
         started: Instant::now(),
@@ -315,6 +327,7 @@ fn spawn_glommio(core: usize, parts: Parts) -> Result<Thread, String> {
 }
 
 fn spawn_plain(core: usize, parts: Parts) -> Result<Thread, String> {
+    let name = format!("shard-{}", parts.id);
     let run = move || {
         if !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
             let error = format!("core {core} cannot be pinned: it is not among those this process may use");
@@ -335,7 +348,6 @@ fn spawn_plain(core: usize, parts: Parts) -> Result<Thread, String> {
             }
         }
     };
-    let name = format!("shard-{core}");
     let handle = std::thread::Builder::new().name(name).spawn(run).map_err(|error| format!("no thread: {error}"))?;
     Ok(Thread::Plain(handle))
 }

@@ -11,6 +11,7 @@ use crate::engine::l0::L0;
 use crate::engine::memcached::Observer;
 use crate::engine::resp::tracking::Tracking;
 use crate::engine::resp::watch::Watches;
+use crate::engine::tenants::Tenants;
 use crate::wire::Expiry;
 
 /// A shard's entries, and who is to hear of a change.
@@ -26,6 +27,8 @@ pub struct Keys<M> {
     pub tracking: Tracking,
     /// Who counts the use of keys by prefix, if anybody asked for that (memcached).
     pub observer: Option<Arc<Observer>>,
+    /// Who counts the use of keys by tenant, if there are several.
+    pub tenants: Option<Box<Tenants>>,
     /// The time of this turn.
     pub now: Instant,
     /// Unix time in milliseconds when the shard's clock was zero.

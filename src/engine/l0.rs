@@ -22,6 +22,7 @@ use crate::l0::layout::RegionEntry;
 use crate::l0::reports::Listener;
 use crate::l0::{Entry, Publisher, alive, clock};
 use crate::observe::ShardCounters;
+use crate::observe::tenants::TenantCounters;
 
 /// A shard's part of one tenant's table.
 #[derive(Clone)]
@@ -175,6 +176,7 @@ impl L0 {
         &mut self,
         store: &mut Store<M>,
         counters: &ShardCounters,
+        tenants: Option<&TenantCounters>,
         now: Instant,
     ) {
         self.candidates_left = limits::L0_CANDIDATES_PER_MS;
@@ -188,10 +190,16 @@ impl L0 {
                 publisher.check(slot, |key| store.get(seed.hash(key), key, now).is_some());
             });
             counters.l0_hits.add(hits);
+            if let Some(tenant) = tenants.and_then(|tenants| tenants.tenants().get(reader.tenant)) {
+                tenant.l0_hits.add(hits);
+            }
         }
         self.readers.retain(|(reader, _)| !reader.gone.load(Ordering::Relaxed));
-        for (_, _, publisher) in &mut self.tables {
+        for (number, _, publisher) in &mut self.tables {
             publisher.sweep(limits::L0_SWEEP_SLOTS_PER_MS);
+            if let Some(tenant) = tenants.and_then(|tenants| tenants.tenants().get(*number)) {
+                tenant.l0_entries.set(publisher.published());
+            }
         }
         counters.l0_readers.set(self.readers.len() as u64);
         counters.l0_published.set(self.tables.iter().map(|(_, _, publisher)| publisher.published()).sum());

@@ -13,6 +13,7 @@
 //! - `apply`: one request against the store
 //! - `edit`: what the text protocols ask of one key beyond that
 //! - `batch`: the requests in a piece of a connection's stream, answered in order
+//! - `tenants`: whose keys are used how much, where several share the server
 //! - `core`: sessions and the bounds on what each may hold
 //! - `interest`: near caches: who has read what, and what to push when it changes
 //! - `resp`: what RESP has beyond requests about one key
@@ -44,6 +45,7 @@ mod post;
 mod resp;
 mod session;
 mod shard;
+mod tenants;
 
 pub use executor::{Attacher, Io, Plan, Running, start};
 pub use idle::PollMode;

@@ -16,6 +16,7 @@ use crate::base::limits;
 use crate::engine::mailbox::{Consumer, Producer, mailbox};
 use crate::engine::session::Protocol;
 use crate::net::Waker;
+use crate::observe::Operation;
 
 /// What a box is sent for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +63,8 @@ pub struct Forward {
     pub caller: Caller,
     /// News are delivered once so many replies of the sender have been taken in.
     pub after: u64,
+    /// What its client asked for and when the turn began in which it did, where that is counted.
+    pub asked: Option<Asked>,
     /// Who waits for it at home.
     pub connection: ConnectionId,
     /// And for which place in its queue of replies.
@@ -74,10 +77,19 @@ pub struct Forward {
     pub reply: Vec<u8>,
 }
 
+/// A request as its client experiences it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    pub operation: Operation,
+    /// When the turn began that received it, in nanoseconds of the process's clock.
+    pub since_ns: u64,
+}
+
 /// What is put into a box.
 pub struct Letter<'a> {
     pub errand: Errand,
     pub caller: Caller,
+    pub asked: Option<Asked>,
     pub connection: ConnectionId,
     pub sequence: u32,
     pub hash: KeyHash,
@@ -196,7 +208,7 @@ impl Post {
         let Some(peer) = self.peers.iter_mut().find(|peer| peer.shard == shard) else {
             panic!("shard {shard} does not exist, yet a key hashed to it");
         };
-        let Letter { errand, caller, connection, sequence, hash, frame } = letter;
+        let Letter { errand, caller, asked, connection, sequence, hash, frame } = letter;
         // Bytes are the caller's to ask about: what must not wait (transactions, news) has bounds of its own.
         if !peer.has_slot() {
             return false;
@@ -207,6 +219,7 @@ impl Post {
         forward.errand = errand;
         forward.caller = caller;
         forward.after = peer.replies_sent;
+        forward.asked = asked;
         forward.connection = connection;
         forward.sequence = sequence;
         forward.hash = hash;
@@ -230,7 +243,7 @@ impl Post {
         for index in 0..self.peers.len() {
             let (shard, errand) = (self.peers[index].shard, Errand::Request(Protocol::Native));
             let caller = Caller::default();
-            let sent = self.send(shard, Letter { errand, caller, connection, sequence, hash: KeyHash(0), frame });
+            let sent = self.send(shard, Letter { errand, caller, asked: None, connection, sequence, hash: KeyHash(0), frame });
             assert!(sent, "room was asked for before");
         }
     }
@@ -329,6 +342,7 @@ impl Forward {
             errand: Errand::News,
             caller: Caller::default(),
             after: 0,
+            asked: None,
             connection: ConnectionId::default(),
             sequence: 0,
             hash: KeyHash(0),

@@ -26,14 +26,24 @@ use crate::net::shm::Rings;
 use crate::net::{Flow, Handler, Network, Waker, WithShm};
 use crate::observe::ShardCounters;
 use crate::observe::calls::Calls;
-use crate::observe::service::Published;
+use crate::observe::hot::PublishedHotKeys;
+use crate::observe::tenants::TenantCounters;
+use crate::observe::{Counter, EvictedIdle, ServiceTimes};
 
 /// What all shards of a process share, for reading.
 pub struct Shared {
     /// Each shard's counters.
     pub counters: Vec<ShardCounters>,
-    /// Each shard's latest histograms.
-    pub published: Vec<Published>,
+    /// Each shard's service times.
+    pub times: Vec<ServiceTimes>,
+    /// How long entries had been idle that each shard evicted.
+    pub evicted_idle: Vec<EvictedIdle>,
+    /// The keys each shard is asked for most.
+    pub hot_keys: Vec<PublishedHotKeys>,
+    /// When each shard last took a turn, in milliseconds of the process's clock; a quarter of a second behind at most.
+    pub beats_ms: Vec<Counter>,
+    /// The tenants whose use is counted apart, by shard; empty if there is one for all keys.
+    pub tenants: Vec<TenantCounters>,
     /// Each shard's calls of RESP, by command.
     pub calls: Vec<Calls>,
     /// The seed of the key hash.
@@ -129,7 +139,9 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
             self.core.swept_at = now;
             self.core.keys.store.expire(now, limits::EXPIRE_SEGMENTS_PER_MS * elapsed, limits::EXPIRE_ITEMS_PER_MS);
             if let Some(l0) = &mut self.core.keys.l0 {
-                l0.housekeep(&mut self.core.keys.store, &self.core.shared.counters[self.core.id.0 as usize], now);
+                let place = self.core.id.0 as usize;
+                let (counters, tenants) = (&self.core.shared.counters[place], self.core.shared.tenants.get(place));
+                l0.housekeep(&mut self.core.keys.store, counters, tenants, now);
             }
             self.core.look_around();
             self.close_stalled();
@@ -256,6 +268,9 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
                 session.release(out);
                 core.output_bytes += session.output_bytes() - before;
                 core.gathered_bytes = core.gathered_bytes + session.gathered_bytes() - gathered;
+                if let Some(asked) = forward.asked {
+                    core.answered_elsewhere.push(asked);
+                }
                 if session.is_over() {
                     self.net.close(id);
                 } else if matches!(session.blocked, Some(Bound::Replies | Bound::Memory)) {
@@ -424,7 +439,9 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         counters.arena_bytes.set(stats.arena_bytes);
         counters.used_bytes.set(stats.used_bytes);
         counters.index_bytes.set(stats.index_bytes);
+        counters.live_bytes.set(stats.live_bytes);
         counters.evicted.set(stats.evicted);
+        counters.evicted_rushed.set(stats.rushed);
         counters.expired.set(stats.expired);
         counters.ghost_hits.set(stats.ghost_hits);
         counters.copied_bytes.set(stats.copied_bytes);
@@ -436,7 +453,14 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
                 core.shared.resp.attend(PAUSED, false);
             }
         }
-        core.times.publish(&core.shared.published[core.id.0 as usize]);
+        counters.mailbox_depth.set(core.post.under_way() as u64);
+        let network = self.net.load();
+        counters.ring_depth.set(network.depth);
+        counters.buffers_exhausted.set(network.buffers_exhausted);
+        let place = core.id.0 as usize;
+        core.shared.evicted_idle[place].publish(&stats.idle_at_eviction, stats.idle_ms_sum);
+        core.hot_keys.publish(&core.shared.hot_keys[place]);
+        core.shared.beats_ms[place].set(core.now.ms);
     }
 }
 
@@ -446,5 +470,5 @@ pub const NATIVE_LISTENER: usize = 0;
 const REPLY_ESTIMATE_MEMORY: usize = 16;
 /// Milliseconds of expiry sweeps that one turn makes up for.
 const EXPIRE_CATCH_UP_MS: u64 = 256;
-/// How often gauges and histograms are left for readers.
+/// How often gauges are left for readers.
 const PUBLISH_MS: u64 = 250;

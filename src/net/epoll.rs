@@ -15,7 +15,7 @@ use crate::base::id::ConnectionId;
 use crate::base::limits;
 use crate::base::time::Instant;
 use crate::net::connections::Connections;
-use crate::net::{Flow, Handler, Network, WakeTarget, socket};
+use crate::net::{Flow, Handler, Load, Network, WakeTarget, socket};
 
 /// Sockets on epoll.
 pub struct EpollNetwork {
@@ -26,6 +26,8 @@ pub struct EpollNetwork {
     wake: WakeTarget,
     buffer: Vec<u8>,
     events: Vec<libc::epoll_event>,
+    /// Most events at once since that was last asked.
+    depth: u64,
 }
 
 impl EpollNetwork {
@@ -46,6 +48,7 @@ impl EpollNetwork {
             wake,
             buffer: vec![0; BUFFER_BYTES],
             events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX],
+            depth: 0,
         };
         network.control(libc::EPOLL_CTL_ADD, network.wake.event().as_raw_fd(), libc::EPOLLIN, TOKEN_WAKE)?;
         Ok(network)
@@ -227,6 +230,7 @@ impl Network for EpollNetwork {
             }
         }
         let count = self.wait_events(0)?;
+        self.depth = self.depth.max(count as u64);
         let worked = count > 0 || !self.connections.dirty.is_empty();
         for index in 0..count {
             let libc::epoll_event { events, u64: token } = self.events[index];
@@ -291,6 +295,10 @@ impl Network for EpollNetwork {
         let stalled = self.connections.stalled(since, looks);
         stalled.iter().for_each(|&id| self.abort(id));
         stalled.len()
+    }
+
+    fn load(&mut self) -> Load {
+        Load { depth: std::mem::take(&mut self.depth), buffers_exhausted: 0 }
     }
 
     fn connection_count(&self) -> usize {

@@ -69,6 +69,15 @@ pub enum Flow {
     Detach,
 }
 
+/// How busy a network is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Most events that one poll has found since this was last asked.
+    pub depth: u64,
+    /// Times a receive found no buffer free, since the beginning.
+    pub buffers_exhausted: u64,
+}
+
 /// The sockets of one shard, driven by one thread.
 pub trait Network {
     /// Whether [`Network::poll`] makes a system call even if nothing has happened.
@@ -99,6 +108,8 @@ pub trait Network {
     /// Closes connections whose peer has taken nothing of its output since `since`. Looks at `looks` of them,
     /// where the last call stopped. Answers how many it closed.
     fn close_stalled(&mut self, since: Instant, looks: usize) -> usize;
+    /// How busy it is.
+    fn load(&mut self) -> Load;
     /// Connections in the table.
     fn connection_count(&self) -> usize;
     /// Prepares to sleep: from now on the wake event fires when something happens. Answers `false`

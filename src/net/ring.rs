@@ -25,7 +25,7 @@ use crate::base::limits;
 use crate::base::time::Instant;
 use crate::net::buffers::ReceiveBuffers;
 use crate::net::connections::Connections;
-use crate::net::{Flow, Handler, Network, WakeTarget, socket};
+use crate::net::{Flow, Handler, Load, Network, WakeTarget, socket};
 
 /// Sockets on an io_uring.
 pub struct RingNetwork {
@@ -40,6 +40,7 @@ pub struct RingNetwork {
     unsubmitted: u32,
     completions: Vec<Completion>,
     dirty_scratch: Vec<u32>,
+    load: Load,
 }
 
 struct Listener {
@@ -78,6 +79,7 @@ impl RingNetwork {
             unsubmitted: 0,
             completions: Vec::with_capacity(limits::RING_COMPLETIONS as usize),
             dirty_scratch: Vec::new(),
+            load: Load::default(),
         };
         network.ring.completion().disable_eventfd();
         Ok(network)
@@ -150,6 +152,7 @@ impl RingNetwork {
         if let Some(connection) = self.connections.get(id) {
             connection.receiving = cqueue::more(completion.flags);
             let result = completion.result;
+            self.load.buffers_exhausted += u64::from(result == -libc::ENOBUFS);
             if let (Some(buffer), 1..) = (buffer, result)
                 && !connection.dead
                 && !connection.closing
@@ -341,6 +344,7 @@ impl Network for RingNetwork {
             result: entry.result(),
             flags: entry.flags(),
         }));
+        self.load.depth = self.load.depth.max(completions.len() as u64);
         let worked = !completions.is_empty() || !self.connections.dirty.is_empty();
         for completion in completions.drain(..) {
             self.complete(completion, handler, now)?;
@@ -407,6 +411,12 @@ impl Network for RingNetwork {
         let stalled = self.connections.stalled(since, looks);
         stalled.iter().for_each(|&id| self.abort(id));
         stalled.len()
+    }
+
+    fn load(&mut self) -> Load {
+        let load = self.load;
+        self.load.depth = 0;
+        load
     }
 
     fn connection_count(&self) -> usize {

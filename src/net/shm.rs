@@ -28,7 +28,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use crate::base::id::ConnectionId;
 use crate::base::limits::SHM_RING_BYTES;
 use crate::base::time::Instant;
-use crate::net::{Flow, Handler, Network};
+use crate::net::{Flow, Handler, Load, Network};
 
 /// Which end of a connection this process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -482,6 +482,10 @@ impl<N: Network> Network for WithShm<N> {
             }
         }
         count + self.inner.close_stalled(since, looks)
+    }
+
+    fn load(&mut self) -> Load {
+        self.inner.load()
     }
 
     fn connection_count(&self) -> usize {

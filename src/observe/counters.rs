@@ -38,7 +38,25 @@ macro_rules! counters {
             $($(#[doc = $doc])* pub $name: Counter,)*
         }
 
+        /// The same at one moment, or their sum over shards.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct ShardFigures {
+            $($(#[doc = $doc])* pub $name: u64,)*
+        }
+
+        impl ShardFigures {
+            /// Adds another shard's.
+            pub fn add(&mut self, other: &ShardFigures) {
+                $(self.$name = self.$name.wrapping_add(other.$name);)*
+            }
+        }
+
         impl ShardCounters {
+            /// What they are now.
+            pub fn read(&self) -> ShardFigures {
+                ShardFigures { $($name: self.$name.get(),)* }
+            }
+
             /// Names and values, in the order they are declared.
             pub fn values(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($name), self.$name.get()),)*]
@@ -94,8 +112,12 @@ counters! {
     used_bytes,
     /// Bytes of index, ghosts and tables.
     index_bytes,
+    /// Bytes of live entries, their headers included.
+    live_bytes,
     /// Entries dropped to make room.
     evicted,
+    /// Those of them that went whatever they were worth, because a write found nothing free.
+    evicted_rushed,
     /// Entries dropped because their time had come.
     expired,
     /// Dropped keys that came back while remembered.
@@ -144,6 +166,12 @@ counters! {
     flushes,
     /// Items looked at with ME (memcached).
     meta_debugs,
+    /// Requests under way at other shards.
+    mailbox_depth,
+    /// Most completions that one look at the ring has found lately.
+    ring_depth,
+    /// Times a receive found no buffer free; it is tried again.
+    buffers_exhausted,
 }
 
 /// The sum over all shards as lines of `name value`.

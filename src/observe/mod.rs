@@ -5,11 +5,23 @@
 //!
 //! - `calls`: calls and times by command, for protocols whose clients ask
 //! - `counters`: one shard's counters and gauges, one writer, any reader
-//! - `service`: how long requests take inside a shard, in HDR histograms
+//! - `exposition`: numbers as Prometheus reads them
+//! - `live`: a histogram that one thread writes and any reads
+//! - `service`: how long requests take inside a shard, by operation and stage
+//! - `hot`: which keys are read most, from samples
+//! - `idle`: how long evicted entries had been idle
+//! - `tenants`: counters by tenant
 
 pub mod calls;
 pub mod counters;
+pub mod exposition;
+pub mod hot;
+mod idle;
+pub mod live;
 pub mod service;
+pub mod tenants;
 
-pub use counters::{Counter, ShardCounters, stats_text};
-pub use service::{Operation, ServiceTimes};
+pub use counters::{Counter, ShardCounters, ShardFigures, stats_text};
+pub use idle::EvictedIdle;
+pub use live::{Buckets, LiveHistogram};
+pub use service::{Operation, ServiceTimes, Stage};

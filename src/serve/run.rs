@@ -49,6 +49,7 @@ pub fn run(settled: &Settled) -> Result<(), Failure> {
         resp_listeners,
         memcached_listeners,
         memory_bytes: settled.memory_bytes,
+        tenants: settled.tenants(),
         l0: l0_parts,
         budget: settled.budget,
         pages: settled.pages,

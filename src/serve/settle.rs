@@ -90,6 +90,15 @@ pub struct Failure {
     pub reason: String,
 }
 
+impl Settled {
+    /// Tenants, by name and what their keys begin with.
+    pub fn tenants(&self) -> Vec<(String, Vec<u8>)> {
+        let named = self.l0.iter().flat_map(|l0| &l0.tenants);
+        let named: Vec<_> = named.map(|(tenant, _)| (tenant.name.clone(), tenant.prefix.clone().into_bytes())).collect();
+        if named.is_empty() { vec![(l0::DEFAULT_TENANT.to_string(), Vec::new())] } else { named }
+    }
+}
+
 /// Settles what to start on this machine.
 pub fn settle(options: &Options) -> Result<Settled, Failure> {
     let machine = Topology::detect(Path::new("/")).map_err(Failure::failed)?;

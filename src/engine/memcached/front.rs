@@ -6,6 +6,7 @@ use crate::base::hash::KeyHash;
 use crate::base::id::{ConnectionId, ShardId};
 use crate::base::limits;
 use crate::base::time::Instant;
+use crate::engine::apply::operation_of_ask;
 use crate::engine::batch::Served;
 use crate::engine::core::Core;
 use crate::engine::memcached::meta;
@@ -14,6 +15,7 @@ use crate::engine::memcached::shared::NEVER;
 use crate::engine::memcached::stats;
 use crate::engine::post::{Caller, Errand, Letter};
 use crate::engine::session::{Bound, Session};
+use crate::observe::Operation;
 use crate::wire::memcached::text::{self, Server};
 use crate::wire::memcached::{Ask, Exptime, Line, Storing, encode, part};
 use crate::wire::{Command, Expiry, Request};
@@ -50,10 +52,12 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let end = text::newline(frame).unwrap_or(frame.len());
         match text::line(text::stripped(&frame[..end])) {
             Line::Keys { keys, exptime, with_cas } => {
+                self.front_operation = Operation::Get;
                 self.retrieve(id, session, Retrieval { keys, exptime, with_cas }, out)
             }
             Line::Key { key, ask, block, is_encoded } => {
                 let value = &frame[(end + 1).min(frame.len())..];
+                self.front_operation = operation_of_ask(&ask);
                 self.serve_kept_back(id, session, Kept { key, ask, block, is_encoded, value }, out)
             }
             Line::Server(server) => self.serve_server(id, session, server, out),
@@ -163,7 +167,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         }
         let sequence = session.await_remote(1);
         let (errand, caller) = (Errand::Key, Caller::default());
-        self.post.send(owner, Letter { errand, caller, connection: id, sequence, hash, frame });
+        self.post.send(owner, Letter { errand, caller, asked: None, connection: id, sequence, hash, frame });
         self.counters().forwarded_out.add(1);
         Served::Done
     }
@@ -285,7 +289,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         part::write_flush(&mut frame);
         for shard in (0..self.shared.counters.len() as u16).map(ShardId).filter(|shard| *shard != self.id) {
             let (errand, caller) = (Errand::Key, Caller::default());
-            let letter = Letter { errand, caller, connection: id, sequence, hash: KeyHash(0), frame: &frame };
+            let letter = Letter { errand, caller, asked: None, connection: id, sequence, hash: KeyHash(0), frame: &frame };
             let is_sent = self.post.send(shard, letter);
             assert!(is_sent, "room was asked for before");
         }

@@ -17,6 +17,7 @@ use crate::engine::resp::parts::NO_ROOM;
 use crate::engine::resp::tasks::{Spread, Task};
 use crate::engine::resp::transaction::Work;
 use crate::engine::session::{Bound, Protocol, Session};
+use crate::observe::Operation;
 use crate::wire::Command;
 use crate::wire::resp::commands::Cmd;
 use crate::wire::resp::single::{self, Problem};
@@ -113,6 +114,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             encode::error_bytes(&unknown(words), reply);
             return Outcome::Replied;
         };
+        self.front_operation = operation_of_cmd(cmd);
         if let Some(problem) = arity_problem(cmd, words) {
             self.open_calls_rejected += 1;
             self.spoil(session.client);
@@ -359,7 +361,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let sequence = session.await_parts(gather);
         for (shard, frame) in others() {
             let errand = Errand::Parts(Hold::No);
-            let letter = Letter { errand, caller, connection: session.id, sequence, hash: KeyHash(0), frame };
+            let letter = Letter { errand, caller, asked: None, connection: session.id, sequence, hash: KeyHash(0), frame };
             let is_sent = self.post.send(*shard, letter);
             assert!(is_sent, "room was asked for before");
         }
@@ -699,6 +701,19 @@ fn unknown(words: &[&[u8]]) -> Vec<u8> {
         given.extend_from_slice(&[b"'", &word[..word.len().min(room)], b"' "].concat());
     }
     [b"ERR unknown command '", single::shown(words[0]), b"', with args beginning with: ", &given].concat()
+}
+
+/// What a command that is more than a request is counted as.
+fn operation_of_cmd(cmd: Cmd) -> Operation {
+    match cmd {
+        Cmd::Get | Cmd::MGet | Cmd::GetEx | Cmd::GetRange | Cmd::Substr | Cmd::StrLen | Cmd::GetBit => Operation::Get,
+        Cmd::Set | Cmd::SetNx | Cmd::SetEx | Cmd::PSetEx | Cmd::GetSet | Cmd::MSet | Cmd::MSetNx => Operation::Set,
+        Cmd::Append | Cmd::SetRange | Cmd::SetBit => Operation::Set,
+        Cmd::Del | Cmd::Unlink | Cmd::GetDel => Operation::Delete,
+        Cmd::Incr | Cmd::Decr | Cmd::IncrBy | Cmd::DecrBy | Cmd::IncrByFloat => Operation::Increment,
+        Cmd::Expire | Cmd::PExpire | Cmd::ExpireAt | Cmd::PExpireAt | Cmd::Persist => Operation::Touch,
+        _ => Operation::Other,
+    }
 }
 
 /// Commands that a connection of RESP2 may give while it listens.

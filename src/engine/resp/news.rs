@@ -70,7 +70,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             let letter = Letter {
                 errand: Errand::News,
                 caller: Caller::default(),
-                connection: ConnectionId::default(),
+                asked: None,
+                    connection: ConnectionId::default(),
                 sequence: 0,
                 hash: KeyHash(0),
                 frame: &frame,

@@ -298,6 +298,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 let letter = Letter {
                     errand: Errand::Parts(hold),
                     caller: transaction.caller,
+                    asked: None,
                     connection: transaction.connection,
                     sequence: transaction.sequence,
                     hash: KeyHash(0),

@@ -243,7 +243,8 @@ impl Post {
         for index in 0..self.peers.len() {
             let (shard, errand) = (self.peers[index].shard, Errand::Request(Protocol::Native));
             let caller = Caller::default();
-            let sent = self.send(shard, Letter { errand, caller, asked: None, connection, sequence, hash: KeyHash(0), frame });
+            let sent =
+                self.send(shard, Letter { errand, caller, asked: None, connection, sequence, hash: KeyHash(0), frame });
             assert!(sent, "room was asked for before");
         }
     }

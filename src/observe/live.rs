@@ -193,7 +193,8 @@ fn new_half() -> Box<[Counter; HALF]> {
 fn index_of(ns: u64) -> usize {
     let ns = ns.min(RANGE_END_NS);
     // Octaves above the first 256 values, each of which halves the resolution.
-    let octave = (u64::BITS - 1 - (ns | (2 * HALF as u64 - 1)).leading_zeros()) as usize - HALF.trailing_zeros() as usize;
+    let octave =
+        (u64::BITS - 1 - (ns | (2 * HALF as u64 - 1)).leading_zeros()) as usize - HALF.trailing_zeros() as usize;
     octave * HALF + (ns >> octave) as usize
 }
 

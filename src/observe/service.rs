@@ -146,14 +146,8 @@ impl ServiceTimes {
 }
 
 /// Every operation, in the order of their numbers.
-pub const OPERATIONS: [Operation; 6] = [
-    Operation::Get,
-    Operation::Set,
-    Operation::Delete,
-    Operation::Increment,
-    Operation::Touch,
-    Operation::Other,
-];
+pub const OPERATIONS: [Operation; 6] =
+    [Operation::Get, Operation::Set, Operation::Delete, Operation::Increment, Operation::Touch, Operation::Other];
 
 /// Every stage.
 pub const STAGES: [Stage; 3] = [Stage::Queue, Stage::Service, Stage::Total];

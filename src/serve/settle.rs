@@ -94,7 +94,8 @@ impl Settled {
     /// Tenants, by name and what their keys begin with.
     pub fn tenants(&self) -> Vec<(String, Vec<u8>)> {
         let named = self.l0.iter().flat_map(|l0| &l0.tenants);
-        let named: Vec<_> = named.map(|(tenant, _)| (tenant.name.clone(), tenant.prefix.clone().into_bytes())).collect();
+        let named: Vec<_> =
+            named.map(|(tenant, _)| (tenant.name.clone(), tenant.prefix.clone().into_bytes())).collect();
         if named.is_empty() { vec![(l0::DEFAULT_TENANT.to_string(), Vec::new())] } else { named }
     }
 }

@@ -289,7 +289,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         part::write_flush(&mut frame);
         for shard in (0..self.shared.counters.len() as u16).map(ShardId).filter(|shard| *shard != self.id) {
             let (errand, caller) = (Errand::Key, Caller::default());
-            let letter = Letter { errand, caller, asked: None, connection: id, sequence, hash: KeyHash(0), frame: &frame };
+            let letter =
+                Letter { errand, caller, asked: None, connection: id, sequence, hash: KeyHash(0), frame: &frame };
             let is_sent = self.post.send(shard, letter);
             assert!(is_sent, "room was asked for before");
         }

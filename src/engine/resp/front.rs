@@ -361,7 +361,8 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let sequence = session.await_parts(gather);
         for (shard, frame) in others() {
             let errand = Errand::Parts(Hold::No);
-            let letter = Letter { errand, caller, asked: None, connection: session.id, sequence, hash: KeyHash(0), frame };
+            let letter =
+                Letter { errand, caller, asked: None, connection: session.id, sequence, hash: KeyHash(0), frame };
             let is_sent = self.post.send(*shard, letter);
             assert!(is_sent, "room was asked for before");
         }

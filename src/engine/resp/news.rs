@@ -71,7 +71,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 errand: Errand::News,
                 caller: Caller::default(),
                 asked: None,
-                    connection: ConnectionId::default(),
+                connection: ConnectionId::default(),
                 sequence: 0,
                 hash: KeyHash(0),
                 frame: &frame,

@@ -22,7 +22,7 @@
 //! | `trace` | request traces, read from compressed CSV | base |
 //! | `load` | the load generator, its outcome and report | base, client, wire, net, trace |
 //! | `replay` | a trace against the cache alone | base, cache, engine, learn, trace |
-//! | `serve` | flags and profile to a running appliance | base, engine, host, l0, net |
+//! | `serve` | flags, file and profile to a running appliance; the admin listener | base, engine, host, l0, net, observe |
 //!
 //! `load` drives its connections with `net`, the same event loop the server uses, and `replay` asks
 //! `engine` only how a server divides its memory. Planned and not there yet: `tenant`, `guard`,

@@ -2,7 +2,11 @@
 
 mod cli;
 
+use std::io::Write;
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -44,8 +48,25 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err((status, reason)) => {
-            eprintln!("spinetail: {reason}");
+            complain(format!("spinetail: {reason}\n"));
             ExitCode::from(status)
         }
     }
 }
+
+/// The last word, on stderr. A server whose stderr is a pipe that nobody reads any more must end all the same, or
+/// nobody starts it anew.
+fn complain(text: String) {
+    let (done, is_done) = mpsc::channel();
+    let write = move || {
+        // Nobody is left to be told that this failed.
+        let _ = std::io::stderr().write_all(text.as_bytes());
+        let _ = done.send(());
+    };
+    if thread::Builder::new().spawn(write).is_ok() {
+        let _ = is_done.recv_timeout(LAST_WORD);
+    }
+}
+
+/// How long the last word may take.
+const LAST_WORD: Duration = Duration::from_secs(1);

@@ -433,6 +433,67 @@ pub const PREEMPT_TIMER_MS: u64 = 200;
 /// The standing timer of every executor that bounds any park, see `engine/executor.rs`.
 pub const HEARTBEAT_MS: u64 = 5;
 
+// --- Configuration, logs, the service manager ---------------------------------------------------
+
+/// Bytes of a configuration file: some thousand times what all its keys need.
+pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// Characters of the admin listener's secret, at least: 96 random bits in base64, which nobody guesses by asking.
+pub const ADMIN_TOKEN_BYTES_MIN: usize = 16;
+
+/// Most of them: what fits a header line of any client.
+pub const ADMIN_TOKEN_BYTES_MAX: usize = 1024;
+
+/// Lines of the log that wait for whoever reads stderr; further ones are dropped and counted. Some 60 KiB as lines
+/// are, at most half a mebibyte.
+pub const LOG_LINES_MAX: usize = 256;
+
+/// Bytes of one value in a line of the log, escapes included; the rest is cut off.
+pub const LOG_VALUE_BYTES_MAX: usize = 1024;
+
+/// Lines of one kind in a second; further ones are counted. One for each shard of a large host, or the first of a
+/// flood.
+pub const LOG_LINES_PER_KIND: u64 = 32;
+
+/// How long somebody who wants the log to be out waits for that, at most.
+pub const LOG_FLUSH_MS: u64 = 250;
+
+// --- The admin listener ----------------------------------------------------------------------
+
+/// Memory set aside for it: its runtime, events kept, buffers of connections.
+pub const ADMIN_BYTES: u64 = 8 << 20;
+
+/// Connections, readers of events among them.
+pub const ADMIN_CONNECTIONS_MAX: usize = 256;
+
+/// Bytes of a request's head, and how long it may take to arrive.
+pub const ADMIN_HEAD_BYTES: usize = 16 << 10;
+/// See [`ADMIN_HEAD_BYTES`].
+pub const ADMIN_HEAD_MS: u64 = 5_000;
+
+/// How long a peer may take nothing of what it is sent.
+pub const ADMIN_SEND_MS: u64 = 5_000;
+
+/// Time between two events.
+pub const ADMIN_TICK_MS: u64 = 100;
+
+/// Events that a reader may be behind before it is dropped: 6.4 s.
+pub const ADMIN_EVENTS_BEHIND: usize = 64;
+
+/// Events kept for readers who come back: a minute's, and not more than so many bytes.
+pub const ADMIN_EVENTS_KEPT: usize = 600;
+/// See [`ADMIN_EVENTS_KEPT`].
+pub const ADMIN_EVENT_BYTES_KEPT: usize = 2 << 20;
+
+/// A shard that has taken no turn for so long counts as stuck. A sleeping one is given ten a second.
+pub const TURN_AGE_MS_MAX: u64 = 3_000;
+
+/// Words for the service manager that wait to be said; further ones are not.
+pub const NOTIFY_WORDS_MAX: usize = 16;
+
+/// Seconds between two lines for `systemctl status`.
+pub const STATUS_SECONDS: u64 = 10;
+
 // --- Proofs --------------------------------------------------------------------------------
 
 const _: () = assert!(SEGMENT_BYTES_MAX <= VALUE_BYTES_MAX, "a segment's value must fit the header");
@@ -455,4 +516,6 @@ const _: () = assert!(NEAR_BUCKETS_PER_PUSH * 4 < OUTPUT_BYTES_HIGH, "one push f
 const _: () = assert!(NEAR_LEASE_MS < NEAR_SILENCE_MS, "a lease ends before its server is given up");
 const _: () = assert!(MEMCACHED_KEY_BYTES_MAX < 256, "a part's key has its length in a byte");
 const _: () = assert!(MEMCACHED_KEY_BYTES_MAX <= KEY_BYTES_MAX && MEMCACHED_LINE_BYTES_MAX <= SMALL_FRAME_BYTES);
+const _: () = assert!(ADMIN_TOKEN_BYTES_MIN < ADMIN_TOKEN_BYTES_MAX);
 const _: () = assert!(HEARTBEAT_MS < PREEMPT_TIMER_MS, "the heartbeat must come first");
+const _: () = assert!(1000 % ADMIN_TICK_MS == 0, "a second has a whole number of events");

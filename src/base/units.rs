@@ -39,6 +39,13 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_nanos(ns.round() as u64))
 }
 
+/// Writes a size as [`parse_bytes`] reads it, exact, in the largest unit that divides it: `64MiB`.
+pub fn exact_bytes(bytes: u64) -> String {
+    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+    let (unit, scale) = units.into_iter().find(|(_, scale)| bytes.is_multiple_of(*scale)).unwrap_or(("B", 1));
+    format!("{}{unit}", bytes / scale)
+}
+
 /// Writes a size with the largest unit that keeps it short: `16.0 MiB`.
 pub fn format_bytes(bytes: u64) -> String {
     let value = bytes as f64;

@@ -160,6 +160,8 @@ pub struct Stats {
     pub used_bytes: u64,
     /// Bytes of index and ghosts, and of the tables beside the arena.
     pub index_bytes: u64,
+    /// Of these, the tables beside the arena.
+    pub table_bytes: u64,
     /// Bytes of live items, their headers included.
     pub live_bytes: u64,
     /// Items dropped to make room.
@@ -495,6 +497,7 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
             arena_bytes: self.memory.len() as u64,
             used_bytes: used * segment_bytes,
             index_bytes: pages * segment_bytes + tables,
+            table_bytes: tables,
             live_bytes: self.segments.live_bytes(),
             evicted: self.counts.evicted,
             rushed: self.counts.rushed,

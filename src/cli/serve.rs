@@ -9,7 +9,8 @@ use spinetail::base::units::parse_bytes;
 use spinetail::engine::PollMode;
 use spinetail::host::profile;
 use spinetail::serve::l0::Tenant;
-use spinetail::serve::{self, Options};
+use spinetail::serve::log::{Format, Level};
+use spinetail::serve::{self, Options, Source, config};
 
 use crate::cli::Outcome;
 use crate::cli::target::parse_cores;
@@ -17,12 +18,19 @@ use crate::cli::target::parse_cores;
 /// Serve as an appliance until SIGTERM
 #[derive(Args)]
 #[command(
-    after_help = "Prints one line when every listener accepts:\n  ready native=127.0.0.1:7700 resp=- memcached=- admin=- l0=-\n\nExamples:\n  spinetail serve --memory 4GiB --cores 2-5 --poll spin\n  spinetail serve --l0-socket /run/spinetail/l0.sock --l0-memory 64MiB"
+    after_help = "Prints one line when every listener accepts:\n  ready native=127.0.0.1:7700 resp=- memcached=- admin=- l0=-\n\nExamples:\n  spinetail serve --memory 4GiB --cores 2-5 --poll spin\n  spinetail serve --l0-socket /run/spinetail/l0.sock --l0-memory 64MiB\n  spinetail serve --config /etc/spinetail.toml --check"
 )]
 pub struct ServeArguments {
-    /// A hardware profile, or 'auto' to detect one
-    #[arg(long, value_name = "FILE|auto", default_value = "auto")]
-    profile: PathBuf,
+    /// A configuration file (TOML) with any of the flags below as keys; flags win over it. SIGHUP reads it again;
+    /// docs/operations.md has its keys [default: none]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Do not serve: say what is wrong with the configuration, or print it as it would be
+    #[arg(long)]
+    check: bool,
+    /// A hardware profile, or 'auto' to detect one [default: auto]
+    #[arg(long, value_name = "FILE|auto")]
+    profile: Option<PathBuf>,
     /// Address of the native listener; port 0 takes any [default: 127.0.0.1:7700]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
@@ -61,6 +69,22 @@ pub struct ServeArguments {
     /// What drives the sockets; auto falls back to epoll where io_uring is refused
     #[arg(long, value_enum)]
     io: Option<Io>,
+    /// Address of the admin listener, like 127.0.0.1:7790; elsewhere than on loopback it demands a token
+    /// [default: none]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
+    /// A file with the secret that the admin listener demands: at least 16 characters, readable by its owner alone
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+    /// Let the admin listener show hot keys as they are, not their hashes
+    #[arg(long)]
+    admin_show_keys: bool,
+    /// How lines on stderr are written: logfmt or json [default: logfmt]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<Format>,
+    /// The least that is logged: debug, info, warn or error [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<Level>,
 }
 
 type Cores = Vec<usize>;
@@ -83,7 +107,7 @@ enum Io {
 /// Runs the command.
 pub fn run(arguments: ServeArguments) -> Outcome {
     let options = Options {
-        profile: Some(arguments.profile).filter(|profile| profile.as_os_str() != "auto"),
+        profile: arguments.profile,
         listen: arguments.listen,
         resp: arguments.resp,
         memcached: arguments.memcached,
@@ -104,7 +128,18 @@ pub fn run(arguments: ServeArguments) -> Outcome {
             Io::Ring => profile::Io::IoUring,
             Io::Epoll => profile::Io::Epoll,
         }),
+        admin: arguments.admin,
+        admin_token_file: arguments.admin_token_file,
+        admin_show_keys: arguments.admin_show_keys,
+        log_format: arguments.log_format,
+        log_level: arguments.log_level,
     };
-    let settled = serve::settle(&options).map_err(|failure| (failure.status, failure.reason))?;
-    serve::run(&settled).map_err(|failure| (failure.status, failure.reason))
+    let told = |failure: serve::Failure| (failure.status, failure.reason);
+    let source = Source::new(options, arguments.config).map_err(told)?;
+    let settled = source.settle().map_err(told)?;
+    if arguments.check {
+        print!("{}", config::print(&settled));
+        return Ok(());
+    }
+    serve::run(&settled, &source).map_err(told)
 }

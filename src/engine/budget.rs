@@ -1,6 +1,6 @@
 //! How a server's memory is divided, so that `--memory` means all of it.
 //!
-//!   memory = process + L0 + shards × (fixed + connections + arena)
+//!   memory = process + L0 + admin + shards × (fixed + connections + arena)
 //!
 //! The same division is used by `replay --charge all`, which is why a server and a replay of the
 //! same size see the same arena.
@@ -24,11 +24,11 @@ pub struct Budget {
 
 impl Budget {
     /// Divides `memory_bytes` among `shards` shards.
-    /// Rings of shared-memory connections are set aside if there may be any, and what L0 takes in all.
-    pub fn new(memory_bytes: u64, shards: u16, shm: bool, l0_bytes: u64) -> Result<Budget, String> {
+    /// Rings of shared-memory connections are set aside if there may be any, and what L0 and the admin listener take.
+    pub fn new(memory_bytes: u64, shards: u16, shm: bool, set_aside_bytes: u64) -> Result<Budget, String> {
         let shards = u64::from(shards.max(1));
         let shm_bytes = if shm { limits::SHM_BYTES } else { 0 };
-        let process_bytes = limits::PROCESS_BYTES + l0_bytes;
+        let process_bytes = limits::PROCESS_BYTES + set_aside_bytes;
         let least = process_bytes + shards * (limits::SHARD_MEMORY_BYTES_MIN + shm_bytes);
         if memory_bytes < least {
             return Err(format!(

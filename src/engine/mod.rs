@@ -47,6 +47,11 @@ mod session;
 mod shard;
 mod tenants;
 
+/// Names of RESP's commands, by their numbers.
+pub fn resp_commands() -> impl Iterator<Item = &'static str> {
+    crate::wire::resp::commands::COMMANDS.iter().map(|row| row.name)
+}
+
 pub use executor::{Attacher, Io, Plan, Running, start};
 pub use idle::PollMode;
 pub use session::Protocol;

@@ -439,6 +439,7 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         counters.arena_bytes.set(stats.arena_bytes);
         counters.used_bytes.set(stats.used_bytes);
         counters.index_bytes.set(stats.index_bytes);
+        counters.table_bytes.set(stats.table_bytes);
         counters.live_bytes.set(stats.live_bytes);
         counters.evicted.set(stats.evicted);
         counters.evicted_rushed.set(stats.rushed);

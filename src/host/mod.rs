@@ -19,6 +19,7 @@
 //! - `shared`: memory files that other processes may read
 //! - `profile`: what the appliance takes of a machine: `Profile`, the one for any machine, validation
 //! - `profile_file`: the TOML file of a profile: every key with its meaning, read and written
+//! - `vitals`: how the host treats this process: stolen time, switches, where memory lies
 //! - `check`: the machine against a profile, line by line
 
 pub mod check;
@@ -29,3 +30,4 @@ pub mod profile;
 pub mod profile_file;
 pub mod shared;
 pub mod topology;
+pub mod vitals;

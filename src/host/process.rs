@@ -1,6 +1,8 @@
 //! What this process may do, apart from what the machine has: limits, allowed cores, io_uring.
 
+use std::ffi::c_ulong;
 use std::fs;
+use std::io;
 
 use serde::Serialize;
 
@@ -49,6 +51,28 @@ pub fn raise_open_files() -> u64 {
     }
 }
 
+/// Keeps the calling thread, and the threads it makes from now on, to these cores. A thread may leave them again for
+/// any core that the cpuset allows, which is how shards reach theirs.
+#[expect(unsafe_code, reason = "sched_setaffinity has no name in std")]
+pub fn keep_to_cores(cores: &[usize]) -> io::Result<()> {
+    let nonsense = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what);
+    let highest = *cores.iter().max().ok_or_else(|| nonsense("no core is named"))?;
+    if highest > topology::CORE_ID_MAX {
+        return Err(nonsense("no core has such a number"));
+    }
+    // As many words as the highest core needs: libc's `cpu_set_t` ends at core 1,023, the kernel does not.
+    const BITS: usize = c_ulong::BITS as usize;
+    let mut mask: Vec<c_ulong> = vec![0; highest / BITS + 1];
+    for core in cores {
+        mask[core / BITS] |= 1 << (core % BITS);
+    }
+    // SAFETY: 1. The kernel reads as many bytes as it is told, and `mask` has them: it lives until the call returns.
+    // 2. The call writes nothing of ours. 3. The pointer's type promises more bytes than there may be, but nobody
+    // on this side looks through it: libc hands length and pointer on. 4. Zero is the calling thread, whoever it is.
+    let result = unsafe { libc::sched_setaffinity(0, size_of_val(mask.as_slice()), mask.as_ptr().cast()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// The user whose rights this process has.
 #[expect(unsafe_code, reason = "geteuid has no name in std")]
 pub fn effective_user() -> u32 {
@@ -72,14 +96,15 @@ pub fn cpu_seconds() -> (f64, f64) {
     (ticks(11) / TICKS_PER_SECOND, ticks(12) / TICKS_PER_SECOND)
 }
 
+/// Bytes of a page.
 #[expect(unsafe_code, reason = "sysconf has no name in std")]
-fn page_bytes() -> u64 {
+pub(super) fn page_bytes() -> u64 {
     // SAFETY: the call takes a number and touches nothing of ours.
     u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
 /// What the kernel counts processor time in, on every architecture Linux has today (USER_HZ).
-const TICKS_PER_SECOND: f64 = 100.0;
+pub(super) const TICKS_PER_SECOND: f64 = 100.0;
 
 /// The soft limit in a line of `/proc/self/limits`; the inner `None` is unlimited.
 fn soft_limit(text: &str, name: &str) -> Option<Option<u64>> {
@@ -120,6 +145,31 @@ Max locked memory         unlimited            unlimited            bytes
     fn missing_limit_is_not_taken_for_unlimited() {
         assert_eq!(soft_limit(RECORDED, "Max stack size"), None);
         assert_eq!(soft_limit("", "Max open files"), None);
+    }
+
+    /// In a thread of its own, which nobody misses.
+    #[test]
+    fn a_thread_is_kept_to_its_cores_and_leaves_them_for_one_it_is_pinned_to() {
+        let allowed = allowed_cores();
+        let (first, last) = (allowed[0], allowed[allowed.len() - 1]);
+        let thread = std::thread::spawn(move || {
+            keep_to_cores(&[first]).unwrap();
+            assert_eq!(allowed_cores(), [first]);
+            // What a shard does whose parent was kept away from its core.
+            std::thread::spawn(move || {
+                assert_eq!(allowed_cores(), [first]);
+                assert!(core_affinity::set_for_current(core_affinity::CoreId { id: last }));
+                assert_eq!(allowed_cores(), [last]);
+            })
+            .join()
+            .unwrap();
+            // A core that is not there is no harm among others, and an error alone: above 1,023 too.
+            keep_to_cores(&[first, topology::CORE_ID_MAX]).unwrap();
+            assert_eq!(allowed_cores(), [first]);
+            assert!(keep_to_cores(&[topology::CORE_ID_MAX]).is_err());
+        });
+        thread.join().unwrap();
+        assert!(keep_to_cores(&[]).is_err() && keep_to_cores(&[usize::MAX]).is_err());
     }
 
     #[test]

@@ -343,14 +343,11 @@ mod core_list {
 mod size_text {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    use crate::base::units::parse_bytes;
+    use crate::base::units::{exact_bytes, parse_bytes};
 
     /// Exact, in the largest unit that divides it.
     pub(super) fn serialize<S: Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-        let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
-        let whole = units.into_iter().find(|(_, scale)| bytes.is_multiple_of(*scale));
-        let (unit, scale) = whole.unwrap_or(("B", 1));
-        serializer.serialize_str(&format!("{}{unit}", bytes / scale))
+        serializer.serialize_str(&exact_bytes(*bytes))
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {

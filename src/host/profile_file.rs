@@ -53,7 +53,7 @@ const KEYS: [Key; 10] = [
         name: "housekeeping",
         example: None,
         comment: "Cores for everything but requests: admin, metrics, logs, cluster. Same form, none may be in data.\n\
-                  Default: \"\" (none: the kernel places that work wherever it likes, data cores included).",
+                  Default: \"\" (every core that this process may use and no shard runs on).",
     },
     Key {
         section: "memory",

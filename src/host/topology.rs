@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 /// Largest core number a list may hold: the kernel's own bound (`NR_CPUS`) on x86.
-const CORE_ID_MAX: usize = 8191;
+pub(crate) const CORE_ID_MAX: usize = 8191;
 
 /// Bytes of the huge pages this product asks for.
 pub const HUGE_PAGE_BYTES: u64 = 2 << 20;

@@ -112,6 +112,8 @@ counters! {
     used_bytes,
     /// Bytes of index, ghosts and tables.
     index_bytes,
+    /// Of these, the tables beside the arena.
+    table_bytes,
     /// Bytes of live entries, their headers included.
     live_bytes,
     /// Entries dropped to make room.

@@ -5,6 +5,7 @@
 //!
 //! - `calls`: calls and times by command, for protocols whose clients ask
 //! - `counters`: one shard's counters and gauges, one writer, any reader
+//! - `dashboard`: the files of the dashboard
 //! - `exposition`: numbers as Prometheus reads them
 //! - `live`: a histogram that one thread writes and any reads
 //! - `service`: how long requests take inside a shard, by operation and stage
@@ -14,6 +15,7 @@
 
 pub mod calls;
 pub mod counters;
+pub mod dashboard;
 pub mod exposition;
 pub mod hot;
 mod idle;

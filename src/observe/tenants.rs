@@ -24,8 +24,6 @@ pub struct TenantCount {
     pub l0_hits: Counter,
     /// Entries published there.
     pub l0_entries: Counter,
-    /// Bytes of its part of the table.
-    pub l0_bytes: Counter,
     /// What reads took: the whole turn, as `service` has it.
     pub read_times: LiveHistogram,
     /// What changes took.
@@ -43,7 +41,6 @@ impl TenantCounters {
             changes: Counter::default(),
             l0_hits: Counter::default(),
             l0_entries: Counter::default(),
-            l0_bytes: Counter::default(),
             read_times: LiveHistogram::default(),
             change_times: LiveHistogram::default(),
         };

@@ -46,6 +46,8 @@ pub struct Settled {
     pub path: PathBuf,
     /// The tenants, each with the bytes of its region in each shard.
     pub tenants: Vec<(Tenant, u64)>,
+    /// Bytes that were given for everything.
+    pub memory: u64,
     /// Bytes of everything: tables, readers' reports, the page of marks.
     pub bytes: u64,
 }
@@ -65,12 +67,17 @@ impl Tenant {
         Tenant { name: DEFAULT_TENANT.to_string(), prefix: String::new(), users: vec![effective_user()], memory: None }
     }
 
+    /// Whether a tenant may be called that.
+    pub fn is_name(name: &str) -> bool {
+        !name.is_empty() && !name.contains(['=', ',']) && name.len() <= crate::l0::greeting::TENANT_BYTES_MAX
+    }
+
     /// Reads `ads,prefix=ads:,uid=1001,uid=1002,memory=8MiB`.
     pub fn parse(text: &str) -> Result<Tenant, String> {
         let mut words = text.split(',');
         let name = words.next().unwrap_or_default().to_string();
         let example = "write it like ads,prefix=ads:,uid=1001,memory=8MiB";
-        if name.is_empty() || name.contains('=') || name.len() > crate::l0::greeting::TENANT_BYTES_MAX {
+        if !Tenant::is_name(&name) {
             return Err(format!("'{text}' does not begin with a tenant's name: {example}"));
         }
         let mut tenant = Tenant { name, prefix: String::new(), users: Vec::new(), memory: None };
@@ -127,7 +134,7 @@ pub fn settle(path: &Path, tenants: &[Tenant], memory: u64, shards: u16) -> Resu
         bytes += own;
         settled.push((tenant.clone(), region / layout::PAGE_BYTES as u64 * layout::PAGE_BYTES as u64));
     }
-    Ok(Settled { path: path.to_path_buf(), tenants: settled, bytes })
+    Ok(Settled { path: path.to_path_buf(), tenants: settled, memory, bytes })
 }
 
 impl Tables {

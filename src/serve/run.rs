@@ -1,27 +1,63 @@
-//! Starts, prints the ready line, waits for a signal, stops.
+//! Starts, prints the ready line, waits for signals, stops.
+//!
+//! The main thread is the server's housekeeper: once it serves, it hears signals and does what is to be done once a
+//! second. Nothing it does then waits for anybody: what could (stderr, the service manager) has threads of its own.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
 
-use crossbeam::channel::{Receiver, bounded, select};
+use crossbeam::channel::{Receiver, bounded, never, select, tick};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::base::hash::HashSeed;
+use crate::base::limits;
 use crate::base::units::format_bytes;
 use crate::engine::{self, Io, Plan};
-use crate::host::process::raise_open_files;
+use crate::host::process::{keep_to_cores, raise_open_files};
 use crate::net::socket;
+use crate::serve::admin::{self, Admin, Facts};
+use crate::serve::config::{Source, core_list};
+use crate::serve::log::{Line, Log, panics_to};
+use crate::serve::notify::Notifier;
+use crate::serve::reload::{Live, difference};
 use crate::serve::settle::{Failure, Settled};
+use crate::serve::watch::Watch;
 use crate::serve::{l0, shm};
 
-/// Serves until a signal says otherwise.
-pub fn run(settled: &Settled) -> Result<(), Failure> {
+/// Serves until a signal says otherwise. `source` is where a reload finds the configuration.
+pub fn run(settled: &Settled, source: &Source) -> Result<(), Failure> {
     raise_open_files();
+    // Before any thread is made: they inherit it. Shards leave for their own cores.
+    let kept = keep_to_cores(&settled.housekeeping);
+    let log = Log::to_stderr(settled.log_level, settled.log_format)
+        .map_err(|error| Failure::failed(format!("no thread for the log: {error}")))?;
+    panics_to(&log);
+    if settled.housekeeping.is_empty() {
+        log.write(&remark(
+            "no core left for housekeeping: its threads take their time slices from shards; leave one out with --cores",
+        ));
+    } else if let Err(error) = kept {
+        let cores = core_list(&settled.housekeeping);
+        log.write(&remark(&format!("threads cannot be kept to cores {cores}, they run on data cores too: {error}")));
+    }
+    let served = serve(settled, source, &log);
+    // Whoever reads the log reads the end of it, unless nobody does.
+    log.flush();
+    served
+}
+
+fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
     // Before anything runs: a signal that comes early must not kill half a start.
     let signals = signals().map_err(|error| Failure::failed(format!("no signal handler: {error}")))?;
+    let notifier = Notifier::from_environment(log)
+        .map_err(|error| Failure::failed(format!("no thread for the service manager: {error}")))?;
+    // What the admin listener looks at with every request, and a reload changes.
+    let live = Arc::new(Live::new(settled));
     let (listeners, address) = listen("--listen", settled.listen, settled.cores.len())?;
     let (resp_listeners, resp_address) = match settled.resp {
         None => (Vec::new(), "-".to_string()),
@@ -30,6 +66,14 @@ pub fn run(settled: &Settled) -> Result<(), Failure> {
     let (memcached_listeners, memcached_address) = match settled.memcached {
         None => (Vec::new(), "-".to_string()),
         Some(wanted) => listen("--memcached", wanted, settled.cores.len())?,
+    };
+    let admin_listener = match settled.admin {
+        None => None,
+        Some(wanted) => Some(admin::bind(wanted).map_err(|error| occupied("--admin", wanted, &error))?),
+    };
+    let admin_address = match &admin_listener {
+        None => "-".to_string(),
+        Some(listener) => listener.local_addr().map_err(|error| Failure::failed(error.to_string()))?.to_string(),
     };
     let seed = random_seed();
     let (tables, l0_parts) = match &settled.l0 {
@@ -58,6 +102,10 @@ pub fn run(settled: &Settled) -> Result<(), Failure> {
     })
     .map_err(Failure::failed)?;
 
+    let admin = match admin_listener {
+        None => None,
+        Some(listener) => Some(Admin::start(listener, running.shared.clone(), facts(settled), live.clone())?),
+    };
     let shm = settled.shm.as_deref().map(|path| shm::open(path, running.attacher())).transpose()?;
 
     let fallback = match &settled.shm {
@@ -69,37 +117,50 @@ pub fn run(settled: &Settled) -> Result<(), Failure> {
         _ => None,
     };
 
-    for remark in &settled.remarks {
-        log(&format!("remark=\"{remark}\""));
+    for text in settled.remarks.iter().chain(&running.shortfalls).chain(&l0_shortfalls) {
+        log.write(&remark(text));
     }
-    for shortfall in running.shortfalls.iter().chain(&l0_shortfalls) {
-        log(&format!("remark=\"{shortfall}\""));
-    }
-    log(&format!(
-        "msg=serving profile={} shards={} cores={:?} io={} poll={} memory=\"{}\" arena=\"{}\" segment=\"{}\" pages={}",
-        settled.profile,
-        settled.cores.len(),
-        settled.cores,
-        if settled.io == Io::Ring { "io_uring" } else { "epoll" },
-        settled.poll.name(),
-        format_bytes(settled.memory_bytes),
-        format_bytes(settled.budget.arena_bytes),
-        format_bytes(settled.budget.segment_bytes as u64),
-        running.pages.first().map_or("-", |pages| pages.name()),
-    ));
+    log.write(
+        &Line::info("serving")
+            .with("profile", settled.profile.as_str())
+            .with("shards", settled.cores.len())
+            .with("cores", core_list(&settled.cores))
+            .with("io", if settled.io == Io::Ring { "io_uring" } else { "epoll" })
+            .with("poll", settled.poll.name())
+            .with("memory", format_bytes(settled.memory_bytes))
+            .with("arena", format_bytes(settled.budget.arena_bytes))
+            .with("segment", format_bytes(settled.budget.segment_bytes as u64))
+            .with("pages", running.pages.first().map_or("-", |pages| pages.name()))
+            .with("housekeeping", core_list(&settled.housekeeping)),
+    );
+    log.flush();
     let mut stdout = io::stdout();
     // Whoever waits for this line has gone if it cannot be written; serving goes on.
     let shm_field = shm.as_ref().map(|shm| format!(" shm={}", shm.path().display())).unwrap_or_default();
     let l0_field = l0.as_ref().map_or("-".to_string(), |door| door.path().display().to_string());
     let ready = format!(
-        "ready native={address} resp={resp_address} memcached={memcached_address} admin=- l0={l0_field}{shm_field}"
+        "ready native={address} resp={resp_address} memcached={memcached_address} admin={admin_address} l0={l0_field}{shm_field}"
     );
     let _ = writeln!(stdout, "{ready}").and_then(|()| stdout.flush());
 
+    let serving = format!("serving on {address}");
+    notifier.ready(serving.clone());
+
+    let shared = running.shared.clone();
+    let is_alive = || admin::all_take_turns(&shared);
+    let mut in_force = settled.clone();
+    let mut watch = Watch::default();
+    let mut seconds = 0;
+    let second = tick(Duration::from_secs(1));
+    let beat = notifier.watchdog().map_or_else(never, tick);
     loop {
         select! {
             recv(signals) -> signal => match signal {
-                Ok(SIGHUP) => log("msg=\"SIGHUP: nothing to reload without --config\""),
+                Ok(SIGHUP) => {
+                    notifier.reloading();
+                    reload(source, &mut in_force, &live, log);
+                    notifier.ready(serving.clone());
+                }
                 _ => break,
             },
             recv(running.ended) -> end => {
@@ -109,18 +170,79 @@ pub fn run(settled: &Settled) -> Result<(), Failure> {
                 };
                 return Err(Failure::failed(reason));
             }
+            recv(second) -> _ => {
+                let counters = running.shared.counters.iter().map(|counters| counters.values());
+                watch.second(counters.collect()).iter().for_each(|line| log.write(line));
+                log.tick();
+                log.write(&Line::debug("second").with("requests", watch.requests).with("entries", watch.entries));
+                seconds += 1;
+                if seconds % limits::STATUS_SECONDS == 0 {
+                    notifier.status(format!("{serving}: {} requests/s, {} entries", watch.requests, watch.entries));
+                }
+            }
+            recv(beat) -> _ => match is_alive() {
+                Ok(()) => notifier.beat(),
+                Err(reason) => log.write(&Line::error("no beat for the watchdog").with("reason", reason)),
+            },
         }
     }
-    log("msg=stopping");
+    log.write(&Line::info("stopping"));
+    notifier.stopping();
+    if let Some(admin) = &admin {
+        admin.stopping();
+    }
     running.stop();
-    // A second signal does not wait for what is under way.
-    std::thread::spawn(move || {
-        let _ = signals.recv();
-        std::process::exit(0);
-    });
-    running.join().map_err(Failure::failed)?;
-    log("msg=stopped");
+    // Aside, so that this thread hears a second signal, which does not wait for what is under way.
+    let (left, all_left) = bounded(1);
+    let join = move || drop(left.send(running.join()));
+    let joiner = std::thread::Builder::new().name("stop".into()).spawn(join);
+    joiner.map_err(|error| Failure::failed(format!("no thread to stop in: {error}")))?;
+    loop {
+        select! {
+            recv(all_left) -> outcome => {
+                outcome.unwrap_or_else(|_| Err("the shards' end was missed".to_string())).map_err(Failure::failed)?;
+                break;
+            }
+            recv(signals) -> signal => if signal != Ok(SIGHUP) {
+                std::process::exit(0);
+            },
+            // Shards that have left take no turns; how long they may take is bounded elsewhere.
+            recv(beat) -> _ => notifier.beat(),
+        }
+    }
+    log.write(&Line::info("stopped"));
+    notifier.flush();
     Ok(())
+}
+
+/// What the admin listener tells that does not change.
+fn facts(settled: &Settled) -> Facts {
+    let shards = settled.cores.len() as u64;
+    Facts {
+        host: std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string(),
+        poll: settled.poll.name(),
+        io: if settled.io == Io::Ring { "io_uring" } else { "epoll" },
+        profile: settled.profile.clone(),
+        cores: settled.cores.clone(),
+        memory_limit_bytes: settled.memory_bytes,
+        l0_bytes: settled.l0.as_ref().map_or(0, |l0| l0.bytes),
+        tenant_l0_bytes: settled.l0.iter().flat_map(|l0| &l0.tenants).map(|(_, region)| region * shards).collect(),
+    }
+}
+
+/// Reads the configuration again. If it is refused, everything stays as it was.
+fn reload(source: &Source, in_force: &mut Settled, live: &Live, log: &Log) {
+    match source.settle() {
+        Ok(wanted) => difference(in_force, &wanted).carry_out(in_force, &wanted, live, log),
+        Err(failure) => {
+            log.write(&Line::error("not reloaded, everything stays as it was").with("reason", failure.reason));
+        }
+    }
+}
+
+/// What is not as one would wish.
+fn remark(text: &str) -> Line {
+    Line::info("remark").with("remark", text)
 }
 
 fn signals() -> io::Result<Receiver<i32>> {
@@ -161,9 +283,4 @@ fn occupied(flag: &str, address: SocketAddr, error: &io::Error) -> Failure {
 /// A seed that others cannot guess: std's own hash keys come from the system's generator.
 fn random_seed() -> HashSeed {
     HashSeed(RandomState::new().build_hasher().finish())
-}
-
-/// One logfmt line on stderr.
-fn log(line: &str) {
-    let _ = writeln!(io::stderr(), "level=info {line}");
 }

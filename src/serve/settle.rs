@@ -1,4 +1,9 @@
-//! Flags over profile over detection: one settled configuration, or a refusal that says what to do.
+//! Flags over file over profile over detection: one settled configuration, or a refusal that says what to do.
+//!
+//! The file and its merging with the flags are `config`'s; what arrives here as [`Options`] is what the two of
+//! them ask for. The machine and the limits of the process are read once, at the start ([`Ground`]): a reload
+//! settles on the same ground, or it would find that the main thread has left the data cores and call them
+//! forbidden.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,11 +19,13 @@ use crate::host::process::Limits;
 use crate::host::profile::{self, Profile};
 use crate::host::topology::Topology;
 use crate::serve::l0::{self, Tenant};
+use crate::serve::log;
+use crate::serve::token::{Token, read_token};
 
 /// What was asked for. `None` leaves it to the profile.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
-    /// A profile file; none detects one.
+    /// A profile file; none, or `auto`, detects one.
     pub profile: Option<PathBuf>,
     /// Address of the native listener.
     pub listen: Option<SocketAddr>,
@@ -44,6 +51,16 @@ pub struct Options {
     pub poll: Option<PollMode>,
     /// What drives the sockets.
     pub io: Option<profile::Io>,
+    /// Address of the admin listener, if there shall be one.
+    pub admin: Option<SocketAddr>,
+    /// The file with the secret that it demands.
+    pub admin_token_file: Option<PathBuf>,
+    /// Whether it shows keys as they are, and not their hashes.
+    pub admin_show_keys: bool,
+    /// How lines of the log are written.
+    pub log_format: Option<log::Format>,
+    /// The least that is logged.
+    pub log_level: Option<log::Level>,
 }
 
 /// What will be started.
@@ -51,6 +68,8 @@ pub struct Options {
 pub struct Settled {
     /// Name of the profile.
     pub profile: String,
+    /// Its file; none was detected.
+    pub profile_file: Option<PathBuf>,
     /// Address of the native listener.
     pub listen: SocketAddr,
     /// Address of the RESP listener, if there shall be one.
@@ -63,6 +82,8 @@ pub struct Settled {
     pub l0: Option<l0::Settled>,
     /// One core for each shard.
     pub cores: Vec<usize>,
+    /// Cores for all other threads; empty if the shards take every core there is.
+    pub housekeeping: Vec<usize>,
     /// The NUMA node of each, where memory is to be bound.
     pub nodes: Vec<Option<usize>>,
     /// Bytes of the whole process.
@@ -73,6 +94,18 @@ pub struct Settled {
     pub poll: PollMode,
     /// What drives the sockets.
     pub io: Io,
+    /// Address of the admin listener, if there shall be one.
+    pub admin: Option<SocketAddr>,
+    /// The file with the secret that it demands.
+    pub admin_token_file: Option<PathBuf>,
+    /// That secret, as the file had it when this was settled.
+    pub admin_token: Option<Token>,
+    /// Whether it shows keys as they are, and not their hashes.
+    pub admin_show_keys: bool,
+    /// How lines of the log are written.
+    pub log_format: log::Format,
+    /// The least that is logged.
+    pub log_level: log::Level,
     /// Which pages to ask for.
     pub pages: PageWish,
     /// Whether to touch every page at start.
@@ -100,20 +133,30 @@ impl Settled {
     }
 }
 
-/// Settles what to start on this machine.
-pub fn settle(options: &Options) -> Result<Settled, Failure> {
-    let machine = Topology::detect(Path::new("/")).map_err(Failure::failed)?;
-    settle_on(options, &machine, &Limits::read(), io_uring_refusal())
+/// What there is to settle on: the machine, and what this process may take of it.
+#[derive(Clone, Debug)]
+pub struct Ground {
+    /// The machine.
+    pub machine: Topology,
+    /// Limits of the process.
+    pub process: Limits,
+    /// Why there is no io_uring, if there is none.
+    pub ring_refusal: Option<String>,
 }
 
-/// Settles what to start on a given machine. `ring_refusal` says why there is no io_uring.
-pub fn settle_on(
-    options: &Options,
-    machine: &Topology,
-    process: &Limits,
-    ring_refusal: Option<String>,
-) -> Result<Settled, Failure> {
-    let profile = match &options.profile {
+impl Ground {
+    /// Reads it. Only at the start: later the main thread is kept to some cores of those it may use.
+    pub fn read() -> Result<Ground, Failure> {
+        let machine = Topology::detect(Path::new("/")).map_err(Failure::failed)?;
+        Ok(Ground { machine, process: Limits::read(), ring_refusal: io_uring_refusal() })
+    }
+}
+
+/// Settles what to start.
+pub fn settle(options: &Options, ground: &Ground) -> Result<Settled, Failure> {
+    let Ground { machine, process, ring_refusal } = ground;
+    let profile_file = options.profile.as_ref().filter(|path| path.as_os_str() != AUTO_PROFILE);
+    let profile = match profile_file {
         None => Profile::auto(machine, &process.allowed_cores),
         Some(path) => {
             let profile = Profile::read(path).map_err(|error| Failure::configuration(error.to_string()))?;
@@ -145,32 +188,73 @@ pub fn settle_on(
     let l0 = options.l0_socket.as_deref().map(|path| l0::settle(path, &options.l0_tenants, l0_memory, shards));
     let l0 = l0.transpose().map_err(Failure::configuration)?;
     let l0_bytes = l0.as_ref().map_or(0, |l0| l0.bytes);
-    let budget = Budget::new(memory_bytes, shards, options.shm.is_some(), l0_bytes).map_err(Failure::configuration)?;
-    let io = choose_io(options.io.unwrap_or(profile.network.io), process, ring_refusal, &mut remarks)?;
+    let admin_bytes = if options.admin.is_some() { limits::ADMIN_BYTES } else { 0 };
+    let budget = Budget::new(memory_bytes, shards, options.shm.is_some(), l0_bytes + admin_bytes)
+        .map_err(Failure::configuration)?;
+    let io = choose_io(options.io.unwrap_or(profile.network.io), process, ring_refusal.clone(), &mut remarks)?;
     let poll = options.poll.unwrap_or(match profile.network.poll {
         profile::Poll::Spin => PollMode::Spin,
         profile::Poll::Adaptive => PollMode::Adaptive,
         profile::Poll::Park => PollMode::Park,
     });
+    let admin_token = settle_admin(options)?;
+    let housekeeping = choose_housekeeping(&profile, &cores, process);
     let bind = profile.memory.bind && machine.nodes.len() > 1;
     let nodes = cores.iter().map(|&core| machine.core(core).map(|core| core.node).filter(|_| bind)).collect();
     Ok(Settled {
         profile: profile.machine.name.clone(),
+        profile_file: profile_file.cloned(),
         listen: options.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT))),
         resp: options.resp,
         memcached: options.memcached,
         shm: options.shm.clone(),
         l0,
         cores,
+        housekeeping,
         nodes,
         memory_bytes,
         budget,
         poll,
         io,
+        admin: options.admin,
+        admin_token_file: options.admin_token_file.clone(),
+        admin_token,
+        admin_show_keys: options.admin_show_keys,
+        log_format: options.log_format.unwrap_or_default(),
+        log_level: options.log_level.unwrap_or_default(),
         pages: profile.memory.pages,
         populate: profile.memory.populate,
         remarks,
     })
+}
+
+/// The rules of the admin listener, and its secret. Whoever can reach it sees which keys are hot and what the host is:
+/// on an address that others reach it is never open.
+fn settle_admin(options: &Options) -> Result<Option<Token>, Failure> {
+    let Some(admin) = options.admin else {
+        if options.admin_token_file.is_some() || options.admin_show_keys {
+            return Err(Failure::configuration(
+                "--admin-token-file and --admin-show-keys need --admin ADDR".to_string(),
+            ));
+        }
+        return Ok(None);
+    };
+    if options.admin_token_file.is_none() && !admin.ip().to_canonical().is_loopback() {
+        return Err(Failure::configuration(format!(
+            "--admin {admin} can be reached from elsewhere: give --admin-token-file FILE (a secret of at least {} \
+             characters), or bind loopback",
+            limits::ADMIN_TOKEN_BYTES_MIN
+        )));
+    }
+    options.admin_token_file.as_deref().map(read_token).transpose()
+}
+
+/// Cores for all that is not a shard: those the profile names, or else all that are left over.
+fn choose_housekeeping(profile: &Profile, data: &[usize], process: &Limits) -> Vec<usize> {
+    let left = |core: &&usize| !data.contains(core);
+    let free: Vec<usize> = process.allowed_cores.iter().filter(left).copied().collect();
+    let named: Vec<usize> = profile.cores.housekeeping.iter().filter(|core| free.contains(core)).copied().collect();
+    if named.is_empty() { free } else { named }
 }
 
 fn choose_cores(
@@ -276,6 +360,8 @@ impl fmt::Display for Failure {
     }
 }
 
+/// What `--profile` takes in place of a file.
+pub const AUTO_PROFILE: &str = "auto";
 /// The native protocol's port.
 pub const DEFAULT_PORT: u16 = 7700;
 /// What glommio checks before it builds an executor.
@@ -294,8 +380,12 @@ mod tests {
         Limits { memlock_bytes: Some(8 << 20), nofile: 1024, allowed_cores: vec![0, 1], io_uring: Ok(()) }
     }
 
+    fn ground(process: Limits, ring_refusal: Option<String>) -> Ground {
+        Ground { machine: machine(), process, ring_refusal }
+    }
+
     fn settled(options: Options) -> Result<Settled, Failure> {
-        settle_on(&options, &machine(), &process(), None)
+        settle(&options, &ground(process(), None))
     }
 
     #[test]
@@ -319,6 +409,26 @@ mod tests {
     }
 
     #[test]
+    fn an_admin_listener_on_loopback_needs_no_secret() {
+        for address in ["127.0.0.1:0", "127.9.9.9:1", "[::1]:0", "[::ffff:127.0.0.1]:0"] {
+            let admin = Some(address.parse().unwrap());
+            assert!(settled(Options { admin, ..Options::default() }).is_ok(), "{address}");
+        }
+        for address in ["10.0.0.1:0", "[::]:0", "[::ffff:10.0.0.1]:0"] {
+            let admin = Some(address.parse().unwrap());
+            assert!(settled(Options { admin, ..Options::default() }).is_err(), "{address}");
+        }
+    }
+
+    #[test]
+    fn housekeeping_has_what_the_shards_leave() {
+        let housekeeping = |cores: &[usize]| {
+            settled(Options { cores: Some(cores.to_vec()), ..Options::default() }).unwrap().housekeeping
+        };
+        assert_eq!((housekeeping(&[0]), housekeeping(&[1]), housekeeping(&[0, 1])), (vec![1], vec![0], vec![]));
+    }
+
+    #[test]
     fn what_cannot_be_had_is_refused_with_its_status_and_a_remedy() {
         let refusal = |options: Options| settled(options).unwrap_err();
         let cores = |cores: &[usize]| Options { cores: Some(cores.to_vec()), ..Options::default() };
@@ -329,6 +439,8 @@ mod tests {
             (refusal(Options { shards: Some(0), ..Options::default() }), "--shards 0"),
             (refusal(Options { memory: Some(1 << 20), ..Options::default() }), "give at least"),
             (refusal(Options { memory: Some(1 << 60), ..Options::default() }), "give less"),
+            (refusal(Options { admin_show_keys: true, ..Options::default() }), "need --admin"),
+            (refusal(Options { admin: Some("0.0.0.0:0".parse().unwrap()), ..Options::default() }), "bind loopback"),
             (refusal(Options { profile: Some("/no/such.toml".into()), ..Options::default() }), "no/such.toml"),
         ] {
             assert_eq!(failure.status, 78, "{failure}");
@@ -339,13 +451,14 @@ mod tests {
     #[test]
     fn a_refused_ring_falls_back_unless_it_was_demanded() {
         let refused = || Some("kernel.io_uring_disabled is 2".to_string());
-        let auto = settle_on(&Options::default(), &machine(), &process(), refused()).unwrap();
+        let auto = settle(&Options::default(), &ground(process(), refused())).unwrap();
         assert_eq!(auto.io, Io::Epoll);
         assert!(auto.remarks.iter().any(|remark| remark.contains("io_uring_disabled")), "{:?}", auto.remarks);
         let demanded = Options { io: Some(profile::Io::IoUring), ..Options::default() };
-        assert_eq!(settle_on(&demanded, &machine(), &process(), refused()).unwrap_err().status, 69);
+        assert_eq!(settle(&demanded, &ground(process(), refused())).unwrap_err().status, 69);
         let poor = Limits { memlock_bytes: Some(64 << 10), ..process() };
-        assert_eq!(settle_on(&demanded, &machine(), &poor, None).unwrap_err().status, 77);
-        assert_eq!(settle_on(&Options::default(), &machine(), &poor, None).unwrap().io, Io::Epoll);
+        let poor = ground(poor, None);
+        assert_eq!(settle(&demanded, &poor).unwrap_err().status, 77);
+        assert_eq!(settle(&Options::default(), &poor).unwrap().io, Io::Epoll);
     }
 }

@@ -79,7 +79,10 @@ impl Server {
         let address = ready.split_whitespace().find_map(|word| word.strip_prefix("native=")?.parse().ok());
         let address = address.unwrap_or_else(|| panic!("no native address in '{ready}'"));
         // The last word of the start stands on stderr before the ready line; gathering may lag behind.
-        eventually(PATIENCE, || stderr.lock().unwrap().contains("msg=serving"));
+        eventually(PATIENCE, || {
+            let stderr = stderr.lock().unwrap();
+            stderr.contains("msg=serving") || stderr.contains("\"msg\":\"serving\"")
+        });
         Ok(Server { child, address, ready, stderr })
     }
 

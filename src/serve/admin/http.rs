@@ -1,0 +1,337 @@
+//! HTTP for operators: who may ask, what is answered, and how long anybody may take.
+//!
+//! Bounds, each against a way of keeping the listener busy: connections in all, bytes of a request's head, time to send
+//! it, time to take a reply, events a reader may be behind. There are no bodies to send and only GET and HEAD to ask.
+//!
+//! Without a secret the listener is bound to loopback (`settle` sees to that). A page in a browser on the host could
+//! still be made to ask it, by a name that its site resolves to 127.0.0.1; so without a secret `Host` must be an address or
+//! `localhost`, which no foreign page can claim.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, channel::Channel};
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::header::{
+    ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderMap,
+    HeaderValue, WWW_AUTHENTICATE,
+};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio_io_timeout::TimeoutWriter;
+
+use crate::base::limits;
+use crate::observe::dashboard;
+use crate::observe::exposition::Format;
+use crate::serve::admin::hub::Subscription;
+use crate::serve::admin::{Refusal, State, all_take_turns, hlog, metrics};
+use crate::serve::token::Token;
+
+type Answer = Response<BoxBody<Bytes, Infallible>>;
+
+/// Answers until the process ends.
+pub(super) async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
+    let Ok(listener) = TcpListener::from_std(listener) else { return };
+    tokio::spawn(tick(state.clone()));
+    let connections = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS_MAX));
+    loop {
+        let socket = match listener.accept().await {
+            Ok((socket, _)) => socket,
+            // Out of descriptors, say: not at once again.
+            Err(_) => {
+                sleep(ACCEPT_RETRY).await;
+                continue;
+            }
+        };
+        match connections.clone().try_acquire_owned() {
+            Ok(permit) => _ = tokio::spawn(converse(socket, permit, state.clone())),
+            Err(_) => {
+                state.refuse(Refusal::Connections);
+                // What fits a fresh socket's buffer; it is not waited for.
+                let _ = socket.try_write(TOO_MANY);
+            }
+        }
+    }
+}
+
+/// Ten times a second: what has happened.
+async fn tick(state: Arc<State>) {
+    let mut beats = interval(Duration::from_millis(limits::ADMIN_TICK_MS));
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        beats.tick().await;
+        let sample = state.sources().sample();
+        state.hub.tick(sample, &state.facts, state.started_unix_ms, state.live.show_keys());
+    }
+}
+
+async fn converse(socket: TcpStream, _permit: OwnedSemaphorePermit, state: Arc<State>) {
+    // Events are small and should not wait for more.
+    let _ = socket.set_nodelay(true);
+    let mut writer = TimeoutWriter::new(socket);
+    writer.set_timeout(Some(Duration::from_millis(limits::ADMIN_SEND_MS)));
+    let answer = |request: Request<Incoming>| {
+        let state = state.clone();
+        async move { Ok::<_, Infallible>(answer(&request, &state).await) }
+    };
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(limits::ADMIN_HEAD_MS))
+        .max_buf_size(limits::ADMIN_HEAD_BYTES)
+        .serve_connection(TokioIo::new(Box::pin(writer)), service_fn(answer));
+    // An error is the peer's: it is gone, or was too slow.
+    let _ = connection.await;
+}
+
+async fn answer(request: &Request<Incoming>, state: &Arc<State>) -> Answer {
+    let mut answer = match refusal(request, state).await {
+        Some(refused) => refused,
+        None => route(request, state),
+    };
+    let headers = answer.headers_mut();
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if request.method() == Method::HEAD {
+        let (parts, _) = answer.into_parts();
+        return Response::from_parts(parts, empty());
+    }
+    answer
+}
+
+/// Why a request is not answered, if it is not.
+async fn refusal(request: &Request<Incoming>, state: &State) -> Option<Answer> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        state.refuse(Refusal::Request);
+        let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD are answered here, nothing else\n");
+        answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return Some(closing(answer));
+    }
+    if !request.body().is_end_stream() {
+        state.refuse(Refusal::Request);
+        return Some(closing(text(StatusCode::PAYLOAD_TOO_LARGE, "no request here has a body\n")));
+    }
+    // Probes of orchestrators cannot always send a secret, and learn nothing else here.
+    if matches!(request.uri().path(), "/livez" | "/readyz") {
+        return None;
+    }
+    match state.live.token() {
+        Some(token) if !is_authorized(request.headers(), &token) => {
+            state.refuse(Refusal::Token);
+            if request.headers().contains_key(AUTHORIZATION) {
+                // A wrong one costs time: guessing is hopeless anyway, and should not be cheap either.
+                sleep(WRONG_TOKEN_DELAY).await;
+            }
+            let mut answer = text(
+                StatusCode::UNAUTHORIZED,
+                "this listener demands the secret of its --admin-token-file: Authorization: Bearer, or as the password of Basic\n",
+            );
+            let challenge = HeaderValue::from_static("Basic realm=\"spinetail\", charset=\"UTF-8\"");
+            answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+            Some(answer)
+        }
+        None if !is_local_name(request.headers()) => {
+            state.refuse(Refusal::Origin);
+            let reason = "without a secret this listener answers to 'localhost' or an address in Host, to nothing else; \
+                          give --admin-token-file FILE to use another name\n";
+            Some(text(StatusCode::FORBIDDEN, reason))
+        }
+        _ => None,
+    }
+}
+
+fn route(request: &Request<Incoming>, state: &Arc<State>) -> Answer {
+    match request.uri().path() {
+        "/metrics" => {
+            let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let format = Format::accepted(accept);
+            let sample = state.sources().sample();
+            let slowest = state.hub.slowest();
+            let page = metrics::page(&sample, &state.facts, &state.shared, state.figures(), slowest, format);
+            typed(StatusCode::OK, format.content_type(), page)
+        }
+        "/events" => events(request, state),
+        "/debug/hdr" => match hlog::log(&state.sources().sample(), state.started_unix_ms) {
+            Ok(log) => typed(StatusCode::OK, "text/plain; charset=utf-8", log),
+            Err(reason) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{reason}\n")),
+        },
+        "/livez" => match all_take_turns(&state.shared) {
+            Ok(()) => text(StatusCode::OK, "ok\n"),
+            Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+        },
+        "/readyz" if state.is_stopping.load(Ordering::Relaxed) => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+        "/readyz" => match all_take_turns(&state.shared) {
+            Ok(()) => text(StatusCode::OK, "ready\n"),
+            Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+        },
+        path => match dashboard::asset(path) {
+            Some(asset) => {
+                let mut answer = typed(StatusCode::OK, asset.content_type, asset.bytes);
+                let policy = HeaderValue::from_static(dashboard::CONTENT_SECURITY_POLICY);
+                answer.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+                answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+                answer
+            }
+            None => {
+                state.refuse(Refusal::Request);
+                text(StatusCode::NOT_FOUND, "there are /, /metrics, /events, /debug/hdr, /livez and /readyz\n")
+            }
+        },
+    }
+}
+
+fn events(request: &Request<Incoming>, state: &Arc<State>) -> Answer {
+    let last = request.headers().get("last-event-id").and_then(|value| value.to_str().ok());
+    let shown = state.live.show_keys();
+    let subscription = state.hub.subscribe(last, &state.facts, state.started_unix_ms, shown);
+    let (sender, body) = Channel::<Bytes, Infallible>::new(FRAMES_AHEAD);
+    if request.method() == Method::GET {
+        tokio::spawn(tell(subscription, sender, state.clone()));
+    }
+    let mut answer = Response::new(body.boxed());
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    // Proxies would gather what should leave at once.
+    answer.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    answer
+}
+
+/// Gives one reader its events until it goes or falls too far behind.
+async fn tell(
+    subscription: Subscription,
+    mut sender: http_body_util::channel::Sender<Bytes, Infallible>,
+    state: Arc<State>,
+) {
+    state.hub.reader_came();
+    let patience = Duration::from_millis(limits::ADMIN_SEND_MS);
+    let Subscription { first, mut live } = subscription;
+    let mut was_dropped = false;
+    let mut missed = first.into_iter();
+    let mut heard = Instant::now();
+    loop {
+        let event = match missed.next() {
+            Some(event) => event,
+            None => match timeout(HEARTBEAT, live.recv()).await {
+                Ok(Ok(event)) => event,
+                Ok(Err(broadcast::error::RecvError::Lagged(_))) => {
+                    was_dropped = true;
+                    break;
+                }
+                Ok(Err(broadcast::error::RecvError::Closed)) => break,
+                Err(_) if heard.elapsed() >= HEARTBEAT => Bytes::from_static(b": nothing new\n\n"),
+                Err(_) => continue,
+            },
+        };
+        heard = Instant::now();
+        match timeout(patience, sender.send_data(event)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => break,
+            Err(_) => {
+                was_dropped = true;
+                break;
+            }
+        }
+    }
+    state.hub.reader_went(was_dropped);
+}
+
+/// Whether a request carries the secret: as a bearer's, or as the password of anybody.
+fn is_authorized(headers: &HeaderMap, token: &Token) -> bool {
+    let Some(given) = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()) else { return false };
+    let Some((scheme, rest)) = given.split_once(' ') else { return false };
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return is_same(rest.trim().as_bytes(), token.secret().as_bytes());
+    }
+    let decoded = STANDARD.decode(rest.trim()).unwrap_or_default();
+    let password = decoded.iter().position(|&byte| byte == b':').map_or(&[][..], |at| &decoded[at + 1..]);
+    scheme.eq_ignore_ascii_case("basic") && is_same(password, token.secret().as_bytes())
+}
+
+/// Compares in a time that depends on the lengths only.
+fn is_same(given: &[u8], secret: &[u8]) -> bool {
+    let differing = given.iter().zip(secret).fold(0, |sum, (a, b)| std::hint::black_box(sum | (a ^ b)));
+    given.len() == secret.len() && differing == 0
+}
+
+/// Whether the name by which the listener was asked can only be its own.
+fn is_local_name(headers: &HeaderMap) -> bool {
+    // HTTP/1.0 needs none, and no browser speaks it.
+    let Some(host) = headers.get(HOST) else { return true };
+    let host = host.to_str().unwrap_or_default();
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    typed(status, "text/plain; charset=utf-8", text)
+}
+
+fn typed(status: StatusCode, content_type: &'static str, bytes: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(bytes.into()).boxed());
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
+}
+
+fn empty() -> BoxBody<Bytes, Infallible> {
+    Full::default().boxed()
+}
+
+fn closing(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-type: text/plain\r\n\r\n\
+    too many connections to this listener: close some, or share one reader of /events\n";
+/// Pause before accepting again after a failure.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// What a wrong secret costs whoever sent it.
+const WRONG_TOKEN_DELAY: Duration = Duration::from_millis(200);
+/// A reader that is told nothing for so long is told that.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// Events that are handed to a connection ahead of its socket.
+const FRAMES_AHEAD: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: hyper::header::HeaderName, value: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, HeaderValue::from_str(value).unwrap());
+        headers
+    }
+
+    #[test]
+    fn a_name_that_a_foreign_page_could_have_is_not_answered() {
+        let is_local = |host: &str| is_local_name(&with(HOST, host));
+        for own in ["localhost", "LOCALHOST:7790", "127.0.0.1:7790", "[::1]:7790", "10.0.0.7"] {
+            assert!(is_local(own), "{own}");
+        }
+        for foreign in ["evil.example:7790", "localhost.evil.example", "127.0.0.1.evil.example", "", "[x]:1"] {
+            assert!(!is_local(foreign), "{foreign}");
+        }
+        assert!(is_local_name(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn secrets_are_the_same_only_whole() {
+        assert!(is_same(b"0123456789abcdef", b"0123456789abcdef"));
+        for other in [&b"0123456789abcdeg"[..], b"0123456789abcde", b"0123456789abcdef0", b""] {
+            assert!(!is_same(other, b"0123456789abcdef"));
+        }
+    }
+}

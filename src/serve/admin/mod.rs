@@ -1,0 +1,149 @@
+//! The admin listener: what the appliance tells of itself, over HTTP, on the housekeeping cores.
+//!
+//!   shards ── counters, histograms ──> sample ──┬── metrics ── /metrics
+//!                                               ├── ticks ──── /events ── dashboard, top
+//!                                               └── hlog ───── /debug/hdr
+//!
+//! One thread with a tokio runtime of its own does all of it. It reads what shards have written and asks them nothing,
+//! so whatever comes in here, however slow or hostile, costs a data core at most the line that is read while it is
+//! written.
+//!
+//! - `sample`: everything at one moment
+//! - `metrics`: a sample as a page for Prometheus
+//! - `ticks`: two samples as a line of JSON, ten times a second
+//! - `hub`: those lines for whoever reads them, and for those who come back
+//! - `hlog`: all histograms as an HdrHistogram log
+//! - `http`: who may ask, what is answered, and for how long
+
+mod hlog;
+mod http;
+mod hub;
+mod metrics;
+mod sample;
+mod ticks;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use crate::base::limits;
+use crate::engine::Shared;
+use crate::host::vitals::{MemoryVitals, Vitals};
+use crate::serve::reload::Live;
+use crate::serve::settle::Failure;
+
+pub use sample::Facts;
+
+/// An open admin listener. It stays open as long as the process lives.
+pub struct Admin {
+    state: Arc<State>,
+}
+
+/// What all its connections share.
+struct State {
+    shared: Arc<Shared>,
+    facts: Facts,
+    started_unix_ms: u64,
+    live: Arc<Live>,
+    is_stopping: AtomicBool,
+    sources: Mutex<sample::Sources>,
+    hub: hub::Hub,
+    refused: [AtomicU64; 4],
+}
+
+/// Why a request was refused, as it is counted.
+#[derive(Clone, Copy)]
+enum Refusal {
+    /// There are connections enough.
+    Connections,
+    /// The wrong secret, or none.
+    Token,
+    /// Not something that is answered here.
+    Request,
+    /// It came from a page of another site.
+    Origin,
+}
+
+/// Takes the address, so that a start that cannot have it fails before anything runs.
+pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+impl Admin {
+    /// Begins to answer at `listener`.
+    pub fn start(listener: TcpListener, shared: Arc<Shared>, facts: Facts, live: Arc<Live>) -> Result<Admin, Failure> {
+        let failed = |error: std::io::Error| Failure::failed(format!("no thread for --admin: {error}"));
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(failed)?;
+        let vitals = Vitals::of_this_process();
+        let memory = Arc::new(Mutex::new(MemoryVitals::default()));
+        let state = Arc::new(State {
+            sources: Mutex::new(sample::Sources::new(shared.clone(), facts.clone(), vitals.clone(), memory.clone())),
+            started_unix_ms: sample::unix_ms().saturating_sub(shared.started.elapsed().as_millis() as u64),
+            shared,
+            facts,
+            live,
+            is_stopping: AtomicBool::new(false),
+            hub: hub::Hub::new(),
+            refused: Default::default(),
+        });
+        // Walking the page tables of a large process takes its time: in a thread that nobody waits for.
+        let look = move || {
+            loop {
+                let read = vitals.memory();
+                *locked(&memory) = read;
+                std::thread::sleep(MEMORY_READ_EVERY);
+            }
+        };
+        std::thread::Builder::new().name("admin-memory".into()).spawn(look).map_err(failed)?;
+        let served = state.clone();
+        let serve = move || runtime.block_on(http::serve(listener, served));
+        std::thread::Builder::new().name("admin".into()).spawn(serve).map_err(failed)?;
+        Ok(Admin { state })
+    }
+
+    /// From now on it says that the appliance is not ready.
+    pub fn stopping(&self) {
+        self.state.is_stopping.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether every shard takes turns; otherwise which does not. For whoever watches over the process.
+pub fn all_take_turns(shared: &Shared) -> Result<(), String> {
+    let ages = sample::turn_ages(shared, shared.started.elapsed());
+    let late = ages.iter().enumerate().filter(|(_, age)| **age > Duration::from_millis(limits::TURN_AGE_MS_MAX));
+    let late: Vec<String> =
+        late.map(|(shard, age)| format!("shard {shard} took none for {:.1} s", age.as_secs_f64())).collect();
+    if late.is_empty() { Ok(()) } else { Err(late.join(", ")) }
+}
+
+impl State {
+    fn sources(&self) -> MutexGuard<'_, sample::Sources> {
+        locked(&self.sources)
+    }
+
+    fn refuse(&self, refusal: Refusal) {
+        self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn figures(&self) -> metrics::AdminFigures {
+        let names = ["connections", "token", "request", "origin"];
+        let mut refused = [("", 0); 4];
+        for ((place, name), count) in refused.iter_mut().zip(names).zip(&self.refused) {
+            *place = (name, count.load(Ordering::Relaxed));
+        }
+        let (readers, dropped) = self.hub.readers();
+        metrics::AdminFigures { readers, dropped, refused }
+    }
+}
+
+/// What a lock protects; whoever panicked while holding it left it usable, for it is only ever replaced whole.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// How often memory is looked at.
+const MEMORY_READ_EVERY: Duration = Duration::from_secs(10);

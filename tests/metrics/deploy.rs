@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
@@ -184,6 +185,32 @@ fn the_dashboard_is_in_order() {
     }
     let variables = dashboard["templating"]["list"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap());
     assert_eq!(variables.collect::<Vec<_>>(), ["datasource", "instance", "shard"]);
+}
+
+#[test]
+fn the_example_configuration_is_taken_as_it_is_and_with_all_that_it_only_suggests() {
+    let scratch = Scratch::new("metrics-config");
+    let token = scratch.file("token");
+    fs::write(&token, "a-token-of-more-than-16-characters").unwrap();
+    fs::set_permissions(&token, PermissionsExt::from_mode(0o600)).unwrap();
+    // What a small machine has.
+    let example =
+        file("deploy/spinetail.toml").replace("\"4GiB\"", "\"256MiB\"").replace("\"256MiB\"\n#[[", "\"64MiB\"\n#[[");
+    let lines = example.lines().map(|line| suggested_in(line).unwrap_or(line));
+    let suggested = lines.collect::<Vec<_>>().join("\n").replace("/etc/spinetail/admin.token", &token);
+    for text in [&example, &suggested] {
+        let config = scratch.file("spinetail.toml");
+        fs::write(&config, text).unwrap();
+        let checked = spinetail(&["serve", "--config", &config, "--check"]);
+        assert_eq!(checked.status, Some(0), "{checked:?}\n{text}");
+        assert!(checked.stdout.contains("127.0.0.1:7790"), "{checked:?}");
+    }
+    assert!(suggested.lines().count() == example.lines().count() && suggested.contains("\nusers = "), "{suggested}");
+}
+
+/// What a line of the example suggests behind its '#': a key or a table; prose begins with a space.
+fn suggested_in(line: &str) -> Option<&str> {
+    line.strip_prefix('#').filter(|rest| rest.starts_with(|it: char| it.is_ascii_lowercase() || it == '['))
 }
 
 #[test]

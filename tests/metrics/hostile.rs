@@ -87,6 +87,12 @@ fn what_is_not_there_or_not_allowed_is_refused_by_its_number() {
     for path in ["/nothing", "/metrics/", "//metrics", "/../etc/passwd", "/%2e%2e/etc/passwd", "/debug"] {
         assert_eq!(status("GET", path), 404, "{path}");
     }
+    for host in ["evil.example", "evil.example:80", "localhost.evil.example", "127.0.0.1.evil.example", ""] {
+        assert_eq!(get(admin, "/metrics", &[("Host", host)]).status, 403, "Host: {host}");
+    }
+    for host in ["localhost", "LOCALHOST:7790", "127.0.0.1:7790", "[::1]:7790"] {
+        assert_eq!(get(admin, "/metrics", &[("Host", host)]).status, 200, "Host: {host}");
+    }
     let allowed = ask(admin, "POST", "/metrics", &[]).unwrap();
     assert!(allowed.header("allow").is_some_and(|methods| methods.contains("GET")), "{allowed:?}");
 }
@@ -244,5 +250,5 @@ fn only_the_token_opens() {
 fn refused_with(admin: SocketAddr) -> f64 {
     let authorization = format!("Bearer {TOKEN}");
     let page = http::get(admin, "/metrics", &[("Authorization", &authorization)]).text();
-    sum(&samples(&page), "spinetail_admin_refused_total", &[("reason", "unauthorized")])
+    sum(&samples(&page), "spinetail_admin_refused_total", &[("reason", "token")])
 }

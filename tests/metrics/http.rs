@@ -44,7 +44,9 @@ pub fn ask(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str
 
 /// A request that asks for the connection to be closed.
 pub fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
-    let mut text = format!("{method} {path} HTTP/1.1\r\nHost: spinetail\r\nConnection: close\r\n");
+    // A name of our own choice is refused without a token: a foreign page in a browser could claim it.
+    let host = if headers.iter().any(|(name, _)| *name == "Host") { "" } else { "Host: localhost\r\n" };
+    let mut text = format!("{method} {path} HTTP/1.1\r\n{host}Connection: close\r\n");
     headers.iter().for_each(|(name, value)| text += &format!("{name}: {value}\r\n"));
     (text + "\r\n").into_bytes()
 }

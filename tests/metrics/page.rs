@@ -27,7 +27,7 @@ pub fn sum(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> f64 {
 }
 
 fn sample(line: &str) -> Sample {
-        let Some(end) = line.find(['{', ' ']) else { panic!("no sample: {line}") };
+    let Some(end) = line.find(['{', ' ']) else { panic!("no sample: {line}") };
     let (name, mut rest) = line.split_at(end);
     let mut labels = Labels::new();
     if let Some(inner) = rest.strip_prefix('{') {

@@ -22,6 +22,7 @@
 //! | `trace` | request traces, read from compressed CSV | base |
 //! | `load` | the load generator, its outcome and report | base, client, wire, net, trace |
 //! | `replay` | a trace against the cache alone | base, cache, engine, learn, trace |
+//! | `top` | the live view in a terminal, over the admin listener's events | base |
 //! | `serve` | flags, file and profile to a running appliance; the admin listener | base, engine, host, l0, net, observe |
 //!
 //! `load` drives its connections with `net`, the same event loop the server uses, and `replay` asks
@@ -42,6 +43,7 @@ pub mod net;
 pub mod observe;
 pub mod replay;
 pub mod serve;
+pub mod top;
 pub mod trace;
 pub mod wire;
 

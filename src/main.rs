@@ -28,6 +28,7 @@ enum Command {
     Set(cli::keys::SetArguments),
     Del(cli::keys::DelArguments),
     Stats(cli::keys::StatsArguments),
+    Top(cli::top::TopArguments),
     /// What this machine is, and how it fares against a hardware profile
     #[command(subcommand, after_help = "Example:\n  spinetail host check")]
     Host(cli::host::HostCommand),
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Command::Set(arguments) => cli::keys::set(&arguments),
         Command::Del(arguments) => cli::keys::del(&arguments),
         Command::Stats(arguments) => cli::keys::stats(&arguments),
+        Command::Top(arguments) => cli::top::run(arguments),
         Command::Host(command) => cli::host::run(command),
     };
     match outcome {

@@ -339,6 +339,50 @@ pub const NEAR_CLIENTS_KEPT: usize = 8;
 pub const NEAR_PARTS_MAX: usize = 16;
 /// See [`NEAR_PARTS_MAX`].
 pub const NEAR_PART_BYTES_MIN: usize = 1 << 20;
+
+// --- The live view, `top` ---------------------------------------------------------------------
+
+/// A line of events, and the data of one event. A hello of 600 seconds has some 80 KiB, a tick of 256 shards 50.
+pub const TOP_EVENT_BYTES_MAX: usize = 1 << 20;
+
+/// What hyper keeps of a connection: the head of an answer, a piece of its body.
+pub const TOP_BUFFER_BYTES: usize = 64 << 10;
+
+/// Bytes of a file with a token.
+pub const TOP_TOKEN_BYTES_MAX: usize = 4096;
+
+/// Until there is a connection, and then until there is the head of an answer.
+pub const TOP_CONNECT_MS: u64 = 5_000;
+
+/// Until the first figures of a second, before anything is shown.
+pub const TOP_FIRST_MS: u64 = 15_000;
+
+/// A server from which nothing comes for this long is given up: it sends a comment every 10 s at the least.
+pub const TOP_SILENCE_MS: u64 = 15_000;
+
+/// Pause before connecting anew where the server has not said which, and the least whatever it said; it doubles.
+pub const TOP_BACKOFF_MS: u64 = 1_000;
+/// See [`TOP_BACKOFF_MS`].
+pub const TOP_BACKOFF_MS_MIN: u64 = 100;
+/// See [`TOP_BACKOFF_MS`].
+pub const TOP_BACKOFF_MS_MAX: u64 = 10_000;
+
+/// Events between the connection and the screen. A terminal that is slower makes the server wait, and in the end
+/// drop this reader, which then asks for what it missed.
+pub const TOP_EVENTS_AHEAD: usize = 256;
+
+/// Ticks over which rates are averaged, whatever a server says its window is: twice the documented one.
+pub const TOP_WINDOW_TICKS_MAX: usize = 20;
+
+/// Seconds of the past that are kept: what a hello brings.
+pub const TOP_SECONDS_MAX: usize = 600;
+
+/// How far before the newest second a tick may lie: servers remember 60 s for those who come back.
+pub const TOP_REPLAY_MS_MAX: u64 = 90_000;
+
+/// Characters of a name that are shown, where there is room.
+pub const TOP_NAME_CHARACTERS_MAX: usize = 64;
+
 // --- The cache inside a program ---------------------------------------------------------------
 
 /// Capacity of an embedded cache if nothing else is said.
@@ -474,6 +518,10 @@ pub const ADMIN_HEAD_MS: u64 = 5_000;
 /// How long a peer may take nothing of what it is sent.
 pub const ADMIN_SEND_MS: u64 = 5_000;
 
+/// What the kernel keeps of it for such a peer (it takes twice as much for its own books). Some seconds of events: who
+/// reads none is noticed once this is full. 256 connections hold 32 MiB of the kernel's memory at most.
+pub const ADMIN_UNREAD_BYTES: usize = 64 << 10;
+
 /// Time between two events.
 pub const ADMIN_TICK_MS: u64 = 100;
 
@@ -513,6 +561,7 @@ const _: () = assert!(L0_REPORTS.is_power_of_two() && L0_REPORTS_PER_MS < L0_REP
 const _: () = assert!(NEAR_SUBSCRIBERS_MAX == u64::BITS as usize, "a bucket's mask has a bit for each");
 const _: () = assert!(NEAR_BUCKETS_MAX.is_power_of_two() && NEAR_BUCKETS_MAX <= 1 << 16, "a bucket has 16 bits");
 const _: () = assert!(NEAR_BUCKETS_PER_PUSH * 4 < OUTPUT_BYTES_HIGH, "one push fits its connection's bound");
+const _: () = assert!(TOP_BACKOFF_MS_MIN <= TOP_BACKOFF_MS && TOP_BACKOFF_MS <= TOP_BACKOFF_MS_MAX);
 const _: () = assert!(NEAR_LEASE_MS < NEAR_SILENCE_MS, "a lease ends before its server is given up");
 const _: () = assert!(MEMCACHED_KEY_BYTES_MAX < 256, "a part's key has its length in a byte");
 const _: () = assert!(MEMCACHED_KEY_BYTES_MAX <= KEY_BYTES_MAX && MEMCACHED_LINE_BYTES_MAX <= SMALL_FRAME_BYTES);

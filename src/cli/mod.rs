@@ -9,6 +9,7 @@ pub mod load;
 pub mod replay;
 pub mod serve;
 pub mod target;
+pub mod top;
 
 /// How a subcommand ends: nothing, or an exit status and the reason.
 pub type Outcome = Result<(), (u8, String)>;

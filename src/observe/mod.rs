@@ -5,7 +5,7 @@
 //!
 //! - `calls`: calls and times by command, for protocols whose clients ask
 //! - `counters`: one shard's counters and gauges, one writer, any reader
-//! - `dashboard`: the files of the dashboard
+//! - `dashboard`: the page that shows it, and its files
 //! - `exposition`: numbers as Prometheus reads them
 //! - `live`: a histogram that one thread writes and any reads
 //! - `service`: how long requests take inside a shard, by operation and stage

@@ -13,9 +13,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::Read;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
@@ -407,7 +408,15 @@ fn read(path: &Path) -> Result<Found, Failure> {
             path.display()
         ))
     };
-    let file = File::open(path).map_err(|error| unreadable(format!("cannot be read ({error})")))?;
+    // Not blocking: a reload must not wait for whoever writes a named pipe.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|error| unreadable(format!("cannot be read ({error})")))?;
+    if !file.metadata().is_ok_and(|found| found.is_file()) {
+        return Err(unreadable("is no regular file, which a reload could read again".to_string()));
+    }
     let mut text = String::new();
     file.take(limits::CONFIG_BYTES_MAX + 1)
         .read_to_string(&mut text)

@@ -5,25 +5,14 @@
 //! is named. Changing the rest would mean to close listeners or to move memory under clients, which is what a
 //! restart is for.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock};
-
 use crate::serve::config::KEYS;
 use crate::serve::log::{Line, Log};
 use crate::serve::settle::Settled;
-use crate::serve::token::Token;
-
-/// What of the admin listener's settings may change while it runs. It looks here with every request.
-#[derive(Debug, Default)]
-pub struct Live {
-    token: RwLock<Option<Token>>,
-    show_keys: AtomicBool,
-}
 
 /// What a reload comes to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reload {
-    /// Keys whose new value is taken over.
+    /// Keys whose new value is taken over, by their flags.
     pub apply: Vec<&'static str>,
     /// Whether the admin listener's secret is taken over: its file may have the same name and another content.
     pub token: bool,
@@ -40,30 +29,6 @@ pub struct Change {
     pub running: String,
     /// What the file wants.
     pub wanted: String,
-}
-
-impl Live {
-    /// As it was settled.
-    pub fn new(settled: &Settled) -> Live {
-        let live = Live::default();
-        live.set(settled);
-        live
-    }
-
-    /// The secret that clients must know; none lets everybody in, who is on this host then.
-    pub fn token(&self) -> Option<Token> {
-        self.token.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Whether keys are shown as they are, and not their hashes.
-    pub fn show_keys(&self) -> bool {
-        self.show_keys.load(Ordering::Relaxed)
-    }
-
-    fn set(&self, settled: &Settled) {
-        *self.token.write().unwrap_or_else(PoisonError::into_inner) = settled.admin_token.clone();
-        self.show_keys.store(settled.admin_show_keys, Ordering::Relaxed);
-    }
 }
 
 /// Compares what runs with what is wanted.
@@ -104,8 +69,9 @@ pub fn difference(running: &Settled, wanted: &Settled) -> Reload {
 }
 
 impl Reload {
-    /// Takes over what can be, into what runs, and says what was done and what was not.
-    pub fn carry_out(&self, running: &mut Settled, wanted: &Settled, live: &Live, log: &Log) {
+    /// Takes over what can be, into what runs and the log, and says what was done and what was not. Who else looks at
+    /// what runs is for the caller to tell.
+    pub fn carry_out(&self, running: &mut Settled, wanted: &Settled, log: &Log) {
         for key in KEYS.iter().filter(|key| self.apply.contains(&key.flag)) {
             match key.flag {
                 "--log-level" => running.log_level = wanted.log_level,
@@ -119,7 +85,6 @@ impl Reload {
             }
         }
         log.change(running.log_level, running.log_format);
-        live.set(running);
         for change in &self.needs_restart {
             let line = Line::warn("needs a restart").with("key", change.key.as_str());
             log.write(&line.with("running", change.running.as_str()).with("wanted", change.wanted.as_str()));
@@ -248,14 +213,13 @@ mod tests {
         // On loopback it may.
         assert!(difference(&with("first-0123456789", "127.0.0.1:1"), &tame).token);
 
-        // And the whole way, into what the listener looks at.
-        let (mut running, live) = (first.clone(), Live::new(&first));
+        // And the whole way, into what runs.
+        let mut running = first.clone();
         let log = Log::start(Level::Error, Format::Logfmt, std::io::sink()).unwrap();
-        difference(&first, &tame).carry_out(&mut running, &tame, &live, &log);
-        assert_eq!(live.token().unwrap().secret(), "first-0123456789");
-        difference(&running, &second).carry_out(&mut running, &second, &live, &log);
-        assert_eq!(live.token().unwrap().secret(), "second-0123456789");
-        assert_eq!(running.admin_token, second.admin_token);
+        difference(&first, &tame).carry_out(&mut running, &tame, &log);
+        assert_eq!(running.admin_token.as_ref().unwrap().secret(), "first-0123456789");
+        difference(&running, &second).carry_out(&mut running, &second, &log);
+        assert_eq!(running.admin_token.as_ref().unwrap().secret(), "second-0123456789");
         std::fs::remove_dir_all(folder).unwrap();
     }
 
@@ -264,9 +228,9 @@ mod tests {
         let before = settled(Options::default());
         let options = Options { log_level: Some(Level::Debug), memory: Some(64 << 20), ..Options::default() };
         let after = settled(options);
-        let (mut running, live) = (before.clone(), Live::new(&before));
+        let mut running = before.clone();
         let log = Log::start(Level::Error, Format::Logfmt, std::io::sink()).unwrap();
-        difference(&before, &after).carry_out(&mut running, &after, &live, &log);
+        difference(&before, &after).carry_out(&mut running, &after, &log);
         assert_eq!((log.level(), running.memory_bytes), (Level::Debug, before.memory_bytes));
         assert!(difference(&running, &after).apply.is_empty(), "once");
         assert_eq!(names(&difference(&running, &after)), ["memory"], "still");
@@ -279,6 +243,6 @@ mod tests {
         let flags = KEYS.iter().filter(|key| key.reloadable).map(|key| key.flag).collect();
         let log = Log::start(Level::Error, Format::Logfmt, std::io::sink()).unwrap();
         let reload = Reload { apply: flags, ..Reload::default() };
-        reload.carry_out(&mut before.clone(), &before, &Live::new(&before), &log);
+        reload.carry_out(&mut before.clone(), &before, &log);
     }
 }

@@ -20,11 +20,11 @@ use crate::base::units::format_bytes;
 use crate::engine::{self, Io, Plan};
 use crate::host::process::{keep_to_cores, raise_open_files};
 use crate::net::socket;
-use crate::serve::admin::{self, Admin, Facts};
+use crate::serve::admin::{self, Admin, Facts, Live};
 use crate::serve::config::{Source, core_list};
 use crate::serve::log::{Line, Log, panics_to};
 use crate::serve::notify::Notifier;
-use crate::serve::reload::{Live, difference};
+use crate::serve::reload::difference;
 use crate::serve::settle::{Failure, Settled};
 use crate::serve::watch::Watch;
 use crate::serve::{l0, shm};
@@ -158,7 +158,8 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
             recv(signals) -> signal => match signal {
                 Ok(SIGHUP) => {
                     notifier.reloading();
-                    reload(source, &mut in_force, &live, log);
+                    reload(source, &mut in_force, log);
+                    live.set(&in_force);
                     notifier.ready(serving.clone());
                 }
                 _ => break,
@@ -231,9 +232,9 @@ fn facts(settled: &Settled) -> Facts {
 }
 
 /// Reads the configuration again. If it is refused, everything stays as it was.
-fn reload(source: &Source, in_force: &mut Settled, live: &Live, log: &Log) {
+fn reload(source: &Source, in_force: &mut Settled, log: &Log) {
     match source.settle() {
-        Ok(wanted) => difference(in_force, &wanted).carry_out(in_force, &wanted, live, log),
+        Ok(wanted) => difference(in_force, &wanted).carry_out(in_force, &wanted, log),
         Err(failure) => {
             log.write(&Line::error("not reloaded, everything stays as it was").with("reason", failure.reason));
         }

@@ -51,7 +51,7 @@ fn read_log(admin: SocketAddr, python: &std::path::Path, name: &str) -> Value {
     let scratch = Scratch::new(name);
     let response = http::get(admin, "/debug/hdr", &[]);
     let text = response.text();
-    assert!(text.starts_with("#["), "no head of a log: {}", &text[..text.len().min(200)]);
+    assert!(text.starts_with('#'), "no head of a log: {}", &text[..text.len().min(200)]);
     let lines = text.lines().filter(|line| line.starts_with("Tag=")).count();
     fs::write(scratch.file("log.hlog"), &text).unwrap();
     let found: Value = serde_json::from_str(&run_python(python, READ, &[&scratch.file("log.hlog")])).unwrap();

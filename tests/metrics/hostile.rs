@@ -49,8 +49,9 @@ impl Reader {
         Reader { stop, thread: Some(thread) }
     }
 
-    /// Ends it; panics if it was harmed.
+    /// Ends it, once it has read for a moment at least; panics if it was harmed.
     fn was_unharmed(mut self) {
+        thread::sleep(Duration::from_millis(500));
         self.stop.store(true, Ordering::Relaxed);
         let (count, slowest) = self.thread.take().unwrap().join().expect("every GET was answered rightly");
         assert!(count > 100 && slowest < GET_MAX, "{count} GETs, the slowest took {slowest:?}");

@@ -60,7 +60,7 @@ function share(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return [DASH, ""];
   const percent = value * 100;
   // 99.97 % must not read as 100 %: what is missing is what matters.
-  const decimals = percent > 99 && percent < 100 ? 2 : 1;
+  const decimals = (percent > 99 && percent < 100) || percent < 0.1 ? 2 : 1;
   const digits = percent.toFixed(decimals);
   return [percent < 100 && Number(digits) === 100 ? "99.99" : percent === 0 || percent === 100 ? String(percent) : digits, "%"];
 }
@@ -71,6 +71,8 @@ function seconds(value) {
   if (value < 7200) return [three(value / 60), "min"];
   return value < 172800 ? [three(value / 3600), "h"] : [three(value / 86400), "d"];
 }
+// How long evicted entries had been idle is known to the octave: the end of it is told.
+const atMost = (value) => (Number.isFinite(value) ? `≤${NBSP}${label(seconds(value))}` : DASH);
 const joined = ([digits, unit]) => (unit ? digits + NBSP + unit : digits);
 const grouped = (value) => Math.round(value).toLocaleString("en");
 function uptime(value) {
@@ -259,7 +261,7 @@ function showFigures() {
   $(".gauge i", figures.memory.element).style.width = `${Math.min(100, (100 * taken) / limit)}%`;
   const evicted = now("evicted");
   const idle = tick.evictions?.idle_p50_s;
-  showFigure("evicted", evicted, rate(evicted), Number.isFinite(idle) ? `idle ${joined(seconds(idle))} before` : "");
+  showFigure("evicted", evicted, rate(evicted), Number.isFinite(idle) ? `idle p50 ${atMost(idle)}` : "");
   const { open, l0_readers: readers, near_caches: near } = tick.connections;
   showFigure("connections", open, count(open), `${count(readers)[0]} L0 · ${count(near)[0]} near`);
 }
@@ -410,7 +412,7 @@ function linearSplits(low, high, base, most) {
 }
 function logSplits(low, high, most) {
   const decades = Math.log10(high / low);
-  const steps = decades * 3 <= most ? [1, 2, 5] : [1];
+  const steps = decades * 3 <= most * 1.3 ? [1, 2, 5] : [1];
   const every = steps.length === 1 ? Math.max(1, Math.ceil(decades / most)) : 1;
   const splits = [];
   for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += every) {
@@ -454,8 +456,8 @@ class Chart {
       item.append(name);
       return item.appendChild(document.createElement("b"));
     });
-    this.moment = this.legend.appendChild(document.createElement("li"));
-    this.moment.className = "at";
+    this.caption = $(".caption", this.panel);
+    this.about = this.caption.textContent;
     this.nothing = this.plot.appendChild(document.createElement("p"));
     this.nothing.className = "nothing";
     this.visible = true;
@@ -495,7 +497,7 @@ class Chart {
         },
         scales: { x: { time: false, range: () => of.x().range }, y },
         axes: [
-          { ...frame, size: Math.round(root * 1.75), splits: () => of.x().splits, values: (_, splits) => splits.map(of.x().label) },
+          { ...frame, gap: 8, size: Math.round(root * 1.85), splits: () => of.x().splits, values: (_, splits) => splits.map(of.x().label) },
           {
             ...frame,
             size: Math.round(root * 4.1),
@@ -511,7 +513,7 @@ class Chart {
             return {
               scale: "y",
               stroke: colour(name),
-              width: 1.6,
+              width: 1.6 * (root / 15),
               dash: [undefined, [7, 4], [2, 3]][dash ?? 0],
               fill: area === "stack" ? mixed(colour(name), palette["--paper"], 0.5) : area ? faint(colour(name), 0.16) : undefined,
               points: { show: false },
@@ -541,6 +543,7 @@ class Chart {
       }
     }
     const some = high >= low;
+    this.filled = some && state.tick !== null; // from then on it may wait until somebody looks
     this.extent = some ? [low, high] : this.of.log ? LATENCY_EXTENT : [0, 0];
     write(this.nothing, some ? "" : this.of.nothing());
     this.chart.setData(columns, false);
@@ -560,7 +563,9 @@ class Chart {
     const hovered = index !== null && index !== undefined && this.chart.cursor.left >= 0;
     const values = this.of.values(this.view, hovered ? index : null);
     for (const [i, output] of this.outputs.entries()) write(output, joined(values[i]));
-    write(this.moment, hovered ? this.of.moment(this.view, index) : "");
+    // The caption gives way to the moment the legend is of; a line of its own would push the chart about.
+    write(this.caption, hovered ? `at ${this.of.moment(this.view, index)}` : this.about);
+    this.panel.classList.toggle("hovered", hovered);
   }
 }
 
@@ -614,7 +619,8 @@ function timeView() {
     if (!cache.has(name)) cache.set(name, rows.map(([columns, index]) => (columns === null ? null : columns[name][index])));
     return cache.get(name);
   };
-  shared = { x, now, column, last: rows.length - 1, cache };
+  // Legends say the newest row even where the chart ends with a whole second.
+  shared = { x, now, column, last: rows.length - 1, newest: state.newest, cache };
   return shared;
 }
 
@@ -630,7 +636,7 @@ const timeAxis = {
   },
   moment: (view, index) => new Date(view.now + view.x[index] * 1000).toLocaleTimeString([], { hour12: false }),
 };
-const at = (view, name, index) => (view.last < 0 ? null : view.column(name)[index ?? view.last]);
+const at = (view, name, index) => (index === null ? view.newest?.[name] : view.column(name)[index]) ?? null;
 const straight = (series) => () => series.map((_, index) => index);
 // A stacked chart is painted from the top down: each area covers the lower part of the one before.
 const stackOrder = (series) => () => series.map((_, index) => series.length - 1 - index);
@@ -660,7 +666,7 @@ function throughput() {
   return {
     ...timeAxis, series, drawn: straight(series), unit: rate, round: roundLinear(10, 10), nothing: nothingYet("no requests yet"),
     columns: (view) => [view.x, ...series.map(({ of }) => view.column(of))],
-    values: (view, index) => series.map(({ of }) => rate(index === null ? state.ticks.last(of) : at(view, of, index))),
+    values: (view, index) => series.map(({ of }) => rate(at(view, of, index))),
     facts: () => [["other", joined(rate(state.ticks.last("rest")))], ["in", joined(byteRate(state.ticks.last("received_bytes")))], ["out", joined(byteRate(state.ticks.last("sent_bytes")))],
       ["forwarded", joined(rate(state.ticks.last("forwarded")))]],
   };
@@ -702,7 +708,7 @@ function hits() {
     ...timeAxis, series, drawn: stackOrder(series), unit: (value) => [String(Math.round(value * 100)), "%"], round: () => [0, 1], nothing: nothingYet("no reads in this window"),
     columns: (view) => stacked(view, names, true),
     values: (view, index) => {
-      const values = names.map((name) => (index === null ? state.ticks.last(name) : at(view, name, index)));
+      const values = names.map((name) => at(view, name, index));
       const reads = values.reduce((sum, value) => sum + (value ?? 0), 0);
       return values.map((value) => share(reads > 0 ? value / reads : null));
     },
@@ -718,6 +724,8 @@ const sumOf = (...names) => {
   return values.includes(null) ? null : values.reduce((sum, value) => sum + value, 0);
 };
 
+// On a phone 0 gives way to 50.
+const percentileLabel = (percentile) => (percentile === 100 ? "max" : percentile === 0 && innerWidth < 480 ? "" : String(percentile));
 // "Nines": each further nine is as far as the one before, log10(1 / (1 - p)); the slowest of all
 // stands a step behind the last.
 function percentiles() {
@@ -738,7 +746,7 @@ function percentiles() {
       const all = state.hello?.percentiles ?? [0, 50, 90, 99, 99.9, 99.99, 99.999, 100];
       const named = all.filter((percentile) => [0, 50, 90, 99, 99.9, 99.99, 99.999, 100].includes(percentile));
       const splits = named.map((percentile) => place(percentile, all));
-      return { range: [0, splits[splits.length - 1]], splits, label: (x) => (named[splits.indexOf(x)] === 100 ? "max" : String(named[splits.indexOf(x)])) };
+      return { range: [0, splits[splits.length - 1]], splits, label: (x) => percentileLabel(named[splits.indexOf(x)]) };
     },
     columns: (view) => [view.x, ...series.map(({ of }) => view.x.map((_, index) => (view.of && view.of[of][index] > 0 ? view.of[of][index] : null)))],
     values: (view, index) => series.map(({ of }) => duration(view.of ? view.of[of][index ?? view.all.indexOf(99)] : null)),
@@ -785,10 +793,10 @@ function evictions() {
   return {
     ...timeAxis, series, drawn: straight(series), unit: rate, round: roundLinear(10, 10), nothing: nothingYet("nothing left yet"),
     columns: (view) => [view.x, ...series.map(({ of }) => view.column(of))],
-    values: (view, index) => series.map(({ of }) => rate(index === null ? state.ticks.last(of) : at(view, of, index))),
+    values: (view, index) => series.map(({ of }) => rate(at(view, of, index))),
     facts: () => {
       const idle = state.tick?.evictions;
-      return [["idle before eviction: p50", joined(seconds(idle?.idle_p50_s))], ["p90", joined(seconds(idle?.idle_p90_s))]];
+      return [["idle before eviction: p50", atMost(idle?.idle_p50_s)], ["p90", atMost(idle?.idle_p90_s)]];
     },
   };
 }
@@ -990,7 +998,7 @@ function showTenants() {
     const reads = tenant ? tenant.hits_l0 + tenant.hits_l1 + tenant.misses : 0;
     const of = (value) => joined(share(reads > 0 ? value / reads : null));
     const texts = tenant
-      ? [tenant.tenant, joined(rate(reads)), of(tenant.hits_l0 + tenant.hits_l1), of(tenant.hits_l0), of(tenant.hits_l1), joined(rate(tenant.sets)), joined(duration(tenant.get_p99_ns)), grouped(tenant.l0_entries), joined(bytes(tenant.l0_bytes))]
+      ? [tenant.tenant, joined(rate(reads)), of(tenant.hits_l0 + tenant.hits_l1), of(tenant.hits_l0), of(tenant.hits_l1), joined(rate(tenant.changes ?? tenant.sets)), joined(duration(tenant.get_p99_ns)), grouped(tenant.l0_entries), joined(bytes(tenant.l0_bytes))]
       : ["no tenant has come yet", "", "", "", "", "", "", "", ""];
     cells[0].classList.toggle("none", !tenant);
     cells[0].title = tenant ? tenant.tenant : "";
@@ -1102,7 +1110,7 @@ let chartsAt = -Infinity;
 function drawCharts() {
   shared = null;
   for (const chart of charts) {
-    if (chart.visible || !chart.view) chart.draw();
+    if (chart.visible || !chart.filled) chart.draw();
   }
   shared = null;
 }

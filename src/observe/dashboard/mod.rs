@@ -1,52 +1,86 @@
-//! The dashboard's files, as they are embedded: one page, its style, its script, and uPlot to draw with.
+//! The dashboard's files, inside the binary: one page at `/` and what it asks for.
+//!
+//! Not for: serving them; whoever has the listener looks paths up here. Nothing is built and nothing
+//! is fetched: the files are served as they stand in this folder.
+//!
+//! - `index.html`, `dashboard.css`, `dashboard.js`: the page; it lives from `/events`
+//! - `uPlot.iife.min.js`, `uPlot.min.css`: the charts, vendored; version and license in `uPlot.LICENSE.txt`
 
-/// One file.
-#[derive(Debug)]
+/// A file as it goes over the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asset {
-    /// Where it is asked for.
+    /// The path it is served at.
     pub path: &'static str,
-    /// What it is.
+    /// Its media type.
     pub content_type: &'static str,
     /// All of it.
     pub bytes: &'static [u8],
 }
 
-/// The file that is asked for at `path`.
+/// What the page may do: run and draw what this host serves, and ask this host. Nothing inline, nothing from elsewhere.
+pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+     connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// The file served at `path`, the page itself at `/`.
 pub fn asset(path: &str) -> Option<&'static Asset> {
     ASSETS.iter().find(|asset| asset.path == path)
 }
 
-/// What the page may load and whom it may ask: nothing and nobody but where it came from.
-pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
-     img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-
-static ASSETS: [Asset; 5] = [
-    Asset { path: "/", content_type: "text/html; charset=utf-8", bytes: include_bytes!("index.html") },
-    Asset { path: "/dashboard.css", content_type: "text/css; charset=utf-8", bytes: include_bytes!("dashboard.css") },
-    Asset { path: "/dashboard.js", content_type: SCRIPT, bytes: include_bytes!("dashboard.js") },
-    Asset { path: "/uPlot.min.css", content_type: "text/css; charset=utf-8", bytes: include_bytes!("uPlot.min.css") },
-    Asset { path: "/uPlot.iife.min.js", content_type: SCRIPT, bytes: include_bytes!("uPlot.iife.min.js") },
+static ASSETS: [Asset; 6] = [
+    Asset { path: "/", content_type: HTML, bytes: include_bytes!("index.html") },
+    Asset { path: "/dashboard.css", content_type: CSS, bytes: include_bytes!("dashboard.css") },
+    Asset { path: "/dashboard.js", content_type: JAVASCRIPT, bytes: include_bytes!("dashboard.js") },
+    Asset { path: "/uPlot.iife.min.js", content_type: JAVASCRIPT, bytes: include_bytes!("uPlot.iife.min.js") },
+    Asset { path: "/uPlot.min.css", content_type: CSS, bytes: include_bytes!("uPlot.min.css") },
+    Asset { path: "/uPlot.LICENSE.txt", content_type: TEXT, bytes: include_bytes!("uPlot.LICENSE.txt") },
 ];
 
-const SCRIPT: &str = "text/javascript; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn text(path: &str) -> &'static str {
+        std::str::from_utf8(asset(path).unwrap().bytes).unwrap()
+    }
+
     #[test]
-    fn whatever_the_page_names_is_there_and_nothing_comes_from_elsewhere() {
-        let page = std::str::from_utf8(asset("/").unwrap().bytes).unwrap();
-        let named = page.split(['"', '\'']).filter(|text| text.ends_with(".js") || text.ends_with(".css"));
-        let mut count = 0;
-        for path in named {
-            count += 1;
-            let path = format!("/{}", path.trim_start_matches(['.', '/']));
-            assert!(asset(&path).is_some(), "{path} is not embedded");
+    fn everything_the_page_asks_for_is_here() {
+        let page = text("/");
+        let mut files = 0;
+        for attribute in ["src=\"", "<link rel=\"stylesheet\" href=\""] {
+            for rest in page.split(attribute).skip(1) {
+                let file = rest.split('"').next().unwrap();
+                assert!(asset(&format!("/{file}")).is_some(), "{file}");
+                files += 1;
+            }
         }
-        assert!(count >= 4, "the page names its style, its script and uPlot's");
-        let named = page.replace("http://www.w3.org/2000/svg", ""); // the name of a vocabulary, which nobody asks
-        assert!(!named.contains("http://") && !named.contains("https://"), "the page asks others");
-        assert!(asset("/nothing").is_none());
+        assert_eq!(files, 4);
+        assert!(asset("/uPlot").is_none() && asset("").is_none() && asset("/../mod.rs").is_none());
+    }
+
+    #[test]
+    fn the_page_holds_what_its_policy_allows() {
+        let page = text("/");
+        // The style of an SVG inside a data: URL would be its own; there is none.
+        assert!(!page.contains(" style=") && !page.contains("<style") && !page.contains("javascript:"));
+        assert!(!page.contains(" onclick=") && !page.contains(" onload="));
+        assert_eq!(page.matches("<script").count(), page.matches("<script src=").count());
+        for file in [page, text("/dashboard.css"), text("/dashboard.js")] {
+            let without_names = file.replace("http://www.w3.org/2000/svg", ""); // a name, not an address
+            assert!(!without_names.contains("http://") && !without_names.contains("https://"));
+        }
+    }
+
+    #[test]
+    fn outside_text_cannot_become_markup() {
+        let script = text("/dashboard.js");
+        for risky in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"] {
+            assert!(!script.contains(risky), "{risky}");
+        }
     }
 }

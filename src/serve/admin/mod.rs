@@ -24,16 +24,21 @@ mod ticks;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::base::limits;
 use crate::engine::Shared;
 use crate::host::vitals::{MemoryVitals, Vitals};
-use crate::serve::reload::Live;
-use crate::serve::settle::Failure;
+use crate::net::socket::bound_unread;
+use crate::serve::settle::{Failure, Settled};
+use crate::serve::token::Token;
 
 pub use sample::Facts;
+
+/// What may change while the listener is open; it looks here with every request.
+#[derive(Debug, Default)]
+pub struct Live(RwLock<(Option<Token>, bool)>);
 
 /// An open admin listener. It stays open as long as the process lives.
 pub struct Admin {
@@ -65,9 +70,36 @@ enum Refusal {
     Origin,
 }
 
+impl Live {
+    /// As it was settled.
+    pub fn new(settled: &Settled) -> Live {
+        let live = Live::default();
+        live.set(settled);
+        live
+    }
+
+    /// As it is now.
+    pub fn set(&self, settled: &Settled) {
+        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        *held = (settled.admin_token.clone(), settled.admin_show_keys);
+    }
+
+    /// The secret that is demanded; without one everybody is let in, who is on this host then.
+    fn token(&self) -> Option<Token> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    /// Whether hot keys are told by name, and not by a hash.
+    fn show_keys(&self) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).1
+    }
+}
+
 /// Takes the address, so that a start that cannot have it fails before anything runs.
 pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
+    // Connections have it from their listener.
+    bound_unread(&listener, limits::ADMIN_UNREAD_BYTES)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
@@ -142,7 +174,7 @@ impl State {
 
 /// What a lock protects; whoever panicked while holding it left it usable, for it is only ever replaced whole.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How often memory is looked at.

@@ -56,7 +56,7 @@ fn metrics_in(text: &str) -> BTreeMap<String, Vec<(String, String)>> {
     let mut rest = text;
     while let Some(start) = rest.find(is_part) {
         let end = rest[start..].find(|letter| !is_part(letter)).map_or(rest.len(), |length| start + length);
-        let word = &rest[start..end];
+        let word = rest[start..end].trim_end_matches(':'); // as prose has it
         rest = &rest[end..];
         if !(word.starts_with("spinetail_") || word.starts_with("process_")) {
             continue;

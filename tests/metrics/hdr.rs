@@ -1,15 +1,17 @@
 //! /debug/hdr: read by HdrHistogram's own reader, and its percentiles are those a client measures, less the network.
 //!
 //! One RESP client asks one SCAN after the other, each alone in its turn, that matches nothing: the answer is a few bytes,
-//! and the time is the server's, in proportion to COUNT. Three sizes, 60 %, 35 % and 5 % of all, so that p50, p90 and p99
-//! each lie well inside one of them; a machine that takes the core away once in a hundred requests does not move them.
+//! and the time is the server's, in proportion to COUNT, some 1, 2 and 3.5 ms. These three sizes are 79 %, 19.5 % and 1.5 %
+//! of all, so that p50, p90 and p99 each lie well inside one of them: a machine that takes a core away once in a hundred
+//! requests does not move them.
 //!
 //!   round trip of a SCAN  =  total in the server  +  network            what is compared
-//!   round trip of a GET   =  total in the server  +  network            what the network is: its least, and its jitter
+//!   round trip of a GET   =  total in the server  +  network            what the network is, and how sure that is
 //!
-//! GETs go in between, one for one, so that both see the same machine. Network is what the kernel, wake-ups and this client
-//! take; its least is taken off every SCAN. The tolerance is the histogram's own 0.8 %, the client's 0.1 %, and the jitter:
-//! how far the GETs' network rises above its least at the same percentile.
+//! GETs go in between, one for one, so that both see the same machine. "Network" is what the kernel, wake-ups and this
+//! client take; it can be less than nothing, since the kernel hands a reply over before the server's call that sends it
+//! returns, and the turn ends after that. The GETs' median of it is taken off every SCAN. How far it differs at their
+//! least and at their p90 is its jitter. The tolerance: the histogram's own 0.8 %, the client's 0.1 %, and the jitter.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -25,7 +27,7 @@ use crate::{admin_of, http};
 
 const ENTRIES: usize = 60_000;
 const ROUNDS: usize = 3000;
-/// A machine whose jitter is a larger part of the p50 than this says nothing; another try.
+/// A machine whose jitter is a larger part of a percentile than this says nothing; another try.
 const JITTER_MAX: f64 = 0.02;
 const TRIES: usize = 4;
 /// Of the server's histogram, and of this client's.
@@ -89,11 +91,11 @@ fn measure(address: SocketAddr) -> Measured {
         reply
     };
     for round in 0..ROUNDS {
-        // Twenty rounds: twelve, seven and one of each size.
-        let count = match round % 20 {
-            19 => 25_000,
-            place if place % 3 == 2 || place == 0 => 5_000,
-            _ => 1_000,
+        // Of two hundred, spread: three of the largest, 39 of the next, 158 of the smallest.
+        let count = match round % 200 {
+            33 | 99 | 166 => 28_000,
+            place if place % 5 == 0 && place % 67 != 0 => 16_000,
+            _ => 8_000,
         };
         let found = timed(&mut client, &format!("SCAN 0 MATCH nothing COUNT {count}"), Some(true));
         assert!(found.elements()[1].elements().is_empty());
@@ -105,7 +107,7 @@ fn measure(address: SocketAddr) -> Measured {
 #[test]
 fn percentiles_of_the_server_are_those_of_its_client() {
     let Some(python) = python() else { return };
-    let mut last = String::new();
+    let (mut last, mut was_quiet) = (String::new(), false);
     for attempt in 0..TRIES {
         let server = Server::start(&["--admin", "127.0.0.1:0", "--resp", "127.0.0.1:0", "--poll", "spin"]);
         let measured = measure(listener(&server, "resp").unwrap());
@@ -116,36 +118,41 @@ fn percentiles_of_the_server_are_those_of_its_client() {
         assert_eq!(gets["count"], ROUNDS as u64, "each GET once: {gets}");
 
         let of = |value: &Value, name: &str| value[name].as_u64().unwrap() as f64;
-        // Exact to 0.8 % of a microsecond or two: nothing beside the SCANs.
-        let network = measured.gets.min() as f64 - of(&gets, "min");
-        let mut quiet = true;
+        let client = |histogram: &Histogram<u64>, share: f64| histogram.value_at_quantile(share) as f64;
+        let network_at = |name: &str, share: f64| client(&measured.gets, share) - of(&gets, name);
+        let network = network_at("p50", 0.5);
+        let jitter = [network_at("min", 0.0), network_at("p90", 0.9)].map(|other| (other - network).abs());
+        let jitter = jitter[0].max(jitter[1]);
         let mut failures = Vec::new();
-        last.clear();
+        last = format!(
+            "network {:.1} µs, jitter {:.1} µs; {ROUNDS} SCANs and GETs by turns\n",
+            network / 1e3,
+            jitter / 1e3
+        );
         for (name, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)] {
-            let jitter = measured.gets.value_at_quantile(share) as f64 - of(&gets, name) - network;
-            let server = of(&scans, name);
-            let client = measured.scans.value_at_quantile(share) as f64 - network;
-            let off = client / server - 1.0;
-            let tolerance = PRECISION + jitter.max(0.0) / server;
+            let (server, client) = (of(&scans, name), client(&measured.scans, share) - network);
+            let (off, tolerance) = (client / server - 1.0, PRECISION + jitter / server);
             last += &format!(
-                "{name}: server {:.1} µs, client less network {:.1} µs, {:+.2} %, allowed {:.2} % (jitter {:.1} µs)\n",
+                "{name}: server {:.1} µs, client less network {:.1} µs, {:+.2} %, allowed {:.2} %\n",
                 server / 1e3,
                 client / 1e3,
                 100.0 * off,
                 100.0 * tolerance,
-                jitter / 1e3,
             );
-            quiet &= jitter / server < JITTER_MAX;
             if off.abs() > tolerance {
                 failures.push(name);
             }
         }
-        last += &format!("network at least {:.1} µs; {ROUNDS} SCANs and GETs by turns", network / 1e3);
-        if quiet && failures.is_empty() {
-            eprintln!("{last}");
+        let is_quiet = jitter / of(&scans, "p50") < JITTER_MAX;
+        eprintln!("try {attempt}, the machine is {}: {last}", if is_quiet { "quiet" } else { "restless" });
+        if is_quiet && failures.is_empty() {
             return;
         }
-        eprintln!("try {attempt}, the machine is {}:\n{last}", if quiet { "quiet" } else { "restless" });
+        was_quiet |= is_quiet;
+    }
+    if !was_quiet {
+        eprintln!("SKIPPED: this machine was too restless in {TRIES} tries to say anything");
+        return;
     }
     panic!("no try of {TRIES} agrees:\n{last}");
 }

@@ -510,6 +510,9 @@ pub const ADMIN_BYTES: u64 = 8 << 20;
 /// Connections, readers of events among them.
 pub const ADMIN_CONNECTIONS_MAX: usize = 256;
 
+/// Readers of events: the rest is kept for scrapes and for probes, whose failure would have the process restarted.
+pub const ADMIN_READERS_MAX: u64 = 192;
+
 /// Bytes of a request's head, and how long it may take to arrive.
 pub const ADMIN_HEAD_BYTES: usize = 16 << 10;
 /// See [`ADMIN_HEAD_BYTES`].

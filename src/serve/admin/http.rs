@@ -191,11 +191,16 @@ fn route(request: &Request<Incoming>, state: &Arc<State>) -> Answer {
 }
 
 fn events(request: &Request<Incoming>, state: &Arc<State>) -> Answer {
+    if state.hub.readers().0 >= limits::ADMIN_READERS_MAX {
+        state.refuse(Refusal::Connections);
+        return closing(text(StatusCode::SERVICE_UNAVAILABLE, "too many readers of events: let some share one\n"));
+    }
     let last = request.headers().get("last-event-id").and_then(|value| value.to_str().ok());
     let shown = state.live.show_keys();
     let subscription = state.hub.subscribe(last, &state.facts, state.started_unix_ms, shown);
     let (sender, body) = Channel::<Bytes, Infallible>::new(FRAMES_AHEAD);
     if request.method() == Method::GET {
+        state.hub.reader_came();
         tokio::spawn(tell(subscription, sender, state.clone()));
     }
     let mut answer = Response::new(body.boxed());
@@ -211,7 +216,6 @@ async fn tell(
     mut sender: http_body_util::channel::Sender<Bytes, Infallible>,
     state: Arc<State>,
 ) {
-    state.hub.reader_came();
     let patience = Duration::from_millis(limits::ADMIN_SEND_MS);
     let Subscription { first, mut live } = subscription;
     let mut was_dropped = false;

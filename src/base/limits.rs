@@ -521,6 +521,10 @@ pub const ADMIN_HEAD_MS: u64 = 5_000;
 /// How long a peer may take nothing of what it is sent.
 pub const ADMIN_SEND_MS: u64 = 5_000;
 
+/// What the kernel keeps of it for such a peer (it takes twice as much for its own books). Some seconds of events: who
+/// reads none is noticed once this is full. 256 connections hold 32 MiB of the kernel's memory at most.
+pub const ADMIN_UNREAD_BYTES: usize = 64 << 10;
+
 /// Time between two events.
 pub const ADMIN_TICK_MS: u64 = 100;
 

@@ -10,7 +10,7 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base64::Engine;
@@ -37,6 +37,10 @@ use crate::observe::exposition::Format;
 use crate::serve::admin::hub::Subscription;
 use crate::serve::admin::{Refusal, State, all_take_turns, hlog, metrics};
 use crate::serve::token::Token;
+
+/// Set when a connection is given up because its peer takes nothing.
+#[derive(Clone, Default)]
+struct Stalled(Arc<AtomicBool>);
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
@@ -81,8 +85,11 @@ async fn converse(socket: TcpStream, _permit: OwnedSemaphorePermit, state: Arc<S
     let _ = socket.set_nodelay(true);
     let mut writer = TimeoutWriter::new(socket);
     writer.set_timeout(Some(Duration::from_millis(limits::ADMIN_SEND_MS)));
-    let answer = |request: Request<Incoming>| {
+    // Whether it ended because its peer took nothing: what a stream of events that ends with it is told.
+    let stalled = Stalled::default();
+    let answer = |mut request: Request<Incoming>| {
         let state = state.clone();
+        request.extensions_mut().insert(stalled.clone());
         async move { Ok::<_, Infallible>(answer(&request, &state).await) }
     };
     let connection = http1::Builder::new()
@@ -91,7 +98,11 @@ async fn converse(socket: TcpStream, _permit: OwnedSemaphorePermit, state: Arc<S
         .max_buf_size(limits::ADMIN_HEAD_BYTES)
         .serve_connection(TokioIo::new(Box::pin(writer)), service_fn(answer));
     // An error is the peer's: it is gone, or was too slow.
-    let _ = connection.await;
+    if let Err(error) = connection.await {
+        let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<std::io::Error>());
+        let is_timeout = source.is_some_and(|error| error.kind() == std::io::ErrorKind::TimedOut);
+        stalled.0.store(is_timeout, Ordering::Relaxed);
+    }
 }
 
 async fn answer(request: &Request<Incoming>, state: &Arc<State>) -> Answer {
@@ -201,7 +212,8 @@ fn events(request: &Request<Incoming>, state: &Arc<State>) -> Answer {
     let (sender, body) = Channel::<Bytes, Infallible>::new(FRAMES_AHEAD);
     if request.method() == Method::GET {
         state.hub.reader_came();
-        tokio::spawn(tell(subscription, sender, state.clone()));
+        let stalled = request.extensions().get().cloned().unwrap_or_default();
+        tokio::spawn(tell(subscription, sender, stalled, state.clone()));
     }
     let mut answer = Response::new(body.boxed());
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -214,6 +226,7 @@ fn events(request: &Request<Incoming>, state: &Arc<State>) -> Answer {
 async fn tell(
     subscription: Subscription,
     mut sender: http_body_util::channel::Sender<Bytes, Infallible>,
+    stalled: Stalled,
     state: Arc<State>,
 ) {
     let patience = Duration::from_millis(limits::ADMIN_SEND_MS);
@@ -238,7 +251,10 @@ async fn tell(
         heard = Instant::now();
         match timeout(patience, sender.send_data(event)).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) => break,
+            Ok(Err(_)) => {
+                was_dropped = stalled.0.load(Ordering::Relaxed);
+                break;
+            }
             Err(_) => {
                 was_dropped = true;
                 break;

@@ -30,6 +30,7 @@ use std::time::Duration;
 use crate::base::limits;
 use crate::engine::Shared;
 use crate::host::vitals::{MemoryVitals, Vitals};
+use crate::net::socket::bound_unread;
 use crate::serve::settle::{Failure, Settled};
 use crate::serve::token::Token;
 
@@ -97,6 +98,8 @@ impl Live {
 /// Takes the address, so that a start that cannot have it fails before anything runs.
 pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
+    // Connections have it from their listener.
+    bound_unread(&listener, limits::ADMIN_UNREAD_BYTES)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }

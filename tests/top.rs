@@ -205,6 +205,21 @@ fn ctrl_c_and_signals_give_the_terminal_back() {
 }
 
 #[test]
+fn a_terminal_that_hangs_up_ends_it() {
+    let fake = endless();
+    let mut terminal = Terminal::start(&["top", "--admin", &fake.address], 80, 24);
+    terminal.wait("the screen", PATIENCE, |text| text.contains("live 127.0.0.1"));
+    let pid = terminal.child_pid();
+    terminal.hang_up();
+    let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let ended = common::eventually(PATIENCE, || state().is_empty() || state().contains(") Z "));
+    if !ended {
+        signal(pid, "KILL");
+    }
+    assert!(ended, "it went on without its terminal");
+}
+
+#[test]
 fn the_screen_follows_the_size_of_the_terminal() {
     let fake = endless();
     let terminal = Terminal::start(&["top", "--admin", &fake.address], 80, 24);

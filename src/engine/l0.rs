@@ -181,6 +181,8 @@ impl L0 {
     ) {
         self.candidates_left = limits::L0_CANDIDATES_PER_MS;
         let (seed, shard) = (self.seed, self.shard.0);
+        // Those that had gone before are heard once more: their last words are in the file.
+        let gone: Vec<bool> = self.readers.iter().map(|(reader, _)| reader.gone.load(Ordering::Acquire)).collect();
         for (reader, listener) in &mut self.readers {
             let Some((_, _, publisher)) = self.tables.iter_mut().find(|(tenant, ..)| *tenant == reader.tenant) else {
                 continue;
@@ -194,7 +196,8 @@ impl L0 {
                 tenant.l0_hits.add(hits);
             }
         }
-        self.readers.retain(|(reader, _)| !reader.gone.load(Ordering::Relaxed));
+        let mut gone = gone.into_iter();
+        self.readers.retain(|_| !gone.next().unwrap_or(false));
         for (number, _, publisher) in &mut self.tables {
             publisher.sweep(limits::L0_SWEEP_SLOTS_PER_MS);
             if let Some(tenant) = tenants.and_then(|tenants| tenants.tenants().get(*number)) {

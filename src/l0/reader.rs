@@ -187,6 +187,12 @@ pub(super) fn bytes_of(words: &[u64; limits::L0_SPILL_WORDS], count: usize) -> &
     unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), count.min(size_of_val(words))) }
 }
 
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.reporter.end(self.files.reports.words());
+    }
+}
+
 impl From<io::Error> for OpenError {
     fn from(error: io::Error) -> OpenError {
         OpenError::Io(error)

@@ -201,7 +201,7 @@ impl Tables {
                 for &at in ready.iter().rev().filter(|&&at| at > 0) {
                     // Readers say nothing after their greeting: this is the end of one, or of its manners.
                     let (_, reader) = readers.swap_remove(at - 1);
-                    reader.gone.store(true, Ordering::Relaxed);
+                    reader.gone.store(true, Ordering::Release);
                 }
                 if ready.first() == Some(&0)
                     && let Ok((socket, _)) = listener.accept()

@@ -3,13 +3,17 @@
 //! One loop in the calling thread takes what was heard, what was pressed and what signals say, and draws. It draws
 //! five times a second at most: figures that change faster cannot be read, and over ssh each costs bytes. The
 //! terminal is given back when the loop ends, by a panic of any thread before its message is printed, and before
-//! Ctrl-Z stops the process. SIGTERM, SIGINT and SIGHUP end the loop; a second one ends the process where it stands.
+//! Ctrl-Z stops the process. SIGTERM, SIGINT and SIGHUP end the loop; where it does not heed them the process ends
+//! without it, and a second signal ends it at once. That is no luxury: crossterm's reader never comes back, at the full
+//! cost of a core, once its terminal has hung up, which is how every lost ssh session ends.
 
 use std::env;
 use std::io::{self, BufWriter, Stdout, Write};
 use std::panic;
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, TryRecvError};
@@ -21,6 +25,7 @@ use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
 use ratatui::layout::Rect;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
+use signal_hook::iterator::Signals as Heeded;
 use signal_hook::{flag, low_level};
 
 use crate::base::limits;
@@ -179,12 +184,23 @@ struct Signals {
 impl Signals {
     fn register() -> io::Result<Signals> {
         let signals = Signals { leave: Arc::default(), continued: Arc::default() };
-        for signal in [SIGTERM, SIGINT, SIGHUP] {
-            // First the one that looks: the first signal finds the flag down and puts it up.
+        let ends = [SIGTERM, SIGINT, SIGHUP];
+        for signal in ends {
+            // The first signal finds the flag down.
             flag::register_conditional_shutdown(signal, 128 + signal, signals.leave.clone())?;
-            flag::register(signal, signals.leave.clone())?;
         }
         flag::register(SIGCONT, signals.continued.clone())?;
+        let (mut heard, leave) = (Heeded::new(ends)?, signals.leave.clone());
+        thread::Builder::new().name("signals".to_string()).spawn(move || {
+            if heard.forever().next().is_some() {
+                leave.store(true, Ordering::Relaxed);
+                thread::sleep(LEFT_WITHIN);
+                // The loop reads from a terminal that is gone, or writes to one that takes nothing: there is nothing
+                // to be written any more, and waiting for who writes would be waiting forever.
+                let _ = disable_raw_mode();
+                process::exit(0);
+            }
+        })?;
         Ok(signals)
     }
 }
@@ -253,6 +269,9 @@ const DRAWN_EVERY: Duration = Duration::from_millis(200);
 
 /// Between two looks at what was heard and at signals.
 const LOOKED_EVERY: Duration = Duration::from_millis(50);
+
+/// Between a signal and the end of the loop, which looks for signals twenty times a second.
+const LEFT_WITHIN: Duration = Duration::from_secs(1);
 
 /// Keys between two frames: a paste into the terminal must not hold up the rest.
 const EVENTS_A_TURN: usize = 64;

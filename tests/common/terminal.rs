@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::num::NonZeroU16;
 use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use pty_process::Size;
 use pty_process::blocking::{Command, Pty, open};
 
-use crate::common::{SPINETAIL, eventually};
+use crate::common::{PATIENCE, SPINETAIL, eventually};
 
 /// `spinetail` in a terminal, started by a shell that tells afterwards how it ended and in which state it left the
 /// terminal.
@@ -18,6 +19,7 @@ pub struct Terminal {
     pty: Arc<Pty>,
     shell: Child,
     seen: Arc<Mutex<Seen>>,
+    hung_up: Arc<AtomicBool>,
 }
 
 struct Seen {
@@ -45,16 +47,29 @@ impl Terminal {
         let (rows, columns) = (NonZeroU16::new(rows).unwrap(), NonZeroU16::new(columns).unwrap());
         let seen = Arc::new(Mutex::new(Seen { screen: vt100::Parser::new(rows, columns, 0), bytes: Vec::new() }));
         let pty = Arc::new(pty);
-        let (source, into) = (pty.clone(), seen.clone());
+        let hung_up = Arc::new(AtomicBool::new(false));
+        let (source, into, over) = (pty.clone(), seen.clone(), hung_up.clone());
         thread::spawn(move || {
             let mut piece = [0; 4096];
             while let Ok(count @ 1..) = (&*source).read(&mut piece) {
                 let mut seen = into.lock().unwrap();
                 seen.screen.process(&piece[..count]);
                 seen.bytes.extend_from_slice(&piece[..count]);
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
             }
         });
-        Terminal { pty, shell, seen }
+        Terminal { pty, shell, seen, hung_up }
+    }
+
+    /// The person closes the window, or the network does. Whoever draws must be drawing: the reader looks up between two
+    /// pieces of output.
+    pub fn hang_up(&mut self) {
+        self.hung_up.store(true, Ordering::Relaxed);
+        assert!(eventually(PATIENCE, || Arc::strong_count(&self.pty) == 1), "nothing is drawn any more");
+        let (other, _) = open().expect("a pseudo-terminal");
+        self.pty = Arc::new(other);
     }
 
     pub fn press(&self, keys: &str) {

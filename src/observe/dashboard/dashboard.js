@@ -481,7 +481,7 @@ function showTenants() {
     const reads = tenant ? tenant.hits_l0 + tenant.hits_l1 + tenant.misses : 0;
     const of = (value) => joined(share(reads > 0 ? value / reads : null));
     const texts = tenant
-      ? [tenant.tenant, joined(rate(reads)), of(tenant.hits_l0 + tenant.hits_l1), of(tenant.hits_l0), of(tenant.hits_l1), joined(rate(tenant.changes ?? tenant.sets)), joined(duration(tenant.get_p99_ns)), grouped(tenant.l0_entries), joined(bytes(tenant.l0_bytes))]
+      ? [tenant.tenant, joined(rate(reads)), of(tenant.hits_l0 + tenant.hits_l1), of(tenant.hits_l0), of(tenant.hits_l1), joined(rate(tenant.changes)), joined(duration(tenant.get_p99_ns)), grouped(tenant.l0_entries), joined(bytes(tenant.l0_bytes))]
       : ["no tenant has come yet", "", "", "", "", "", "", "", ""];
     cells[0].classList.toggle("none", !tenant);
     cells[0].title = tenant ? tenant.tenant : "";

@@ -1,30 +1,31 @@
 //! /debug/hdr: read by HdrHistogram's own reader, and its percentiles are those a client measures, less the network.
 //!
 //! One RESP client asks one SCAN after the other, each alone in its turn, that matches nothing: the answer is a few bytes,
-//! and the time is the server's, in proportion to COUNT, some 1, 2 and 3.5 ms. These three sizes are 79 %, 19.5 % and 1.5 %
+//! and the time is the server's, in proportion to COUNT, some 0.1, 0.2 and 0.4 ms. These three sizes are 70 %, 24 % and 6 %
 //! of all, so that p50, p90 and p99 each lie well inside one of them: a machine that takes a core away once in a hundred
 //! requests does not move them.
 //!
 //!   round trip of a SCAN  =  total in the server  +  network            what is compared
 //!   round trip of a GET   =  total in the server  +  network            what the network is, and how sure that is
 //!
-//! GETs go in between, one for one, so that both see the same machine. "Network" is what the kernel, wake-ups and this
+//! The client spins: one that sleeps takes the longer to wake the longer it slept, which is no part of the network. GETs go
+//! in between, one for one, so that both see the same machine. "Network" is what the kernel, wake-ups and this
 //! client take; it can be less than nothing, since the kernel hands a reply over before the server's call that sends it
 //! returns, and the turn ends after that. The GETs' median of it is taken off every SCAN. How far it differs at their
-//! least and at their p90 is its jitter. The tolerance: the histogram's own 0.8 %, the client's 0.1 %, and the jitter.
+//! least and at their p90 is its jitter. The tolerance: the histogram's own 0.8 %, the client's 0.1 %, and 1.5 times the jitter.
 //!
 //! Others take cores away as well, from the client while its answer lies there, from the server before it looks: time that
 //! the client sees and the server does not. The scheduler counts for each thread how long it waited for a core
 //! (/proc/PID/task/TID/schedstat); if that happened in k of n SCANs, the client's value of a percentile p lies
-//! between the server's at p and at p + k/n, which is asserted whenever jitter is small. Only where these two are close
-//! has a percentile been confirmed; for those that a busy machine does not let be confirmed the test says SKIPPED.
+//! between the server's at p and at p + k/n, which is asserted whenever jitter is small. A percentile is confirmed by a
+//! try in which it is the server's at p itself; for those that a busy machine does not let be confirmed the test says SKIPPED.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use serde_json::Value;
@@ -39,9 +40,10 @@ const ROUNDS: usize = 3000;
 const TRIES: usize = 6;
 /// A core that is waited for longer than this counts: waking up takes a microsecond or two.
 const KEPT_WAITING_NS: u64 = 10_000;
-/// A try says something about a percentile if it is bounded this well.
-const APART_MAX: f64 = 0.05;
+/// A try says something about a percentile if the network is known this well.
 const TOLERANCE_MAX: f64 = 0.03;
+/// How far the network may be off, in parts of what its GETs say of its jitter.
+const JITTERS: f64 = 1.5;
 /// Of the server's histogram, and of this client's.
 const PRECISION: f64 = 0.008 + 0.001;
 
@@ -120,7 +122,7 @@ fn measure(server: &Server) -> Measured {
     drop(client);
     let mut stream = TcpStream::connect(listener(server, "resp").unwrap()).unwrap();
     stream.set_nodelay(true).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nonblocking(true).unwrap();
     // A core each: a client that has the server's waits for the server's whole turn to be over.
     let cores = core_affinity::get_core_ids().unwrap_or_default();
     cores.last().filter(|_| cores.len() > 1).map(|core| core_affinity::set_for_current(*core));
@@ -128,11 +130,11 @@ fn measure(server: &Server) -> Measured {
     let waiting = Waiting::with(server.pid());
     let mut measured = Measured { scans: histogram(), gets: histogram(), kept_waiting: 0 };
     for round in 0..ROUNDS {
-        // Of two hundred, spread: three of the largest, 39 of the next, 158 of the smallest.
-        let count = match round % 200 {
-            33 | 99 | 166 => 28_000,
-            place if place % 5 == 0 && place % 67 != 0 => 16_000,
-            _ => 8_000,
+        // Of fifty, spread: three of the largest, twelve of the next, 35 of the smallest.
+        let count = match round % 50 {
+            7 | 23 | 39 => 6_400,
+            place if place % 4 == 0 && place != 48 => 3_200,
+            _ => 1_600,
         };
         let waited_before = waiting.ns();
         let scan = time(&mut stream, &format!("SCAN 0 MATCH nothing COUNT {count}\r\n"), b"\r\n*0\r\n");
@@ -150,7 +152,10 @@ fn time(stream: &mut TcpStream, line: &str, end: &[u8]) -> u64 {
     let started = Instant::now();
     assert_eq!(stream.write(line.as_bytes()).unwrap(), line.len());
     while !answer[..length].ends_with(end) {
-        let count = stream.read(&mut answer[length..]).expect("an answer in time");
+        let count = match stream.read(&mut answer[length..]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock && started.elapsed() < PATIENCE => continue,
+            other => other.expect("an answer in time"),
+        };
         assert!(count > 0, "closed after {:?}", String::from_utf8_lossy(&answer[..length]));
         length += count;
     }
@@ -165,6 +170,8 @@ fn percentiles_of_the_server_are_those_of_its_client() {
         let server = Server::start(&["--admin", "127.0.0.1:0", "--resp", "127.0.0.1:0", "--poll", "spin"]);
         // In a thread of its own: the next server must not inherit this client's core.
         let measured = thread::scope(|scope| scope.spawn(|| measure(&server)).join().expect("it measures"));
+        // The turn of the last GET ends a moment after its answer has left.
+        thread::sleep(Duration::from_millis(50));
         let kept_waiting = 100.0 * measured.kept_waiting as f64 / ROUNDS as f64;
         let asked: Vec<f64> = [50.0, 90.0, 99.0].iter().flat_map(|p| [*p, (p + kept_waiting).min(100.0)]).collect();
         let found = read_log(admin_of(&server), python, &format!("metrics-hdr-{attempt}"), &asked);
@@ -189,7 +196,7 @@ fn percentiles_of_the_server_are_those_of_its_client() {
         for (pair, confirmed) in asked.chunks(2).zip(&mut confirmed) {
             let [least, most] = [pair[0], pair[1]].map(|percentile| of(&scans, &percentile.to_string()));
             let client = client(&measured.scans, pair[0]) - network;
-            let tolerance = PRECISION + jitter / least;
+            let tolerance = PRECISION + JITTERS * jitter / least;
             said += &format!(
                 "p{}: server {:.1} to {:.1} µs, client less network {:.1} µs ({:+.2} %, allowed {:.2} % beyond)\n",
                 pair[0],
@@ -201,7 +208,7 @@ fn percentiles_of_the_server_are_those_of_its_client() {
             );
             if tolerance < TOLERANCE_MAX {
                 let agrees = client > least * (1.0 - tolerance) && client < most * (1.0 + tolerance);
-                *confirmed |= agrees && most / least - 1.0 < APART_MAX;
+                *confirmed |= agrees && client < least * (1.0 + tolerance);
                 refuted |= !agrees;
             }
         }

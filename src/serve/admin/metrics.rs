@@ -274,11 +274,12 @@ fn page_of_tenants(writer: &mut Writer<'_>) {
             family.add(&[("tenant", &tenant.name)], value(tenant));
         }
     }
-    let help =
-        "Time of a tenant's reads inside the appliance, the whole turn; only where tenants are told apart by prefix.";
-    let mut family = page.family(Kind::Histogram, "spinetail_tenant_read_duration_seconds", help);
+    let help = "Time of a tenant's requests inside the appliance, the whole turn; where tenants are told apart by prefix, those \
+                of its keys.";
+    let mut family = page.family(Kind::Histogram, "spinetail_tenant_request_duration_seconds", help);
     for tenant in tenants {
-        add_times(&mut family, &[("tenant", &tenant.name)], &tenant.read_times, None);
+        add_times(&mut family, &[("tenant", &tenant.name), ("kind", "read")], &tenant.read_times, None);
+        add_times(&mut family, &[("tenant", &tenant.name), ("kind", "change")], &tenant.change_times, None);
     }
 }
 

@@ -88,6 +88,7 @@ pub struct TenantSample {
     pub l0_entries: u64,
     pub l0_bytes: u64,
     pub read_times: Buckets,
+    pub change_times: Buckets,
 }
 
 impl Sources {
@@ -169,17 +170,21 @@ impl Sources {
                 sum.changes += tenant.changes.get();
                 sum.l0_entries += tenant.l0_entries.get();
                 tenant.read_times.read(&mut sum.read_times);
+                tenant.change_times.read(&mut sum.change_times);
             }
         }
         if let [only] = tenants.as_mut_slice()
             && !first.are_told_apart()
         {
             // Everything is its own.
-            let of = |operation: usize| sample.requests.iter().map(|shard| shard[operation]).sum::<u64>();
             only.hits_l1 = sample.sum.get_hits;
             only.misses = sample.sum.get_misses;
-            only.changes = (1..OPERATIONS.len() - 1).map(of).sum();
-            only.read_times = sample.times[0][STAGES.len() - 1].clone();
+            let times_of = |operation: Operation| &sample.times[operation as usize][Stage::Total as usize];
+            only.read_times = times_of(Operation::Get).clone();
+            for operation in [Operation::Set, Operation::Delete, Operation::Increment, Operation::Touch] {
+                only.changes += sample.requests_of(operation as usize);
+                only.change_times.merge(times_of(operation));
+            }
         }
         tenants
     }

@@ -29,7 +29,7 @@ pub fn apply<C: Codec, M: DerefMut<Target = [u8]>>(
 }
 
 /// The same, counted for the tenant whose key it is: by what has changed in the shard's own counters.
-#[cold]
+#[inline(never)]
 fn apply_for_tenant<C: Codec, M: DerefMut<Target = [u8]>>(
     keys: &mut Keys<M>,
     counters: &ShardCounters,

@@ -60,6 +60,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         session.needed = 0;
         session.blocked = self.is_held(session);
         if session.blocked.is_some() {
+            session.held_since_ns = self.asked_since(session);
             return (0, Flow::Pause);
         }
         // A command may change what the next bytes are read as; then they are read anew.
@@ -82,9 +83,23 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 break next;
             }
         };
+        if session.held_since_ns != 0 || session.blocked.is_some() {
+            self.note_held(session, &mut counts);
+        }
         self.turn_counts = counts;
         self.output_bytes += session.output_bytes() - before;
         (used, flow)
+    }
+
+    /// What had been held back and is served now counts from when it came, and so will what is held back now.
+    #[cold]
+    fn note_held(&mut self, session: &mut Session, counts: &mut BatchCounts) {
+        if session.held_since_ns != 0 {
+            let served = counts.since(&self.turn_counts);
+            self.held_counts.push((served, session.held_since_ns));
+            *counts = self.turn_counts;
+        }
+        session.held_since_ns = if session.blocked.is_some() { self.asked_since(session) } else { 0 };
     }
 
     fn serve_as<C: Codec>(
@@ -290,7 +305,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         }
         let sequence = session.await_remote(1);
         let (errand, caller) = (Errand::Request(session.protocol), Caller::default());
-        let asked = Some(Asked { operation: operation_of(&request.command), since_ns: self.turn_began_ns });
+        let asked = Some(Asked { operation: operation_of(&request.command), since_ns: self.asked_since(session) });
         self.post.send(owner, Letter { errand, caller, asked, connection: id, sequence, hash, frame });
         self.counters().forwarded_out.add(1);
         Served::Sent

@@ -84,6 +84,8 @@ pub struct Core<M> {
     pub(super) turn: u64,
     /// A forwarded request on its way into its box.
     pub(super) forward_scratch: Vec<u8>,
+    /// Requests served in this turn that a bound had held back, and when the turn began that received them.
+    pub(super) held_counts: Vec<(BatchCounts, u64)>,
     /// Requests whose answers other shards gave in this turn.
     pub(super) answered_elsewhere: Vec<Asked>,
     /// What the last command that was more than a request counts as.
@@ -199,6 +201,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             stall_cursor: 0,
             stall_looks: 0,
             forward_scratch: Vec::new(),
+            held_counts: Vec::new(),
             answered_elsewhere: Vec::new(),
             front_operation: Operation::Other,
             hot_keys: HotKeys::default(),
@@ -239,7 +242,11 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         if std::mem::take(&mut self.worked) {
             let (place, ns) = (self.id.0 as usize, now_ns - self.turn_began_ns);
             self.counters().busy_ns.add(ns);
-            self.shared.times[place].record(std::mem::take(&mut self.turn_counts), ns);
+            let counts = std::mem::take(&mut self.turn_counts);
+            match self.held_counts.is_empty() {
+                true => self.shared.times[place].record(counts, ns, counts.sum()),
+                false => self.record_held(counts, ns, now_ns),
+            }
             self.calls.record(&self.shared.calls[place], ns);
             for Asked { operation, since_ns } in self.answered_elsewhere.drain(..) {
                 self.shared.times[place].record_forwarded(operation, now_ns - since_ns);
@@ -251,6 +258,26 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         self.turn_began_ns = now_ns;
         self.now = Instant::from_ms(now_ns / 1_000_000);
         self.keys.now = self.now;
+    }
+
+    /// Books a turn in which requests were served that had come in earlier ones.
+    #[cold]
+    fn record_held(&mut self, counts: BatchCounts, ns: u64, now_ns: u64) {
+        let times = &self.shared.times[self.id.0 as usize];
+        let all = counts.sum() + self.held_counts.iter().map(|(counts, _)| counts.sum()).sum::<u32>();
+        times.record(counts, ns, all);
+        for (counts, since_ns) in self.held_counts.drain(..) {
+            times.record_held(counts, ns / u64::from(all.max(1)), now_ns - since_ns);
+        }
+    }
+
+    /// When the turn began that received what is served now.
+    #[inline]
+    pub(super) fn asked_since(&self, session: &Session) -> u64 {
+        match session.held_since_ns {
+            0 => self.turn_began_ns,
+            since => since,
+        }
     }
 
     /// Takes over what other shards' clients have asked of all: a pause, say. In every turn, for they have been told
@@ -495,6 +522,7 @@ impl<M: DerefMut<Target = [u8]>> Handler for Core<M> {
             let from = session.pending_from;
             self.keep(&mut session, pending, from);
             session.blocked = Some(Bound::Turn);
+            session.held_since_ns = self.asked_since(&session);
             Flow::Pause
         } else if session.pending.len() - session.pending_from + bytes.len() < session.needed {
             // A long frame comes in many pieces: it is looked at again when it may be whole.

@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 
 use crate::base::id::{ConnectionId, ShardId};
 use crate::base::time::Instant;
+use crate::engine::post::Asked;
 use crate::engine::resp::gather::Gather;
 
 /// The protocol a connection speaks, by the listener it came in at.
@@ -76,6 +77,10 @@ pub struct Session {
     pub front_at: usize,
     /// Bytes given to the output and not yet sent.
     pub unsent: usize,
+    /// The command whose last part has come just now.
+    pub finished: Option<Asked>,
+    /// When the turn began that received what a bound holds back, in nanoseconds of the process's clock; 0 if nothing is.
+    pub held_since_ns: u64,
     awaited: VecDeque<Awaited>,
     ready_bytes: usize,
     /// Bytes of replies that wait for other parts of theirs. They are not output yet: were they counted as that, full
@@ -237,6 +242,7 @@ impl Session {
                 self.gathered_bytes += reply.len();
                 let gathered = gather.bytes() + reply.len();
                 if let Some(mut whole) = gather.take_in(from, reply) {
+                    self.finished = gather.asked;
                     self.gathered_bytes -= gathered;
                     if *is_muted {
                         whole.clear();

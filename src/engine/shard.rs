@@ -253,6 +253,8 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
                 continue;
             }
             let id = forward.connection;
+            // Even if nobody waits for it any more: it was done, and took as long.
+            core.answered_elsewhere.extend(forward.asked.take());
             if forward.errand != Errand::News
                 && let Some(out) = self.net.output(id)
                 && let Some(session) = core.sessions.get_mut(id.slot as usize).and_then(Option::as_mut)
@@ -268,9 +270,7 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
                 session.release(out);
                 core.output_bytes += session.output_bytes() - before;
                 core.gathered_bytes = core.gathered_bytes + session.gathered_bytes() - gathered;
-                if let Some(asked) = forward.asked {
-                    core.answered_elsewhere.push(asked);
-                }
+                core.answered_elsewhere.extend(session.finished.take());
                 if session.is_over() {
                     self.net.close(id);
                 } else if matches!(session.blocked, Some(Bound::Replies | Bound::Memory)) {

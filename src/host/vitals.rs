@@ -36,7 +36,8 @@ pub struct ProcessVitals {
     pub started_unix_s: f64,
 }
 
-/// How its memory lies. Reading this walks page tables: not more often than every few seconds.
+/// How its memory lies. Reading this walks page tables, and keeps whoever maps memory meanwhile waiting: once a minute is
+/// enough.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryVitals {
     /// Bytes in huge pages of any kind.
@@ -49,17 +50,19 @@ pub struct MemoryVitals {
 #[derive(Clone, Debug)]
 pub struct Vitals {
     proc: PathBuf,
+    /// It is the kernel's own, not a record of one.
+    is_live: bool,
 }
 
 impl Vitals {
     /// Of this process.
     pub fn of_this_process() -> Vitals {
-        Vitals::below(Path::new("/proc"))
+        Vitals { is_live: true, ..Vitals::below(Path::new("/proc")) }
     }
 
     /// Of what is recorded below a folder.
     pub fn below(proc: &Path) -> Vitals {
-        Vitals { proc: proc.to_path_buf() }
+        Vitals { proc: proc.to_path_buf(), is_live: false }
     }
 
     /// The number of this process's thread of that name, or of that name and a suffix behind a hyphen, as executors give
@@ -98,7 +101,7 @@ impl Vitals {
         ProcessVitals {
             cpu_s: (field(11) + field(12)) / TICKS_PER_SECOND,
             resident_bytes: field(21) as u64 * page_bytes(),
-            open_files: fs::read_dir(self.proc.join("self/fd")).map_or(0, |entries| entries.count() as u64),
+            open_files: self.open_files(),
             open_files_max: open_max.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0),
             started_unix_s: boot.and_then(|text| text.trim().parse::<f64>().ok()).unwrap_or(0.0)
                 + field(19) / TICKS_PER_SECOND,
@@ -107,7 +110,11 @@ impl Vitals {
 
     /// How its memory lies.
     pub fn memory(&self) -> MemoryVitals {
-        let huge = self.read("self/smaps_rollup").lines().map(huge_bytes).sum();
+        if self.is_live && !Path::new(SECOND_NODE).exists() {
+            // All of it is where it can be.
+            let node_bytes = BTreeMap::from([(0, self.process().resident_bytes)]);
+            return MemoryVitals { huge_bytes: self.huge_bytes(), node_bytes };
+        }
         let mut node_bytes = BTreeMap::new();
         for line in self.read("self/numa_maps").lines() {
             let words = || line.split_whitespace();
@@ -121,7 +128,21 @@ impl Vitals {
                 }
             }
         }
-        MemoryVitals { huge_bytes: huge, node_bytes }
+        MemoryVitals { huge_bytes: self.huge_bytes(), node_bytes }
+    }
+
+    fn huge_bytes(&self) -> u64 {
+        self.read("self/smaps_rollup").lines().map(huge_bytes).sum()
+    }
+
+    /// Linux has the number of open files as the size of their folder, from 6.2 on; else they are counted.
+    fn open_files(&self) -> u64 {
+        let folder = self.proc.join("self/fd");
+        let size = fs::metadata(&folder).map_or(0, |folder| folder.len());
+        if self.is_live && size > 0 {
+            return size;
+        }
+        fs::read_dir(folder).map_or(0, |entries| entries.count() as u64)
     }
 
     fn switches(&self, thread: u32) -> (u64, u64) {
@@ -138,6 +159,9 @@ impl Vitals {
         fs::read_to_string(self.proc.join(path)).unwrap_or_default()
     }
 }
+
+/// Where there is one, memory may be far.
+const SECOND_NODE: &str = "/sys/devices/system/node/node1";
 
 /// `cpu3 user nice system idle iowait irq softirq steal …`, in ticks.
 fn steal_seconds(stat: &str, core: usize) -> f64 {

@@ -109,8 +109,12 @@ impl Exposition {
             Kind::Gauge => "gauge",
             Kind::Histogram => "histogram",
         };
+        let mut help = help.replace('\\', "\\\\").replace('\n', "\\n");
+        if self.format == Format::OpenMetrics {
+            help = help.replace('"', "\\\"");
+        }
         // Writing to a string cannot fail, here and below.
-        let _ = writeln!(self.out, "# HELP {name}{suffix} {}", help.replace('\\', "\\\\").replace('\n', "\\n"));
+        let _ = writeln!(self.out, "# HELP {name}{suffix} {help}");
         let _ = writeln!(self.out, "# TYPE {name}{suffix} {word}");
         if self.format == Format::OpenMetrics
             && let Some(unit) = ["seconds", "bytes"].into_iter().find(|unit| name.ends_with(unit))

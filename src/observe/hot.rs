@@ -66,9 +66,10 @@ impl HotKeys {
     /// Leaves a copy for readers, unless one is reading at this moment.
     pub fn publish(&self, to: &PublishedHotKeys) {
         if let Ok(mut published) = to.0.try_lock() {
-            published.0.clone_from(&self.counters);
-            published.0.sort_unstable_by_key(|counter| std::cmp::Reverse(counter.count));
-            published.0.truncate(KEYS_PUBLISHED);
+            let mut most: Vec<&HotKey> = self.counters.iter().collect();
+            most.sort_unstable_by_key(|counter| std::cmp::Reverse(counter.count));
+            most.truncate(KEYS_PUBLISHED);
+            published.0 = most.into_iter().cloned().collect();
             published.1 = self.samples;
         }
     }

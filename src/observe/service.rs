@@ -8,6 +8,7 @@
 //!   service  |<-->|                                  a part of n
 //!   queue         |<---------------------------->|   what is left: waiting for the others
 //!
+//! What a bound holds back (its connection's share of a turn, full memory, a pause) counts from the turn that received it.
 //! A request that has its turn to itself, the common case of a cache that is not overloaded, is recorded once: it waited
 //! for nobody, and its service is its total. Requests for another shard's key are recorded when the answer is back.
 
@@ -85,13 +86,23 @@ impl BatchCounts {
     pub fn count(&mut self, operation: Operation) {
         self.0[operation as usize] += 1;
     }
+
+    /// All of them.
+    #[inline]
+    pub fn sum(&self) -> u32 {
+        self.0.iter().sum()
+    }
+
+    /// What has been counted since `before`.
+    pub fn since(&self, before: &BatchCounts) -> BatchCounts {
+        BatchCounts(std::array::from_fn(|place| self.0[place] - before.0[place]))
+    }
 }
 
 impl ServiceTimes {
-    /// Records a turn that took `ns` nanoseconds.
+    /// Records a turn that took `ns` nanoseconds and in which `all` requests were served, these among them.
     #[inline]
-    pub fn record(&self, counts: BatchCounts, ns: u64) {
-        let all: u32 = counts.0.iter().sum();
+    pub fn record(&self, counts: BatchCounts, ns: u64, all: u32) {
         if all == 0 {
             return;
         }
@@ -107,6 +118,16 @@ impl ServiceTimes {
             times.total.add(ns, u64::from(count));
             times.service.add(service, u64::from(count));
             times.queue.add(ns - service, u64::from(count));
+        }
+    }
+
+    /// Records requests that a bound had held back: `total` nanoseconds have passed since the turn began that received
+    /// them, of which each took `service`.
+    pub fn record_held(&self, counts: BatchCounts, service: u64, total: u64) {
+        for (times, &count) in self.0.iter().zip(&counts.0).filter(|(_, count)| **count > 0) {
+            times.total.add(total, u64::from(count));
+            times.service.add(service, u64::from(count));
+            times.queue.add(total.saturating_sub(service), u64::from(count));
         }
     }
 
@@ -168,8 +189,8 @@ mod tests {
         let mut counts = BatchCounts::default();
         (0..3).for_each(|_| counts.count(Operation::Get));
         counts.count(Operation::Set);
-        times.record(counts, 800);
-        times.record(BatchCounts::default(), 5_000);
+        times.record(counts, 800, counts.sum());
+        times.record(BatchCounts::default(), 5_000, 0);
         let of = |operation, stage| {
             let buckets = read(&times, operation, stage);
             (buckets.count, buckets.sum_ns, buckets.percentile_ns(0.0))
@@ -186,7 +207,7 @@ mod tests {
         let times = ServiceTimes::default();
         let mut counts = BatchCounts::default();
         counts.count(Operation::Touch);
-        times.record(counts, 700);
+        times.record(counts, 700, counts.sum());
         times.record_forwarded(Operation::Touch, 9_000);
         for (stage, ns) in [(Stage::Total, 700), (Stage::Service, 700), (Stage::Queue, 0)] {
             let buckets = read(&times, Operation::Touch, stage);

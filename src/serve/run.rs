@@ -75,6 +75,8 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
         None => "-".to_string(),
         Some(listener) => listener.local_addr().map_err(|error| Failure::failed(error.to_string()))?.to_string(),
     };
+    // Before memory is touched, which takes its time: whoever asks meanwhile is told that it starts.
+    let admin = admin_listener.map(|listener| Admin::open(listener, live.clone())).transpose()?;
     let seed = random_seed();
     let (tables, l0_parts) = match &settled.l0 {
         None => (None, Vec::new()),
@@ -102,10 +104,9 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
     })
     .map_err(Failure::failed)?;
 
-    let admin = match admin_listener {
-        None => None,
-        Some(listener) => Some(Admin::start(listener, running.shared.clone(), facts(settled), live.clone())?),
-    };
+    if let Some(admin) = &admin {
+        admin.serving(running.shared.clone(), facts(settled))?;
+    }
     let shm = settled.shm.as_deref().map(|path| shm::open(path, running.attacher())).transpose()?;
 
     let fallback = match &settled.shm {

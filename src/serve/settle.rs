@@ -188,7 +188,10 @@ pub fn settle(options: &Options, ground: &Ground) -> Result<Settled, Failure> {
     let l0 = options.l0_socket.as_deref().map(|path| l0::settle(path, &options.l0_tenants, l0_memory, shards));
     let l0 = l0.transpose().map_err(Failure::configuration)?;
     let l0_bytes = l0.as_ref().map_or(0, |l0| l0.bytes);
-    let admin_bytes = if options.admin.is_some() { limits::ADMIN_BYTES } else { 0 };
+    let admin_bytes = match options.admin {
+        Some(_) => limits::ADMIN_BYTES + u64::from(shards) * limits::ADMIN_SHARD_BYTES,
+        None => 0,
+    };
     let budget = Budget::new(memory_bytes, shards, options.shm.is_some(), l0_bytes + admin_bytes)
         .map_err(Failure::configuration)?;
     let io = choose_io(options.io.unwrap_or(profile.network.io), process, ring_refusal.clone(), &mut remarks)?;

@@ -2,7 +2,7 @@
 //! beside them notices nothing.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -169,13 +169,14 @@ fn too_many_connections_are_refused_and_those_who_leave_make_room() {
             refusal = Some(number);
             break;
         };
-        // Half a request: this connection wants to stay.
-        let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\n");
-        held.push(stream);
-        if number % 16 == 15 && is_closed_within(held.pop().unwrap(), Duration::from_millis(20)) {
+        // A request, and the connection is kept for the next one.
+        let _ = stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let mut status = [0; 12];
+        if stream.read_exact(&mut status).is_err() || status.ends_with(b"503") {
             refusal = Some(number);
             break;
         }
+        held.push(stream);
     }
     let refusal = refusal.unwrap_or_else(|| panic!("{FLOOD} connections were taken"));
     eprintln!("refused at connection {refusal}");
@@ -183,6 +184,26 @@ fn too_many_connections_are_refused_and_those_who_leave_make_room() {
     let answers = || ask(admin, "GET", "/metrics", &[]).is_ok_and(|response| response.status == 200);
     assert!(crate::common::eventually(STOPPED_MAX, answers), "no room again");
     assert!(refused(admin) > 0.0, "refused connections are counted");
+    reader.was_unharmed();
+}
+
+#[test]
+fn connections_that_say_nothing_keep_nobody_out() {
+    let (server, admin) = server();
+    let reader = Reader::start(server.address);
+    let mut held = Vec::new();
+    for number in 0..FLOOD {
+        let mut stream = connect(admin).unwrap();
+        // Nothing at all, or half a request.
+        if number % 2 == 0 {
+            let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\n");
+        }
+        held.push(stream);
+        if number % 50 == 49 {
+            assert_eq!(get(admin, "/livez", &[]).status, 200, "beside {number} silent connections");
+        }
+    }
+    assert!(is_closed_within(held.swap_remove(0), Duration::from_secs(1)), "the oldest has gone");
     reader.was_unharmed();
 }
 
@@ -251,5 +272,6 @@ fn only_the_token_opens() {
 fn refused_with(admin: SocketAddr) -> f64 {
     let authorization = format!("Bearer {TOKEN}");
     let page = http::get(admin, "/metrics", &[("Authorization", &authorization)]).text();
-    sum(&samples(&page), "spinetail_admin_refused_total", &[("reason", "token")])
+    let with = |reason| sum(&samples(&page), "spinetail_admin_refused_total", &[("reason", reason)]);
+    with("token") + with("no_token")
 }

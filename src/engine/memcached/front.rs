@@ -6,16 +6,17 @@ use crate::base::hash::KeyHash;
 use crate::base::id::{ConnectionId, ShardId};
 use crate::base::limits;
 use crate::base::time::Instant;
-use crate::engine::apply::operation_of_ask;
+use crate::engine::apply::{apply, operation_of_ask};
 use crate::engine::batch::Served;
 use crate::engine::core::Core;
 use crate::engine::memcached::meta;
-use crate::engine::memcached::one::{self, TOO_LARGE};
+use crate::engine::memcached::one::TOO_LARGE;
 use crate::engine::memcached::shared::NEVER;
 use crate::engine::memcached::stats;
-use crate::engine::post::{Caller, Errand, Letter};
+use crate::engine::post::{Asked, Caller, Errand, Letter};
 use crate::engine::session::{Bound, Session};
 use crate::observe::Operation;
+use crate::wire::memcached::Memcached;
 use crate::wire::memcached::text::{self, Server};
 use crate::wire::memcached::{Ask, Exptime, Line, Storing, encode, part};
 use crate::wire::{Command, Expiry, Request};
@@ -104,7 +105,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         match (key, wrong) {
             (_, Some(text)) => say(session, text, out),
             (Some(key), None) if is_too_large => self.refuse_value(id, session, key, ask, block.unwrap_or(0), out),
-            (Some(key), None) => self.serve_key(id, session, key, ask, out),
+            (Some(key), None) => self.serve_key(id, session, key, ask, out, true),
             (None, None) => unreachable!("a key that does not decode is wrong"),
         }
     }
@@ -120,7 +121,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         out: &mut Vec<u8>,
     ) -> Served {
         if ask.is_meta() || matches!(ask, Ask::Store { how: Storing::Set, .. }) {
-            let served = self.serve_key(id, session, key, Ask::Delete { is_quiet: true }, out);
+            let served = self.serve_key(id, session, key, Ask::Delete { is_quiet: true }, out, false);
             if matches!(served, Served::Blocked) {
                 return served;
             }
@@ -130,7 +131,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         if ask.is_quiet() { Served::Done } else { say(session, TOO_LARGE, out) }
     }
 
-    /// One request about a key, here or at its shard.
+    /// One request about a key, here or at its shard. `is_whole` says that it is all that the client asked for.
     fn serve_key(
         &mut self,
         id: ConnectionId,
@@ -138,18 +139,22 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         key: &[u8],
         ask: Ask<'_>,
         out: &mut Vec<u8>,
+        is_whole: bool,
     ) -> Served {
         let hash = self.shared.seed.hash(key);
         let owner = hash.shard(self.shared.counters.len() as u16);
         if owner == self.id {
             let (keys, counters) = (&mut self.keys, &self.shared.counters[self.id.0 as usize]);
-            session.reply(out, |to| one::apply(keys, counters, hash, key, ask, to));
+            let request = Request { id: 0, want_version: false, command: Command::Memcached { key, ask } };
+            session.reply(out, |to| apply::<Memcached, M>(keys, counters, &request, hash, to));
             return Served::Done;
         }
         let mut frame = std::mem::take(&mut self.forward_scratch);
         frame.clear();
         part::write(key, &ask, &mut frame);
-        let served = self.forward_key(id, session, owner, hash, &frame);
+        let asked = Asked { operation: self.front_operation, since_ns: self.asked_since(session) };
+        let asked = Some(asked).filter(|_| is_whole);
+        let served = self.forward_key(id, session, owner, hash, &frame, asked);
         self.forward_scratch = frame;
         served
     }
@@ -161,15 +166,16 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         owner: ShardId,
         hash: KeyHash,
         frame: &[u8],
+        asked: Option<Asked>,
     ) -> Served {
         if !self.post.has_room(owner, frame.len()) {
             return Served::Blocked;
         }
         let sequence = session.await_remote(1);
         let (errand, caller) = (Errand::Key, Caller::default());
-        self.post.send(owner, Letter { errand, caller, asked: None, connection: id, sequence, hash, frame });
+        self.post.send(owner, Letter { errand, caller, asked, connection: id, sequence, hash, frame });
         self.counters().forwarded_out.add(1);
-        Served::Done
+        Served::Sent
     }
 
     /// GET of several keys. What the bounds do not let it do now it does later: the session keeps how far it is.
@@ -211,7 +217,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 if bound.is_none() {
                     session.served_in_turn += 1;
                 }
-                if bound.is_some() || matches!(self.serve_key(id, session, key, ask, out), Served::Blocked) {
+                if bound.is_some() || matches!(self.serve_key(id, session, key, ask, out, false), Served::Blocked) {
                     session.blocked = Some(bound.unwrap_or(Bound::Mailbox));
                     session.front_at = at;
                     return Served::Blocked;

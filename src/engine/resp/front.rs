@@ -9,7 +9,7 @@ use crate::base::limits;
 use crate::base::prng::mix;
 use crate::engine::batch::Served;
 use crate::engine::core::Core;
-use crate::engine::post::{Caller, Errand, Hold, Letter};
+use crate::engine::post::{Asked, Caller, Errand, Hold, Letter};
 use crate::engine::resp::client::{Client, Queue, ReplyMode, WatchedKey};
 use crate::engine::resp::config::{FULL, PAUSED};
 use crate::engine::resp::gather::{Gather, Merge, Step};
@@ -29,6 +29,8 @@ enum Outcome {
     Replied,
     /// Its reply is given by others, or has been given already.
     Given,
+    /// The same, and it is counted when that is there.
+    Sent,
     /// It cannot be done now; the session says what holds it back.
     Blocked,
 }
@@ -103,6 +105,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         }
         match outcome {
             Outcome::Replied | Outcome::Given => Served::Done,
+            Outcome::Sent => Served::Sent,
             Outcome::Blocked => Served::Blocked,
         }
     }
@@ -358,6 +361,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             return Outcome::Given;
         }
         self.gathered_bytes += gather.bytes();
+        gather.asked = Some(Asked { operation: self.front_operation, since_ns: self.asked_since(session) });
         let sequence = session.await_parts(gather);
         for (shard, frame) in others() {
             let errand = Errand::Parts(Hold::No);
@@ -366,7 +370,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             let is_sent = self.post.send(*shard, letter);
             assert!(is_sent, "room was asked for before");
         }
-        Outcome::Given
+        Outcome::Sent
     }
 
     fn multi(&mut self, client: u64, reply: &mut Vec<u8>) {

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::id::ShardId;
+use crate::engine::post::Asked;
 use crate::wire::resp::encode;
 
 /// How a reply is made of those to its parts.
@@ -60,12 +61,14 @@ pub struct Gather {
     /// By shard: what it has answered, and how much of that has been used.
     replies: BTreeMap<u16, (Vec<u8>, usize)>,
     left: usize,
+    /// What the client asked for and when, where that is counted once all is there.
+    pub asked: Option<Asked>,
 }
 
 impl Gather {
     /// Waits for `left` shards.
     pub fn new(steps: Vec<Step>, is_array: bool, left: usize) -> Gather {
-        Gather { steps, is_array, replies: BTreeMap::new(), left }
+        Gather { steps, is_array, replies: BTreeMap::new(), left, asked: None }
     }
 
     /// Takes in what a shard has answered. The whole reply once nothing is missing.

@@ -7,10 +7,11 @@
 //! still be made to ask it, by a name that its site resolves to 127.0.0.1; so without a secret `Host` must be an address or
 //! `localhost`, which no foreign page can claim.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine;
@@ -28,27 +29,57 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::task::AbortHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_io_timeout::TimeoutWriter;
 
 use crate::base::limits;
 use crate::observe::dashboard;
 use crate::observe::exposition::Format;
 use crate::serve::admin::hub::Subscription;
-use crate::serve::admin::{Refusal, State, all_take_turns, hlog, metrics};
+use crate::serve::admin::{Refusal, Served, State, all_take_turns, hlog, locked, metrics};
 use crate::serve::token::Token;
 
 /// Set when a connection is given up because its peer takes nothing.
 #[derive(Clone, Default)]
 struct Stalled(Arc<AtomicBool>);
 
+/// Connections that have not asked for anything yet. When there are too many, the oldest goes: whoever opens connections
+/// and says nothing keeps only others of its kind out.
+#[derive(Default)]
+struct Silent {
+    waiting: Mutex<VecDeque<(u64, AbortHandle)>>,
+    numbers: AtomicU64,
+}
+
+impl Silent {
+    fn next(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn came(&self, number: u64, task: AbortHandle) {
+        let mut waiting = locked(&self.waiting);
+        waiting.push_back((number, task));
+        if waiting.len() > limits::ADMIN_SILENT_MAX
+            && let Some((_, oldest)) = waiting.pop_front()
+        {
+            oldest.abort();
+        }
+    }
+
+    fn spoke(&self, number: u64) {
+        locked(&self.waiting).retain(|(waiting, _)| *waiting != number);
+    }
+}
+
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
 /// Answers until the process ends.
 pub(super) async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
     let Ok(listener) = TcpListener::from_std(listener) else { return };
-    tokio::spawn(tick(state.clone()));
+    tokio::spawn(keep_ticking(state.clone()));
     let connections = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS_MAX));
+    let silent = Arc::new(Silent::default());
     loop {
         let socket = match listener.accept().await {
             Ok((socket, _)) => socket,
@@ -59,7 +90,11 @@ pub(super) async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
             }
         };
         match connections.clone().try_acquire_owned() {
-            Ok(permit) => _ = tokio::spawn(converse(socket, permit, state.clone())),
+            Ok(permit) => {
+                let number = silent.next();
+                let task = tokio::spawn(converse(socket, permit, (silent.clone(), number), state.clone()));
+                silent.came(number, task.abort_handle());
+            }
             Err(_) => {
                 state.refuse(Refusal::Connections);
                 // What fits a fresh socket's buffer; it is not waited for.
@@ -69,18 +104,36 @@ pub(super) async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
     }
 }
 
+/// Whatever goes wrong in one tick, the next comes.
+async fn keep_ticking(state: Arc<State>) {
+    loop {
+        let _ = tokio::spawn(tick(state.clone())).await;
+    }
+}
+
 /// Ten times a second: what has happened.
 async fn tick(state: Arc<State>) {
     let mut beats = interval(Duration::from_millis(limits::ADMIN_TICK_MS));
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut shown = state.live.show_keys();
     loop {
         beats.tick().await;
-        let sample = state.sources().sample();
-        state.hub.tick(sample, &state.facts, state.started_unix_ms, state.live.show_keys());
+        let Some(served) = state.served.get() else { continue };
+        let show_keys = state.live.show_keys();
+        if std::mem::replace(&mut shown, show_keys) != show_keys {
+            state.hub.forget();
+        }
+        let sample = served.sample();
+        state.hub.tick(&sample, &served.facts, served.started_unix_ms, show_keys);
     }
 }
 
-async fn converse(socket: TcpStream, _permit: OwnedSemaphorePermit, state: Arc<State>) {
+async fn converse(
+    socket: TcpStream,
+    _permit: OwnedSemaphorePermit,
+    (silent, number): (Arc<Silent>, u64),
+    state: Arc<State>,
+) {
     // Events are small and should not wait for more.
     let _ = socket.set_nodelay(true);
     let mut writer = TimeoutWriter::new(socket);
@@ -89,6 +142,7 @@ async fn converse(socket: TcpStream, _permit: OwnedSemaphorePermit, state: Arc<S
     let stalled = Stalled::default();
     let answer = |mut request: Request<Incoming>| {
         let state = state.clone();
+        silent.spoke(number);
         request.extensions_mut().insert(stalled.clone());
         async move { Ok::<_, Infallible>(answer(&request, &state).await) }
     };
@@ -98,7 +152,9 @@ async fn converse(socket: TcpStream, _permit: OwnedSemaphorePermit, state: Arc<S
         .max_buf_size(limits::ADMIN_HEAD_BYTES)
         .serve_connection(TokioIo::new(Box::pin(writer)), service_fn(answer));
     // An error is the peer's: it is gone, or was too slow.
-    if let Err(error) = connection.await {
+    let ended = connection.await;
+    silent.spoke(number);
+    if let Err(error) = ended {
         let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<std::io::Error>());
         let is_timeout = source.is_some_and(|error| error.kind() == std::io::ErrorKind::TimedOut);
         stalled.0.store(is_timeout, Ordering::Relaxed);
@@ -113,10 +169,6 @@ async fn answer(request: &Request<Incoming>, state: &Arc<State>) -> Answer {
     let headers = answer.headers_mut();
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    if request.method() == Method::HEAD {
-        let (parts, _) = answer.into_parts();
-        return Response::from_parts(parts, empty());
-    }
     answer
 }
 
@@ -138,8 +190,9 @@ async fn refusal(request: &Request<Incoming>, state: &State) -> Option<Answer> {
     }
     match state.live.token() {
         Some(token) if !is_authorized(request.headers(), &token) => {
-            state.refuse(Refusal::Token);
-            if request.headers().contains_key(AUTHORIZATION) {
+            let is_wrong = request.headers().contains_key(AUTHORIZATION);
+            state.refuse(if is_wrong { Refusal::Token } else { Refusal::NoToken });
+            if is_wrong {
                 // A wrong one costs time: guessing is hopeless anyway, and should not be cheap either.
                 sleep(WRONG_TOKEN_DELAY).await;
             }
@@ -162,26 +215,30 @@ async fn refusal(request: &Request<Incoming>, state: &State) -> Option<Answer> {
 }
 
 fn route(request: &Request<Incoming>, state: &Arc<State>) -> Answer {
+    let Some(served) = state.served.get() else {
+        // Alive it is; touching memory takes a second for each 5 to 10 GiB.
+        let is_probe = request.uri().path() == "/livez";
+        return text(if is_probe { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, "starting\n");
+    };
     match request.uri().path() {
         "/metrics" => {
             let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
             let format = Format::accepted(accept);
-            let sample = state.sources().sample();
-            let slowest = state.hub.slowest();
-            let page = metrics::page(&sample, &state.facts, &state.shared, state.figures(), slowest, format);
+            let (sample, slowest) = (served.sample(), state.hub.slowest());
+            let page = metrics::page(&sample, &served.facts, &served.shared, state.figures(), slowest, format);
             typed(StatusCode::OK, format.content_type(), page)
         }
-        "/events" => events(request, state),
-        "/debug/hdr" => match hlog::log(&state.sources().sample(), state.started_unix_ms) {
+        "/events" => events(request, served, state),
+        "/debug/hdr" => match hlog::log(&served.sample(), served.started_unix_ms) {
             Ok(log) => typed(StatusCode::OK, "text/plain; charset=utf-8", log),
             Err(reason) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{reason}\n")),
         },
-        "/livez" => match all_take_turns(&state.shared) {
+        "/livez" => match all_take_turns(&served.shared) {
             Ok(()) => text(StatusCode::OK, "ok\n"),
             Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         },
         "/readyz" if state.is_stopping.load(Ordering::Relaxed) => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
-        "/readyz" => match all_take_turns(&state.shared) {
+        "/readyz" => match all_take_turns(&served.shared) {
             Ok(()) => text(StatusCode::OK, "ready\n"),
             Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         },
@@ -201,19 +258,20 @@ fn route(request: &Request<Incoming>, state: &Arc<State>) -> Answer {
     }
 }
 
-fn events(request: &Request<Incoming>, state: &Arc<State>) -> Answer {
+fn events(request: &Request<Incoming>, served: &Served, state: &Arc<State>) -> Answer {
     if state.hub.readers().0 >= limits::ADMIN_READERS_MAX {
         state.refuse(Refusal::Connections);
         return closing(text(StatusCode::SERVICE_UNAVAILABLE, "too many readers of events: let some share one\n"));
     }
     let last = request.headers().get("last-event-id").and_then(|value| value.to_str().ok());
     let shown = state.live.show_keys();
-    let subscription = state.hub.subscribe(last, &state.facts, state.started_unix_ms, shown);
+    let generation = state.live.generation();
+    let subscription = state.hub.subscribe(last, &served.facts, served.started_unix_ms, shown);
     let (sender, body) = Channel::<Bytes, Infallible>::new(FRAMES_AHEAD);
     if request.method() == Method::GET {
         state.hub.reader_came();
         let stalled = request.extensions().get().cloned().unwrap_or_default();
-        tokio::spawn(tell(subscription, sender, stalled, state.clone()));
+        tokio::spawn(tell(subscription, sender, stalled, generation, state.clone()));
     }
     let mut answer = Response::new(body.boxed());
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -227,14 +285,15 @@ async fn tell(
     subscription: Subscription,
     mut sender: http_body_util::channel::Sender<Bytes, Infallible>,
     stalled: Stalled,
+    generation: u64,
     state: Arc<State>,
 ) {
     let patience = Duration::from_millis(limits::ADMIN_SEND_MS);
     let Subscription { first, mut live } = subscription;
     let mut was_dropped = false;
     let mut missed = first.into_iter();
-    let mut heard = Instant::now();
-    loop {
+    // Under other settings a reader has to ask again: it may not be let in any more.
+    while state.live.generation() == generation {
         let event = match missed.next() {
             Some(event) => event,
             None => match timeout(HEARTBEAT, live.recv()).await {
@@ -244,11 +303,9 @@ async fn tell(
                     break;
                 }
                 Ok(Err(broadcast::error::RecvError::Closed)) => break,
-                Err(_) if heard.elapsed() >= HEARTBEAT => Bytes::from_static(b": nothing new\n\n"),
-                Err(_) => continue,
+                Err(_) => Bytes::from_static(b": nothing new\n\n"),
             },
         };
-        heard = Instant::now();
         match timeout(patience, sender.send_data(event)).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => {
@@ -303,10 +360,6 @@ fn typed(status: StatusCode, content_type: &'static str, bytes: impl Into<Bytes>
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
-}
-
-fn empty() -> BoxBody<Bytes, Infallible> {
-    Full::default().boxed()
 }
 
 fn closing(mut answer: Answer) -> Answer {

@@ -4,8 +4,8 @@
 //!              └──────────────> broadcast, 64 deep ──> readers       reader 6.4 s behind: dropped
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use hyper::body::Bytes;
 use tokio::sync::broadcast;
@@ -54,9 +54,9 @@ impl Hub {
     }
 
     /// Tells everybody of a sample.
-    pub fn tick(&self, sample: Sample, facts: &Facts, started_unix_ms: u64, show_keys: bool) {
+    pub fn tick(&self, sample: &Arc<Sample>, facts: &Facts, started_unix_ms: u64, show_keys: bool) {
         let mut inner = locked(&self.inner);
-        let line = inner.ticks.tick(sample, facts, show_keys);
+        let line = inner.ticks.tick(sample.clone(), facts, show_keys);
         let number = inner.next;
         inner.next += 1;
         let event = Bytes::from(format!("id: {started_unix_ms}-{number}\nevent: tick\ndata: {line}\n\n"));
@@ -69,6 +69,14 @@ impl Hub {
         inner.hello = None;
         // Nobody may be listening.
         let _ = inner.sender.send(event);
+    }
+
+    /// Forgets what was told: it may hold what must not be told any more.
+    pub fn forget(&self) {
+        let mut inner = locked(&self.inner);
+        inner.kept.clear();
+        inner.kept_bytes = 0;
+        inner.hello = None;
     }
 
     /// A new reader's place, behind the event that it names if it is known.
@@ -134,7 +142,7 @@ mod tests {
     #[test]
     fn who_comes_back_hears_what_it_missed_and_then_what_comes() {
         let (hub, facts) = (Hub::new(), Facts::default());
-        (0..5).for_each(|_| hub.tick(Sample::default(), &facts, 77, false));
+        (0..5).for_each(|_| hub.tick(&Arc::default(), &facts, 77, false));
         let resumed = |last| hub.subscribe(last, &facts, 77, false);
         assert_eq!(numbers(&resumed(Some("77-3"))), [4, 5]);
         assert!(numbers(&resumed(Some("77-5"))).is_empty() && numbers(&resumed(None)).is_empty());
@@ -142,7 +150,7 @@ mod tests {
             assert!(numbers(&resumed(Some(of_another_run))).is_empty(), "{of_another_run}");
         }
         let mut reader = resumed(Some("77-4"));
-        hub.tick(Sample::default(), &facts, 77, false);
+        hub.tick(&Arc::default(), &facts, 77, false);
         assert_eq!((numbers(&reader), number_of(&reader.live.try_recv().unwrap())), (vec![5], Some(6)));
     }
 
@@ -150,7 +158,7 @@ mod tests {
     fn what_is_kept_is_bounded_and_who_is_far_behind_is_told() {
         let (hub, facts) = (Hub::new(), Facts::default());
         let mut slow = hub.subscribe(None, &facts, 77, false);
-        (0..limits::ADMIN_EVENTS_KEPT + 50).for_each(|_| hub.tick(Sample::default(), &facts, 77, false));
+        (0..limits::ADMIN_EVENTS_KEPT + 50).for_each(|_| hub.tick(&Arc::default(), &facts, 77, false));
         assert!(matches!(slow.live.try_recv(), Err(broadcast::error::TryRecvError::Lagged(_))));
         let inner = locked(&hub.inner);
         let bytes: usize = inner.kept.iter().map(|(_, event)| event.len()).sum();

@@ -19,7 +19,7 @@ pub struct AdminFigures {
     /// Readers dropped because they did not read.
     pub dropped: u64,
     /// Requests refused, by reason.
-    pub refused: [(&'static str, u64); 4],
+    pub refused: [(&'static str, u64); 5],
 }
 
 /// Writes the page.
@@ -130,7 +130,8 @@ fn page_of_requests(writer: &mut Writer<'_>) {
     writer.by_shard_and(
         Kind::Counter,
         "spinetail_refused",
-        "Requests refused: senseless, for lack of buffer memory, with a condition that did not hold, too large.",
+        "Requests refused: senseless or too large, for lack of buffer memory, with a condition that did not hold; too_large: \
+         values of memcached's protocol.",
         "reason",
         |shard| {
             [
@@ -144,7 +145,7 @@ fn page_of_requests(writer: &mut Writer<'_>) {
     writer.by_shard_and(
         Kind::Counter,
         "spinetail_forwarded",
-        "Requests sent on to the shard that owns their key, and answered for other shards.",
+        "Requests about one key sent on to the shard that owns it, and answered for other shards.",
         "direction",
         |shard| [("out", shard.forwarded_out), ("in", shard.forwarded_in)],
     );
@@ -287,9 +288,12 @@ fn page_of_connections(writer: &mut Writer<'_>) {
     writer.by_shard(Kind::Gauge, "spinetail_connections", "Connections open.", |shard| {
         shard.connections_opened.saturating_sub(shard.connections_closed)
     });
-    writer.by_shard(Kind::Counter, "spinetail_connections_opened", "Connections accepted.", |shard| {
-        shard.connections_opened
-    });
+    writer.by_shard(
+        Kind::Counter,
+        "spinetail_connections_opened",
+        "Connections accepted, and taken over from the shard that had accepted them.",
+        |shard| shard.connections_opened,
+    );
     writer.by_shard_and(
         Kind::Counter,
         "spinetail_connections_dropped",

@@ -24,7 +24,7 @@ mod ticks;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::base::limits;
@@ -38,7 +38,11 @@ pub use sample::Facts;
 
 /// What may change while the listener is open; it looks here with every request.
 #[derive(Debug, Default)]
-pub struct Live(RwLock<(Option<Token>, bool)>);
+pub struct Live {
+    settings: RwLock<(Option<Token>, bool)>,
+    /// How often they have changed.
+    generation: AtomicU64,
+}
 
 /// An open admin listener. It stays open as long as the process lives.
 pub struct Admin {
@@ -47,14 +51,22 @@ pub struct Admin {
 
 /// What all its connections share.
 struct State {
+    /// What is told of; nothing as long as the appliance starts.
+    served: OnceLock<Served>,
+    live: Arc<Live>,
+    is_stopping: AtomicBool,
+    hub: hub::Hub,
+    refused: [AtomicU64; REFUSALS.len()],
+}
+
+/// An appliance that serves.
+struct Served {
     shared: Arc<Shared>,
     facts: Facts,
     started_unix_ms: u64,
-    live: Arc<Live>,
-    is_stopping: AtomicBool,
     sources: Mutex<sample::Sources>,
-    hub: hub::Hub,
-    refused: [AtomicU64; 4],
+    /// The last sample, for as long as it is as good as a new one.
+    sample: Mutex<Option<Arc<sample::Sample>>>,
 }
 
 /// Why a request was refused, as it is counted.
@@ -62,8 +74,10 @@ struct State {
 enum Refusal {
     /// There are connections enough.
     Connections,
-    /// The wrong secret, or none.
+    /// The wrong secret.
     Token,
+    /// None, where one is demanded: every browser's first request.
+    NoToken,
     /// Not something that is answered here.
     Request,
     /// It came from a page of another site.
@@ -80,18 +94,27 @@ impl Live {
 
     /// As it is now.
     pub fn set(&self, settled: &Settled) {
-        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        *held = (settled.admin_token.clone(), settled.admin_show_keys);
+        let wanted = (settled.admin_token.clone(), settled.admin_show_keys);
+        let mut held = self.settings.write().unwrap_or_else(PoisonError::into_inner);
+        if *held != wanted {
+            *held = wanted;
+            self.generation.fetch_add(1, Ordering::Release);
+        }
     }
 
     /// The secret that is demanded; without one everybody is let in, who is on this host then.
     fn token(&self) -> Option<Token> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).0.clone()
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
     /// Whether hot keys are told by name, and not by a hash.
     fn show_keys(&self) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).1
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).1
+    }
+
+    /// Another number than before, if anything has changed.
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 }
 
@@ -105,23 +128,32 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 impl Admin {
-    /// Begins to answer at `listener`.
-    pub fn start(listener: TcpListener, shared: Arc<Shared>, facts: Facts, live: Arc<Live>) -> Result<Admin, Failure> {
-        let failed = |error: std::io::Error| Failure::failed(format!("no thread for --admin: {error}"));
+    /// Begins to answer at `listener`, at first that the appliance is starting.
+    pub fn open(listener: TcpListener, live: Arc<Live>) -> Result<Admin, Failure> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(failed)?;
-        let vitals = Vitals::of_this_process();
-        let memory = Arc::new(Mutex::new(MemoryVitals::default()));
         let state = Arc::new(State {
-            sources: Mutex::new(sample::Sources::new(shared.clone(), facts.clone(), vitals.clone(), memory.clone())),
-            started_unix_ms: sample::unix_ms().saturating_sub(shared.started.elapsed().as_millis() as u64),
-            shared,
-            facts,
+            served: OnceLock::new(),
             live,
             is_stopping: AtomicBool::new(false),
             hub: hub::Hub::new(),
             refused: Default::default(),
         });
+        let served = state.clone();
+        let serve = move || runtime.block_on(http::serve(listener, served));
+        std::thread::Builder::new().name("admin".into()).spawn(serve).map_err(failed)?;
+        Ok(Admin { state })
+    }
+
+    /// From now on it tells of an appliance that serves.
+    pub fn serving(&self, shared: Arc<Shared>, facts: Facts) -> Result<(), Failure> {
+        let vitals = Vitals::of_this_process();
+        let memory = Arc::new(Mutex::new(MemoryVitals::default()));
+        let sources = sample::Sources::new(shared.clone(), facts.clone(), vitals.clone(), memory.clone());
+        let started_unix_ms = sample::unix_ms().saturating_sub(shared.started.elapsed().as_millis() as u64);
+        let served = Served { shared, facts, started_unix_ms, sources: Mutex::new(sources), sample: Mutex::new(None) };
+        // Only the first counts, and there is no other.
+        let _ = self.state.served.set(served);
         // Walking the page tables of a large process takes its time: in a thread that nobody waits for.
         let look = move || {
             loop {
@@ -131,10 +163,7 @@ impl Admin {
             }
         };
         std::thread::Builder::new().name("admin-memory".into()).spawn(look).map_err(failed)?;
-        let served = state.clone();
-        let serve = move || runtime.block_on(http::serve(listener, served));
-        std::thread::Builder::new().name("admin".into()).spawn(serve).map_err(failed)?;
-        Ok(Admin { state })
+        Ok(())
     }
 
     /// From now on it says that the appliance is not ready.
@@ -152,19 +181,30 @@ pub fn all_take_turns(shared: &Shared) -> Result<(), String> {
     if late.is_empty() { Ok(()) } else { Err(late.join(", ")) }
 }
 
-impl State {
-    fn sources(&self) -> MutexGuard<'_, sample::Sources> {
-        locked(&self.sources)
-    }
+fn failed(error: std::io::Error) -> Failure {
+    Failure::failed(format!("no thread for --admin: {error}"))
+}
 
+impl Served {
+    /// Everything as it is now, or was a moment ago: whoever asks all the time must not read shards' lines all the time.
+    fn sample(&self) -> Arc<sample::Sample> {
+        let mut kept = locked(&self.sample);
+        let now = self.shared.started.elapsed();
+        match &*kept {
+            Some(sample) if now.saturating_sub(sample.at) < SAMPLE_KEPT => sample.clone(),
+            _ => kept.insert(Arc::new(locked(&self.sources).sample())).clone(),
+        }
+    }
+}
+
+impl State {
     fn refuse(&self, refusal: Refusal) {
         self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     fn figures(&self) -> metrics::AdminFigures {
-        let names = ["connections", "token", "request", "origin"];
-        let mut refused = [("", 0); 4];
-        for ((place, name), count) in refused.iter_mut().zip(names).zip(&self.refused) {
+        let mut refused = [("", 0); REFUSALS.len()];
+        for ((place, name), count) in refused.iter_mut().zip(REFUSALS).zip(&self.refused) {
             *place = (name, count.load(Ordering::Relaxed));
         }
         let (readers, dropped) = self.hub.readers();
@@ -177,5 +217,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// As labels spell why a request was refused.
+const REFUSALS: [&str; 5] = ["connections", "token", "no_token", "request", "origin"];
+/// How long a sample is as good as a new one.
+const SAMPLE_KEPT: Duration = Duration::from_millis(20);
 /// How often memory is looked at.
-const MEMORY_READ_EVERY: Duration = Duration::from_secs(10);
+const MEMORY_READ_EVERY: Duration = Duration::from_secs(60);

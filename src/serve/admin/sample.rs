@@ -42,7 +42,12 @@ pub struct Sources {
     /// Each shard's core, and the thread pinned to it.
     pinned: Vec<(usize, Option<u32>)>,
     cores: Vec<CoreVitals>,
+    core_rates: Vec<CoreRates>,
     cores_read: Option<Duration>,
+    /// GETs by shard when that was last looked at, and how many there had been since the time before.
+    reads: Vec<u64>,
+    fresh_reads: Vec<u64>,
+    reads_read: Option<Duration>,
     process: ProcessVitals,
     memory: Arc<Mutex<MemoryVitals>>,
 }
@@ -73,8 +78,19 @@ pub struct Sample {
     /// The most read keys of all shards, with their share of the samples.
     pub hot_keys: Vec<(HotKey, f64)>,
     pub cores: Vec<CoreVitals>,
+    /// The same as rates, between the last two times that procfs was asked.
+    pub core_rates: Vec<CoreRates>,
     pub process: ProcessVitals,
     pub memory: MemoryVitals,
+}
+
+/// How a shard's core is treated now.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CoreRates {
+    /// Share of the time that the hypervisor gave to others.
+    pub steal: f64,
+    /// Times a second that the shard's thread was taken off.
+    pub switches: f64,
 }
 
 /// A tenant's part.
@@ -101,7 +117,11 @@ impl Sources {
             vitals,
             pinned,
             cores: Vec::new(),
+            core_rates: Vec::new(),
             cores_read: None,
+            reads: Vec::new(),
+            fresh_reads: Vec::new(),
+            reads_read: None,
             process: ProcessVitals::default(),
             memory,
         }
@@ -115,15 +135,17 @@ impl Sources {
         let shards: Vec<ShardFigures> = shared.counters.iter().map(|shard| shard.read()).collect();
         let mut sum = ShardFigures::default();
         shards.iter().for_each(|shard| sum.add(shard));
+        let hot_keys = self.hot_keys(at);
         let mut sample = Sample {
             at,
             unix_ms: unix_ms(),
             turn_ages: turn_ages(&shared, at),
             requests: shared.times.iter().map(|times| OPERATIONS.map(|operation| times.count(operation))).collect(),
             cores: self.cores.clone(),
+            core_rates: self.core_rates.clone(),
             process: self.process.clone(),
             memory: locked(&self.memory).clone(),
-            hot_keys: hot_keys(&shared),
+            hot_keys,
             shards,
             sum,
             ..Sample::default()
@@ -189,16 +211,69 @@ impl Sources {
         tenants
     }
 
+    /// The keys that are read most. A shard samples what its own connections ask, whoever owns the key, so the same key
+    /// may be on several lists; and it samples by time, so its samples stand for as many reads as it was asked lately.
+    fn hot_keys(&mut self, at: Duration) -> Vec<(HotKey, f64)> {
+        if self.reads_read.is_none_or(|read| at.saturating_sub(read) >= READS_READ_EVERY) {
+            self.reads_read = Some(at);
+            let reads: Vec<u64> = self.shared.times.iter().map(|times| times.count(Operation::Get)).collect();
+            let before = |shard: usize| self.reads.get(shard).copied().unwrap_or(0);
+            self.fresh_reads =
+                reads.iter().enumerate().map(|(shard, reads)| reads - before(shard).min(*reads)).collect();
+            self.reads = reads;
+        }
+        let all = self.fresh_reads.iter().sum::<u64>().max(1) as f64;
+        let mut found: HashMap<u64, (HotKey, f64)> = HashMap::new();
+        for (published, reads) in self.shared.hot_keys.iter().zip(&self.fresh_reads) {
+            let (keys, samples) = published.read();
+            let weight = *reads as f64 / all / samples.max(1) as f64;
+            // What a counter inherited from another key is not its own; and once is chance.
+            for key in keys.into_iter().filter(|key| key.count - key.error > 1 && weight > 0.0) {
+                let share = (key.count - key.error) as f64 * weight;
+                found.entry(key.hash).or_insert((key, 0.0)).1 += share;
+            }
+        }
+        let mut found: Vec<(HotKey, f64)> = found.into_values().collect();
+        found.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.hash.cmp(&b.0.hash)));
+        found.truncate(HOT_KEYS_TOLD);
+        found
+    }
+
     fn look_at_host(&mut self, at: Duration) {
         if self.cores_read.is_none_or(|read| at.saturating_sub(read) >= CORES_READ_EVERY) {
-            self.cores_read = Some(at);
-            self.cores = self.vitals.cores(&self.pinned);
+            let seconds = at.saturating_sub(self.cores_read.replace(at).unwrap_or(at)).as_secs_f64();
+            let cores = self.vitals.cores(&self.pinned);
+            let rate = |(now, before): (&CoreVitals, &CoreVitals)| CoreRates {
+                steal: ((now.steal_s - before.steal_s) / seconds.max(1e-3)).clamp(0.0, 1.0),
+                switches: now.involuntary.saturating_sub(before.involuntary) as f64 / seconds.max(1e-3),
+            };
+            self.core_rates = cores.iter().zip(&self.cores).map(rate).collect();
+            self.cores = cores;
             self.process = self.vitals.process();
         }
     }
 }
 
 impl Sample {
+    /// The same without histograms, which are most of it.
+    pub fn without_times(&self) -> Sample {
+        let plain = |tenant: &TenantSample| TenantSample {
+            name: tenant.name.clone(),
+            read_times: Buckets::default(),
+            change_times: Buckets::default(),
+            ..*tenant
+        };
+        Sample {
+            at: self.at,
+            unix_ms: self.unix_ms,
+            shards: self.shards.clone(),
+            sum: self.sum,
+            requests: self.requests.clone(),
+            tenants: self.tenants.iter().map(plain).collect(),
+            ..Sample::default()
+        }
+    }
+
     /// Bytes of arenas and tables: keys and values, what is needed to find them, dead bytes in segments in use, and
     /// segments not in use.
     pub fn memory_of(figures: &ShardFigures) -> [(&'static str, u64); 4] {
@@ -229,27 +304,6 @@ pub fn turn_ages(shared: &Shared, now: Duration) -> Vec<Duration> {
     shared.beats_ms.iter().map(|beat| age(beat.get())).collect()
 }
 
-/// The keys that are read most. A shard samples what its own connections ask, whoever owns the key, so the same key may
-/// be on several lists; and it samples by time, so its samples stand for as many reads as it was asked.
-fn hot_keys(shared: &Shared) -> Vec<(HotKey, f64)> {
-    let reads: Vec<f64> = shared.times.iter().map(|times| times.count(Operation::Get) as f64).collect();
-    let all = reads.iter().sum::<f64>().max(1.0);
-    let mut found: HashMap<u64, (HotKey, f64)> = HashMap::new();
-    for (published, reads) in shared.hot_keys.iter().zip(reads) {
-        let (keys, samples) = published.read();
-        let weight = reads / all / samples.max(1) as f64;
-        // What a counter inherited from another key is not its own; and once is chance.
-        for key in keys.into_iter().filter(|key| key.count - key.error > 1) {
-            let share = (key.count - key.error) as f64 * weight;
-            found.entry(key.hash).or_insert((key, 0.0)).1 += share;
-        }
-    }
-    let mut found: Vec<(HotKey, f64)> = found.into_values().collect();
-    found.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.hash.cmp(&b.0.hash)));
-    found.truncate(HOT_KEYS_TOLD);
-    found
-}
-
 /// Milliseconds of Unix time now.
 pub fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
@@ -257,5 +311,7 @@ pub fn unix_ms() -> u64 {
 
 /// Hot keys that are told of.
 const HOT_KEYS_TOLD: usize = 10;
+/// How often it is looked how much each shard is asked; a shard that is asked nothing has no hot keys.
+const READS_READ_EVERY: Duration = Duration::from_secs(5);
 /// How often procfs is asked about cores: on a machine with many of them it takes a millisecond to answer.
 const CORES_READ_EVERY: Duration = Duration::from_millis(900);

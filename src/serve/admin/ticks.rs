@@ -1,13 +1,15 @@
 //! Ten times a second: what has happened since the last time, as a line of JSON (`docs/observability.md` has its shape).
 //!
-//!   sample ─┬─ minus the sample before ──────> rates, busy, steal
-//!           ├─ minus it, ten of them together ─> latencies of the last second
+//!   sample ─┬─ minus the one a second before ─> rates, busy
+//!           ├─ minus the one before, ten together ─> latencies of the last second
 //!           └─ as it is ─────────────────────> totals, memory, connections
 //!
 //! Once a second a row of the most important numbers is kept for those who come later.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -20,12 +22,17 @@ use crate::serve::admin::sample::{Facts, Sample};
 
 /// Makes ticks of samples.
 pub struct Ticks {
-    before: Option<Sample>,
+    before: Option<Arc<Sample>>,
+    /// The samples of the last second, without times; rates count from the oldest. Some counters are published by their
+    /// shards four times a second: over a shorter time they would seem to jump.
+    past: VecDeque<Sample>,
     /// What requests took in each of the last ticks.
     windows: VecDeque<Window>,
     rows: VecDeque<Row>,
-    /// The sample the next row is counted from.
-    row_before: Option<Sample>,
+    /// When the last row was kept.
+    row_at: Option<Duration>,
+    /// How long evicted entries had been idle, as it stood at each row of the last minute.
+    idle: VecDeque<Vec<u64>>,
     /// Names of hot keys are hashes with this secret.
     secret: RandomState,
     /// The slowest GET of the window and its shard.
@@ -62,16 +69,18 @@ impl Ticks {
     pub fn new() -> Ticks {
         Ticks {
             before: None,
+            past: VecDeque::new(),
             windows: VecDeque::new(),
             rows: VecDeque::new(),
-            row_before: None,
+            row_at: None,
+            idle: VecDeque::new(),
             secret: RandomState::new(),
             slowest: None,
         }
     }
 
     /// The line that a sample makes, beside the one before it.
-    pub fn tick(&mut self, sample: Sample, facts: &Facts, show_keys: bool) -> String {
+    pub fn tick(&mut self, sample: Arc<Sample>, facts: &Facts, show_keys: bool) -> String {
         let before = self.before.take().unwrap_or_else(|| sample.clone());
         self.windows.push_back(Window::between(&before, &sample));
         while self.windows.len() > WINDOW_TICKS {
@@ -79,13 +88,20 @@ impl Ticks {
         }
         let mut window = Window::default();
         self.windows.iter().for_each(|tick| window.merge(tick));
+        self.past.push_back(before.without_times());
+        while self.past.len() > WINDOW_TICKS {
+            self.past.pop_front();
+        }
         self.keep_row(&sample, &window);
+        // Shards do not tell their GETs apart: if the slowest of all was one, it is known whose.
         let numbered = window.shards.iter().enumerate();
+        let slowest_get = window.times[Operation::Get as usize][Stage::Total as usize].percentile_ns(100.0);
         self.slowest = numbered
             .filter(|(_, times)| !times.is_empty())
             .map(|(shard, times)| (shard, times.percentile_ns(100.0)))
-            .max_by_key(|(_, ns)| *ns);
-        let tick = self.tick_of(&before, &sample, &window, facts, show_keys);
+            .max_by_key(|(_, ns)| *ns)
+            .filter(|(_, ns)| *ns == slowest_get);
+        let tick = self.tick_of(&self.past[0], &sample, &window, facts, show_keys);
         self.before = Some(sample);
         // A value of ours is always JSON.
         serde_json::to_string(&tick).unwrap_or_default()
@@ -153,8 +169,7 @@ impl Ticks {
         let shards = sample.shards.iter().enumerate().map(|(shard, figures)| {
             let old = before.shards.get(shard).copied().unwrap_or_default();
             let sum = |sample: &Sample| sample.requests.get(shard).map_or(0, |counts| counts.iter().sum::<u64>());
-            let vitals = |sample: &Sample| sample.cores.get(shard).copied().unwrap_or_default();
-            let (treated, treated_before) = (vitals(sample), vitals(before));
+            let treated = sample.core_rates.get(shard).copied().unwrap_or_default();
             json!({
                 "shard": shard,
                 "core": facts.cores.get(shard),
@@ -163,8 +178,8 @@ impl Ticks {
                 "p99_ns": window.shards.get(shard).filter(|times| !times.is_empty()).map(|times| times.percentile_ns(99.0)),
                 "entries": figures.entries,
                 "connections": figures.connections_opened.saturating_sub(figures.connections_closed),
-                "steal": rounded(((treated.steal_s - treated_before.steal_s) / seconds).clamp(0.0, 1.0)),
-                "switches": rounded(rate(treated.involuntary, treated_before.involuntary)),
+                "steal": rounded(treated.steal),
+                "switches": rounded(treated.switches),
                 "mailbox": figures.mailbox_depth,
                 "buffers_exhausted": rounded(rate(figures.buffers_exhausted, old.buffers_exhausted)),
             })
@@ -183,6 +198,10 @@ impl Ticks {
                 "l0_bytes": tenant.l0_bytes,
             })
         });
+        let idle_before = self.idle.front().cloned().unwrap_or_default();
+        let numbered = sample.evicted_idle.0.iter().enumerate();
+        let idle: Vec<u64> =
+            numbered.map(|(place, count)| count - idle_before.get(place).copied().unwrap_or(0).min(*count)).collect();
         let sum = &sample.sum;
         let l0_readers = sample.shards.iter().map(|shard| shard.l0_readers).max();
         Tick {
@@ -193,8 +212,8 @@ impl Ticks {
             latency,
             memory: memory.into(),
             evictions: json!({
-                "idle_p50_s": idle_quantile(&sample.evicted_idle.0, 0.5),
-                "idle_p90_s": idle_quantile(&sample.evicted_idle.0, 0.9),
+                "idle_p50_s": idle_quantile(&idle, 0.5),
+                "idle_p90_s": idle_quantile(&idle, 0.9),
             }),
             connections: json!({
                 "open": sum.connections_opened.saturating_sub(sum.connections_closed),
@@ -217,14 +236,17 @@ impl Ticks {
     }
 
     fn keep_row(&mut self, sample: &Sample, window: &Window) {
-        let Some(before) = &self.row_before else {
-            self.row_before = Some(sample.clone());
-            return;
-        };
-        let elapsed = sample.at.saturating_sub(before.at).as_secs_f64();
-        if elapsed < ROW_SECONDS {
+        let last = *self.row_at.get_or_insert(sample.at);
+        if sample.at.saturating_sub(last).as_secs_f64() < ROW_SECONDS {
             return;
         }
+        self.row_at = Some(sample.at);
+        self.idle.push_back(sample.evicted_idle.0.clone());
+        while self.idle.len() > IDLE_ROWS {
+            self.idle.pop_front();
+        }
+        let before = &self.past[0];
+        let elapsed = sample.at.saturating_sub(before.at).as_secs_f64().max(1e-3);
         let (old, new) = (totals_of(before), totals_of(sample));
         let rate = |name: &str| {
             let of =
@@ -252,7 +274,6 @@ impl Ticks {
         while self.rows.len() > HISTORY_ROWS {
             self.rows.pop_front();
         }
-        self.row_before = Some(sample.clone());
     }
 }
 
@@ -304,7 +325,7 @@ fn totals_of(sample: &Sample) -> Vec<(&'static str, u64)> {
         ("received_bytes", sum.received_bytes),
         ("sent_bytes", sum.sent_bytes),
         ("connections_opened", sum.connections_opened),
-        ("refused", sum.refused + sum.refused_busy + sum.malformed),
+        ("refused", sum.refused + sum.refused_busy),
     ]);
     totals
 }
@@ -354,6 +375,8 @@ pub const COLUMNS: [&str; 17] = [
 ];
 /// Ticks that latencies are told of: one second.
 const WINDOW_TICKS: usize = (1000 / limits::ADMIN_TICK_MS) as usize;
+/// Rows over which idle time at eviction is told: a minute.
+const IDLE_ROWS: usize = 60;
 /// Rows that are kept: ten minutes.
 const HISTORY_ROWS: usize = 600;
 /// A row is due after this long; a little less than a second, for ticks may come early.
@@ -362,7 +385,6 @@ const ROW_SECONDS: f64 = 0.95;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn sample(at_ms: u64, requests: u64, ns: u64) -> Sample {
         let mut sample = Sample { at: Duration::from_millis(at_ms), unix_ms: 1_000_000 + at_ms, ..Sample::default() };
@@ -396,8 +418,8 @@ mod tests {
     #[test]
     fn rates_are_of_the_interval_and_totals_of_all() {
         let (mut ticks, facts) = (Ticks::new(), Facts { cores: vec![3], ..Facts::default() });
-        ticks.tick(sample(1_000, 500, 700), &facts, false);
-        let tick = parsed(&ticks.tick(sample(1_200, 900, 700), &facts, false));
+        ticks.tick(Arc::new(sample(1_000, 500, 700)), &facts, false);
+        let tick = parsed(&ticks.tick(Arc::new(sample(1_200, 900, 700)), &facts, false));
         assert_eq!((&tick["rates"]["get"], &tick["totals"]["get"]), (&json!(2_000.0), &json!(900)));
         assert_eq!(tick["shards"][0]["busy"], json!(0.5));
         assert_eq!((&tick["latency"]["get"]["count"], &tick["latency"]["get"]["total"][1]), (&json!(400), &json!(703)));
@@ -417,7 +439,7 @@ mod tests {
             if number > 0 {
                 sample.times[0][2].add(9_000_000, 1);
             }
-            last = parsed(&ticks.tick(sample, &facts, false));
+            last = parsed(&ticks.tick(Arc::new(sample), &facts, false));
             let most = last["latency"]["get"]["total"][11].as_u64();
             assert_eq!(most > Some(8_000_000), (1..=WINDOW_TICKS as u64).contains(&number), "tick {number}: {most:?}");
         }
@@ -428,7 +450,7 @@ mod tests {
     fn a_second_makes_a_row_and_ten_minutes_are_kept() {
         let (mut ticks, facts) = (Ticks::new(), Facts::default());
         for number in 0..6_200 {
-            ticks.tick(sample(number * 100, number * 7, 250), &facts, false);
+            ticks.tick(Arc::new(sample(number * 100, number * 7, 250)), &facts, false);
         }
         assert_eq!(ticks.rows.len(), HISTORY_ROWS);
         let hello = parsed(&ticks.hello(&facts, 5, false));
@@ -443,12 +465,16 @@ mod tests {
         let (mut ticks, facts) = (Ticks::new(), Facts::default());
         let mut with_key = sample(0, 1, 1);
         with_key.hot_keys = vec![(HotKey { hash: 7, count: 9, error: 0, key: b"user:\"7\"\n"[..].into() }, 0.25)];
-        let hidden = parsed(&ticks.tick(with_key.clone(), &facts, false));
+        let hidden = parsed(&ticks.tick(Arc::new(with_key.clone()), &facts, false));
         assert!(!hidden.to_string().contains("user"), "{hidden}");
         let name = hidden["hot_keys"][0]["key"].as_str().unwrap();
         assert!(name.starts_with('#') && name != format!("#{:016x}", 7));
-        assert_eq!(hidden, parsed(&ticks.tick(with_key.clone(), &facts, false)), "the same key keeps its name");
-        let shown = parsed(&ticks.tick(with_key, &facts, true));
+        assert_eq!(
+            hidden,
+            parsed(&ticks.tick(Arc::new(with_key.clone()), &facts, false)),
+            "the same key keeps its name"
+        );
+        let shown = parsed(&ticks.tick(Arc::new(with_key), &facts, true));
         assert_eq!(shown["hot_keys"][0], json!({"key": "user:\"7\"\n", "share": 0.25}));
     }
 

@@ -99,7 +99,11 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             self.held_counts.push((served, session.held_since_ns));
             *counts = self.turn_counts;
         }
-        session.held_since_ns = if session.blocked.is_some() { self.asked_since(session) } else { 0 };
+        session.held_since_ns = match session.blocked {
+            // Its peer does not take what it is owed: that is the peer's time.
+            None | Some(Bound::Output) => 0,
+            Some(_) => self.asked_since(session),
+        };
     }
 
     fn serve_as<C: Codec>(

@@ -17,8 +17,8 @@
 //! Others take cores away as well, from the client while its answer lies there, from the server before it looks: time that
 //! the client sees and the server does not. The scheduler counts for each thread how long it waited for a core
 //! (/proc/PID/task/TID/schedstat); if that happened in k of n SCANs, the client's value of a percentile p lies
-//! between the server's at p and at p + k/n, which is asserted whenever jitter is small. A percentile is confirmed by a
-//! try in which it is the server's at p itself; for those that a busy machine does not let be confirmed the test says SKIPPED.
+//! between the server's at p and at p + k/n; a hypervisor that takes cores away is not even counted. So a percentile is
+//! confirmed by a try in which it agrees; if none does, the test fails where the best was far off, and says SKIPPED else.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -40,6 +40,8 @@ const ROUNDS: usize = 3000;
 const TRIES: usize = 6;
 /// A core that is waited for longer than this counts: waking up takes a microsecond or two.
 const KEPT_WAITING_NS: u64 = 10_000;
+/// Farther apart in every try than this is no machine's doing; its tail suffers most.
+const APART_MAX: [f64; 3] = [0.05, 0.1, 0.5];
 /// A try says something about a percentile if the network is known this well.
 const TOLERANCE_MAX: f64 = 0.03;
 /// How far the network may be off, in parts of what its GETs say of its jitter.
@@ -165,7 +167,8 @@ fn time(stream: &mut TcpStream, line: &str, end: &[u8]) -> u64 {
 #[test]
 fn percentiles_of_the_server_are_those_of_its_client() {
     let Some(python) = python() else { return };
-    let mut confirmed = [false; 3];
+    // By percentile: how far beyond the tolerance the best try was; 0 where one agreed.
+    let mut best = [f64::INFINITY; 3];
     for attempt in 0..TRIES {
         let server = Server::start(&["--admin", "127.0.0.1:0", "--resp", "127.0.0.1:0", "--poll", "spin"]);
         // In a thread of its own: the next server must not inherit this client's core.
@@ -192,8 +195,7 @@ fn percentiles_of_the_server_are_those_of_its_client() {
             network / 1e3,
             jitter / 1e3
         );
-        let mut refuted = false;
-        for (pair, confirmed) in asked.chunks(2).zip(&mut confirmed) {
+        for (pair, best) in asked.chunks(2).zip(&mut best) {
             let [least, most] = [pair[0], pair[1]].map(|percentile| of(&scans, &percentile.to_string()));
             let client = client(&measured.scans, pair[0]) - network;
             let tolerance = PRECISION + JITTERS * jitter / least;
@@ -207,18 +209,19 @@ fn percentiles_of_the_server_are_those_of_its_client() {
                 100.0 * tolerance,
             );
             if tolerance < TOLERANCE_MAX {
-                let agrees = client > least * (1.0 - tolerance) && client < most * (1.0 + tolerance);
-                *confirmed |= agrees && client < least * (1.0 + tolerance);
-                refuted |= !agrees;
+                *best = best.min(((client / least - 1.0).abs() - tolerance).max(0.0));
             }
         }
         eprintln!("try {attempt}: {said}");
-        assert!(!refuted, "the client has seen something else:\n{said}");
-        if confirmed == [true; 3] {
+        if best == [0.0; 3] {
             return;
         }
     }
-    eprintln!("SKIPPED: this machine was too busy in {TRIES} tries to confirm all of p50, p90, p99: {confirmed:?}");
+    let is_far = best.iter().zip(APART_MAX).any(|(apart, most)| apart.is_finite() && *apart > most);
+    assert!(!is_far, "in {TRIES} tries the client has always seen something else: {best:?}");
+    eprintln!(
+        "SKIPPED: this machine was too busy in {TRIES} tries to confirm all of p50, p90, p99 (0 is confirmed): {best:?}"
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! A shard looks at one read a millisecond, which costs its requests nothing that could be measured, and counts what it
 //! sees in a Space-Saving sketch (1): as many counters as there is room for, and when a key comes that has none, it takes
-//! over the smallest with all it counts. A key that makes up more than one part in [`COUNTERS`] of the reads has one for
+//! over the smallest with all it counts. A key that makes up more than one part in 128 (as many as there are counters) of the reads has one for
 //! sure; what a counter may have inherited is its error. Counts are halved now and then, so that the sketch tells of the
 //! last half minute rather than of the whole past.
 //!

@@ -163,10 +163,11 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                     session.served_in_turn += 1 + length / BYTES_PER_SHARE;
                     self.front_operation = Operation::Other;
                     match self.serve_front(id, session, &bytes[at..at + length], out) {
-                        Served::Done | Served::Sent => {
+                        Served::Done => {
                             counts.count(self.front_operation);
                             at += length;
                         }
+                        Served::Sent => at += length,
                         Served::Blocked => {
                             session.blocked = Some(session.blocked.unwrap_or(Bound::Mailbox));
                             return (at, Flow::Pause);

@@ -24,6 +24,8 @@
 
 pub mod check;
 pub mod memory;
+pub mod numa;
+pub mod placement;
 pub mod probe;
 pub mod process;
 pub mod profile;

@@ -502,6 +502,12 @@ pub const LOG_LINES_PER_KIND: u64 = 32;
 /// How long somebody who wants the log to be out waits for that, at most.
 pub const LOG_FLUSH_MS: u64 = 250;
 
+// --- The host ---------------------------------------------------------------------------------
+
+/// Bytes of a recorded machine. One core's part is some 4 KiB, its column of the interrupts' table included: the
+/// largest machines the kernel knows fit, and a file that is none is refused before it is read.
+pub const RECORDING_BYTES_MAX: u64 = 64 << 20;
+
 // --- The admin listener ----------------------------------------------------------------------
 
 /// Memory set aside for it: its runtime, events kept, buffers of connections; and for what it keeps of each shard.

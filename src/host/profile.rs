@@ -437,10 +437,9 @@ impl Match {
             found.push(format!("{what} is {is}, the profile is for {wanted}"));
         };
         if let Some(wanted) = &self.architecture
-            && let Some(is) = &machine.architecture
-            && wanted != is
+            && *wanted != machine.architecture
         {
-            differ("the architecture", wanted.clone(), is.clone());
+            differ("the architecture", wanted.clone(), machine.architecture.clone());
         }
         if let Some(wanted) = &self.processor {
             let is = machine.cpu_model.as_deref().unwrap_or("not shown");
@@ -449,9 +448,9 @@ impl Match {
             }
         }
         if let Some(wanted) = self.sockets
-            && wanted != machine.sockets()
+            && wanted != machine.sockets().len()
         {
-            differ("the number of sockets", wanted.to_string(), machine.sockets().to_string());
+            differ("the number of sockets", wanted.to_string(), machine.sockets().len().to_string());
         }
         let kind = |is: bool| if is { "a virtual machine" } else { "bare metal" }.to_owned();
         if let Some(wanted) = self.virtualised
@@ -460,10 +459,12 @@ impl Match {
             differ("this", kind(wanted), kind(machine.virtualised));
         }
         let kind = |is: bool| if is { "limited" } else { "not limited" }.to_owned();
+        let group = &machine.control_group;
+        let is_limited = group.cpu_cores.is_some() || group.memory_bytes.is_some();
         if let Some(wanted) = self.limited
-            && wanted != machine.control_group.is_limited()
+            && wanted != is_limited
         {
-            differ("the control group", format!("one that is {}", kind(wanted)), kind(machine.control_group.is_limited()));
+            differ("the control group", format!("one that is {}", kind(wanted)), kind(is_limited));
         }
         found
     }

@@ -1,4 +1,5 @@
-//! `spinetail host`: what this machine is (`detect`), and how it fares against a profile (`check`).
+//! `spinetail host`: what this machine is (`detect`), how it fares against a profile (`check`), and what it takes for
+//! things (`calibrate`).
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -12,6 +13,8 @@ use spinetail::host::check::{Line, Verdict, check, score};
 use spinetail::host::process::Limits;
 use spinetail::host::profile::{Poll, Profile};
 use spinetail::host::topology::{Topology, TransparentMode, format_cpu_list};
+
+use crate::cli::calibrate::{self, CalibrateArguments};
 
 /// Exit status of a failure that has none of its own.
 const EXIT_FAILED: u8 = 1;
@@ -42,6 +45,7 @@ pub enum HostCommand {
         #[arg(long)]
         json: bool,
     },
+    Calibrate(CalibrateArguments),
 }
 
 /// Runs the command. The error is an exit status and the reason.
@@ -49,6 +53,7 @@ pub fn run(command: HostCommand) -> Result<(), (u8, String)> {
     let machine = Topology::detect(Path::new("/")).map_err(|reason| (EXIT_FAILED, reason))?;
     let limits = Limits::read();
     match command {
+        HostCommand::Calibrate(arguments) => calibrate::run(&arguments),
         HostCommand::Detect { write, json } => detect(&machine, &limits, write.as_deref(), json),
         HostCommand::Check { profile, json } => compare(&machine, &limits, &profile, json),
     }

@@ -22,6 +22,8 @@
 //! - `vitals`: how the host treats this process: stolen time, switches, where memory lies
 //! - `check`: the machine against a profile, line by line
 
+pub mod calibrate;
+pub mod calibration;
 pub mod check;
 pub mod memory;
 pub mod probe;

@@ -2,6 +2,8 @@
 //!
 //! Not for: anything worth a test of its own; that belongs into a room of the library.
 
+pub mod calibrate;
+pub mod check;
 pub mod demo;
 pub mod host;
 pub mod keys;

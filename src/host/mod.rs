@@ -26,6 +26,8 @@
 //! - `vitals`: how the host treats this process: stolen time, switches, where memory lies
 //! - `check`: the machine against a profile, line by line
 
+pub mod calibrate;
+pub mod calibration;
 pub mod cgroup;
 pub mod check;
 pub mod cores;

@@ -188,7 +188,7 @@ fn no_number_stands_without_a_source() {
 fn parameters_and_command_line_are_compared_word_by_word() {
     let (mut machine, limits, mut profile) = two_sockets();
     profile.sysctl = [("no.such.parameter".to_owned(), "1".to_owned())].into();
-    assert_eq!(line("no.such.parameter", &machine, &limits, &profile).have, "not in this kernel");
+    assert_eq!(line("no.such.parameter", &machine, &limits, &profile).have, "not recorded");
     profile.kernel.cmdline = vec!["nohz_full={data}".to_owned(), "nosmt".to_owned()];
     machine.command_line = Some("quiet nohz_full=1-15 nosmt=force".to_owned());
     let missing = line("kernel command line", &machine, &limits, &profile);

@@ -2,19 +2,20 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Subcommand;
 use serde_json::json;
 
-use spinetail::base::units::format_bytes;
 use spinetail::host::check::{Line, Verdict, check, score};
 use spinetail::host::process::Limits;
-use spinetail::host::profile::{Poll, Profile};
-use spinetail::host::topology::{Topology, TransparentMode, format_cpu_list};
+use spinetail::host::profile::Profile;
+use spinetail::host::topology::Topology;
+
+use crate::cli::detect::{self, DetectArguments};
 
 /// Exit status of a failure that has none of its own.
-const EXIT_FAILED: u8 = 1;
+pub(crate) const EXIT_FAILED: u8 = 1;
 
 /// Exit status of a bad profile.
 const EXIT_CONFIGURATION: u8 = 78;
@@ -23,15 +24,7 @@ const EXIT_CONFIGURATION: u8 = 78;
 #[derive(Debug, Subcommand)]
 pub enum HostCommand {
     /// Print what this machine has, and write a profile for it
-    #[command(after_help = "Example:\n  spinetail host detect --write my.toml")]
-    Detect {
-        /// Write the detected profile to FILE, replacing what is there
-        #[arg(long, value_name = "FILE")]
-        write: Option<PathBuf>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Detect(DetectArguments),
     /// Hold this machine against a profile: have, want, cost, remedy; exit 1 if a line is refused
     #[command(after_help = "Example:\n  spinetail host check --profile hw-profiles/generic-vm.toml")]
     Check {
@@ -46,30 +39,13 @@ pub enum HostCommand {
 
 /// Runs the command. The error is an exit status and the reason.
 pub fn run(command: HostCommand) -> Result<(), (u8, String)> {
-    let machine = Topology::detect(Path::new("/")).map_err(|reason| (EXIT_FAILED, reason))?;
-    let limits = Limits::read();
     match command {
-        HostCommand::Detect { write, json } => detect(&machine, &limits, write.as_deref(), json),
-        HostCommand::Check { profile, json } => compare(&machine, &limits, &profile, json),
-    }
-}
-
-fn detect(machine: &Topology, limits: &Limits, write: Option<&Path>, json: bool) -> Result<(), (u8, String)> {
-    let profile = Profile::auto(machine, &limits.allowed_cores);
-    if let Some(path) = write {
-        std::fs::write(path, profile.to_toml_text())
-            .map_err(|error| (EXIT_FAILED, format!("{} cannot be written: {error}", path.display())))?;
-    }
-    let text = if json {
-        format!("{:#}\n", json!({ "topology": machine, "limits": limits, "profile": profile }))
-    } else {
-        let mut text = describe(machine, limits, &profile);
-        if let Some(path) = write {
-            let _ = writeln!(text, "\nprofile written to {}", path.display());
+        HostCommand::Detect(arguments) => detect::run(&arguments),
+        HostCommand::Check { profile, json } => {
+            let machine = Topology::detect(Path::new("/")).map_err(|reason| (EXIT_FAILED, reason))?;
+            compare(&machine, &Limits::read(), &profile, json)
         }
-        text
-    };
-    print(&text)
+    }
 }
 
 fn compare(machine: &Topology, limits: &Limits, profile: &str, json: bool) -> Result<(), (u8, String)> {
@@ -96,84 +72,13 @@ fn compare(machine: &Topology, limits: &Limits, profile: &str, json: bool) -> Re
 }
 
 /// Prints to stdout. A reader that has gone (`| head`) wanted no more, which is no failure.
-fn print(text: &str) -> Result<(), (u8, String)> {
+pub(crate) fn print(text: &str) -> Result<(), (u8, String)> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err((EXIT_FAILED, format!("stdout cannot be written: {error}")))
         }
         _ => Ok(()),
     }
-}
-
-fn describe(machine: &Topology, limits: &Limits, profile: &Profile) -> String {
-    let physical = machine.one_per_physical_core(&machine.core_ids()).len();
-    let size = |bytes: Option<u64>| bytes.map_or("not shown".to_owned(), format_bytes);
-    let or = |text: &Option<String>| text.clone().unwrap_or_else(|| "not shown".to_owned());
-    let list = |cores: &[usize]| if cores.is_empty() { "none".to_owned() } else { format_cpu_list(cores) };
-    let group = &machine.control_group;
-    let mut rows = vec![
-        ("processor", or(&machine.cpu_model)),
-        ("kernel", or(&machine.kernel)),
-        ("virtual", if machine.virtualised { "yes" } else { "no" }.to_owned()),
-        ("cores", format!("{} ({physical} physical)", format_cpu_list(&machine.core_ids()))),
-        ("isolated", list(&machine.isolated)),
-        ("nohz_full", list(&machine.nohz_full)),
-        ("memory", format!("{}, {} available", size(machine.memory_total_bytes), size(machine.memory_available_bytes))),
-        ("swap", if machine.swap_bytes == 0 { "off".to_owned() } else { format_bytes(machine.swap_bytes) }),
-    ];
-    for node in &machine.nodes {
-        rows.push((
-            "node",
-            format!(
-                "{}: cores {}, {}, 2 MiB pages {} of {} free",
-                node.id,
-                list(&node.cores),
-                size(node.memory_bytes),
-                node.huge_pages_free,
-                node.huge_pages_total
-            ),
-        ));
-    }
-    let transparent = match machine.transparent {
-        Some(TransparentMode::Always) => "always",
-        Some(TransparentMode::Madvise) => "madvise",
-        Some(TransparentMode::Never) => "never",
-        None => "not in this kernel",
-    };
-    rows.extend([
-        ("transparent pages", transparent.to_owned()),
-        ("clock source", or(&machine.clocksource)),
-        (
-            "control group",
-            format!(
-                "core time {}, memory {}",
-                group.cpu_cores.map_or("unlimited".to_owned(), |cores| format!("{cores:.2} cores")),
-                group.memory_bytes.map_or("unlimited".to_owned(), format_bytes)
-            ),
-        ),
-        ("allowed cores", list(&limits.allowed_cores)),
-        ("locked memory", limits.memlock_bytes.map_or("unlimited".to_owned(), format_bytes)),
-        ("open files", limits.nofile.to_string()),
-        ("io_uring", limits.io_uring.as_ref().map_or_else(Clone::clone, |()| "available".to_owned())),
-    ]);
-    let mut text = String::new();
-    for (name, value) in rows {
-        let _ = writeln!(text, "{name:<18} {value}");
-    }
-    let _ = writeln!(
-        text,
-        "\nprofile 'auto': shards on {}, housekeeping on {}, {} in {} pages, {}",
-        list(&profile.cores.data),
-        list(&profile.cores.housekeeping),
-        format_bytes(profile.memory.total_bytes),
-        profile.memory.pages.name(),
-        match profile.network.poll {
-            Poll::Spin => "spinning",
-            Poll::Adaptive => "spinning while busy",
-            Poll::Park => "parking when idle",
-        }
-    );
-    text
 }
 
 /// Aligned columns; the last is free to be long.

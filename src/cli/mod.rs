@@ -3,6 +3,7 @@
 //! Not for: anything worth a test of its own; that belongs into a room of the library.
 
 pub mod demo;
+pub mod detect;
 pub mod host;
 pub mod keys;
 pub mod load;

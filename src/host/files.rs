@@ -141,7 +141,10 @@ impl Files {
         if root.is_dir() {
             return Ok(Files { source: Source::Directory(root.to_owned()), answered: None });
         }
-        let longer = root.with_added_extension(RECORDING_SUFFIX);
+        let mut longer = root.as_os_str().to_owned();
+        longer.push(".");
+        longer.push(RECORDING_SUFFIX);
+        let longer = PathBuf::from(longer);
         let recorded = if root.exists() || !longer.exists() { root.to_owned() } else { longer };
         let failed = |reason: &dyn std::fmt::Display| format!("{} is no recording: {reason}", recorded.display());
         let bytes = fs::metadata(&recorded).map_err(|error| failed(&error))?.len();

@@ -17,8 +17,8 @@
 //!   round, and what a round finds by chance (which physical pages a small working set gets, which line two cores pass to
 //!   and fro) is drawn again in the next.
 //! - Widened by the timer's resolution, spread over the operations of a batch: below that equal is all that can be said.
-//! - Widened by [`limits::CALIBRATE_DRIFT_SHARE`] of the median for what no round of one run can see: what changes more
-//!   slowly than a run lasts. The share is measured, see there.
+//! - Widened by a share of itself for what no round of one run can see, because it changes more slowly than a run lasts:
+//!   [`limits::CALIBRATE_DRIFT_SHARE`], measured, see there. The counter's rate has a smaller one.
 //!
 //! `rounds` below nine says that some of them gave no figure (two cores that others kept busy never met).
 
@@ -27,6 +27,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::base::limits;
+use crate::base::units::format_bytes;
 use crate::host::topology::Topology;
 
 /// A figure with the noise it reports.
@@ -273,7 +274,7 @@ pub struct Figures {
     pub l1_ns: Option<f64>,
     /// From the second.
     pub l2_ns: Option<f64>,
-    /// From the third.
+    /// From the third: of the small working set.
     pub l3_ns: Option<f64>,
     /// From memory, in the largest pages that were granted.
     pub dram_ns: Option<f64>,
@@ -298,12 +299,13 @@ pub struct Figures {
 }
 
 impl Measured {
-    /// The figure of these rounds, if there are any, widened by the timer's `resolution` (same unit) and by drift.
-    pub fn of_rounds(rounds: &[f64], resolution: f64) -> Option<Measured> {
+    /// The figure of these rounds, if there are any, widened by the timer's `resolution` (same unit) and by a share of
+    /// itself for drift.
+    pub fn of_rounds(rounds: &[f64], resolution: f64, drift_share: f64) -> Option<Measured> {
         let median = median(rounds)?;
-        let wide = resolution + median.abs() * limits::CALIBRATE_DRIFT_SHARE;
-        let low = rounds.iter().copied().fold(f64::INFINITY, f64::min) - wide;
-        let high = rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max) + wide;
+        let lowest = rounds.iter().copied().fold(f64::INFINITY, f64::min);
+        let highest = rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let (low, high) = (lowest * (1.0 - drift_share) - resolution, highest * (1.0 + drift_share) + resolution);
         // Nothing that is measured here can be negative.
         Some(Measured { median, low: low.max(0.0), high, rounds: rounds.len() as u32 })
     }
@@ -327,9 +329,12 @@ impl Calibration {
     /// The flat summary.
     pub fn figures(&self) -> Figures {
         let local = |level: &str| {
-            let rungs = self.ladder.iter().filter(|rung| rung.level == level && !rung.remote);
-            // What a server gets: the largest pages granted. They come last, see `calibrate::chase`.
-            rungs.max_by(|a, b| a.huge_share.total_cmp(&b.huge_share)).map(|rung| rung.load_ns.median)
+            let rungs = || self.ladder.iter().filter(|rung| rung.level == level && !rung.remote);
+            // Of the third cache the small set: what a virtual machine has of a cache is less than it is told.
+            let smallest = rungs().map(|rung| rung.bytes).min()?;
+            // What a server gets: the largest pages granted.
+            let found = rungs().filter(|rung| rung.bytes == smallest);
+            found.max_by(|a, b| a.huge_share.total_cmp(&b.huge_share)).map(|rung| rung.load_ns.median)
         };
         let remote = self.ladder.iter().filter(|rung| rung.remote).map(|rung| rung.load_ns.median);
         let one_way = |far: bool| {
@@ -372,7 +377,8 @@ impl Calibration {
         ];
         for rung in &self.ladder {
             let node = rung.node.map_or(String::new(), |node| format!(", node {node}"));
-            all.push((format!("load_ns {} in {}{node}", rung.level, rung.pages), rung.load_ns));
+            let (level, bytes, pages) = (&rung.level, format_bytes(rung.bytes), &rung.pages);
+            all.push((format!("load_ns {level} {bytes} in {pages}{node}"), rung.load_ns));
         }
         for pair in &self.pairs.pairs {
             all.push((format!("one_way_ns {}-{}", pair.first, pair.second), pair.one_way_ns));
@@ -461,7 +467,8 @@ impl Figures {
             ("max", self.hiccup_max_us, "µs"),
             ("lost", self.lost_share.map(|share| share * 100.0), "%"),
         ];
-        let said = figures.iter().filter_map(|(name, figure, unit)| Some(format!("{name} {} {unit}", short((*figure)?))));
+        let said =
+            figures.iter().filter_map(|(name, figure, unit)| Some(format!("{name} {} {unit}", short((*figure)?))));
         format!("measured here: {}", said.collect::<Vec<_>>().join(", "))
     }
 }
@@ -517,3 +524,6 @@ const _: () = assert!(limits::CALIBRATE_ROUNDS >= 5, "fewer rounds contradict ea
 #[cfg(test)]
 #[path = "calibration_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+pub(crate) use tests::example;

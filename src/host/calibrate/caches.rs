@@ -24,7 +24,8 @@ pub struct Cache {
 /// The caches of `core` below `root` that hold data, nearest first. What is not told is left out.
 pub fn caches_of(root: &Path, core: usize) -> Vec<Cache> {
     let folder = root.join(format!("sys/devices/system/cpu/cpu{core}/cache"));
-    let mut caches: Vec<Cache> = (0..INDEXES_MAX).filter_map(|index| cache(&folder.join(format!("index{index}")))).collect();
+    let mut caches: Vec<Cache> =
+        (0..INDEXES_MAX).filter_map(|index| cache(&folder.join(format!("index{index}")))).collect();
     caches.sort_by_key(|cache| cache.level);
     caches
 }

@@ -58,7 +58,7 @@ impl Jitter {
         Jitter {
             counter,
             cores: cores.iter().map(|&core| Watched::new(core)).collect(),
-            lost_share: Rounds::default(),
+            lost_share: Rounds::with_resolution(0.0),
             hiccups: [one(), one(), one(), one()],
         }
     }
@@ -154,7 +154,11 @@ fn watch(cores: &[usize], counter: Counter, slice: Duration) -> Vec<Watched> {
             })
         };
         let threads: Vec<_> = cores.iter().map(start).collect();
-        threads.into_iter().zip(cores).map(|(thread, &core)| thread.join().unwrap_or_else(|_| Watched::new(core))).collect()
+        threads
+            .into_iter()
+            .zip(cores)
+            .map(|(thread, &core)| thread.join().unwrap_or_else(|_| Watched::new(core)))
+            .collect()
     });
     for ((watched, before), after) in seen.iter_mut().zip(&steal_before).zip(vitals.cores(&pinned)) {
         watched.steal_s = (after.steal_s - before.steal_s).max(0.0);
@@ -167,7 +171,8 @@ fn read_on(watched: &mut Watched, counter: Counter, slice: Duration) {
     let (threshold, length) = (counter.hiccup_ticks(), counter.ticks(slice.as_nanos() as u64));
     // Touches the histogram's memory, and the code that writes to it.
     watched.hiccups.saturating_record(HICCUP_NS_MAX);
-    watched.hiccups.clear();
+    // Not `clear`, which keeps the longest.
+    watched.hiccups.reset();
     let started = counter::read();
     let (mut before, mut lost) = (started, 0);
     while before.wrapping_sub(started) < length {

@@ -32,7 +32,8 @@ use crate::host::calibration::{Calibration, Figures, Machine};
 pub const PATH_VARIABLE: &str = "SPINETAIL_CALIBRATION";
 
 /// How to get figures where there are none: for those who would print them.
-pub const HINT: &str = "this machine is not calibrated: run 'spinetail host calibrate' once to see its own figures here";
+pub const HINT: &str =
+    "this machine is not calibrated: run 'spinetail host calibrate' once to see its own figures here";
 
 impl Calibration {
     /// Writes it where it is looked for, and answers where that is.
@@ -127,7 +128,9 @@ fn with_figures(profile: &str, figures: &Figures) -> Result<String, String> {
 /// The section's text, from its header to the end of its last line.
 fn section(figures: &Figures) -> Result<String, String> {
     let keys = toml::to_string(figures).map_err(|error| format!("figures cannot be written as TOML: {error}"))?;
-    Ok(format!("[calibration]\n# Measured by 'spinetail host calibrate', which replaces this section. Changes nothing.\n{keys}"))
+    Ok(format!(
+        "[calibration]\n# Measured by 'spinetail host calibrate', which replaces this section. Changes nothing.\n{keys}"
+    ))
 }
 
 /// Where the section stands: from its header's line to the end of the last line that belongs to it. Comments and blank
@@ -141,9 +144,12 @@ fn find_section(profile: &str) -> Result<Option<Range<usize>>, String> {
     let start = profile[..name.span().start].rfind('\n').map_or(0, |end| end + 1);
     let line_end = |from: usize| profile[from..].find('\n').map_or(profile.len(), |end| from + end + 1);
     let header = profile[start..line_end(start)].split('#').next().unwrap_or_default();
-    let is_header: String = header.chars().filter(|letter| !letter.is_whitespace() && !"\"'".contains(*letter)).collect();
+    let is_header: String =
+        header.chars().filter(|letter| !letter.is_whitespace() && !"\"'".contains(*letter)).collect();
     let (DeValue::Table(keys), "[calibration]") = (value.get_ref(), is_header.as_str()) else {
-        return Err("calibration is written in another form than a section: remove it, and calibrate writes it anew".into());
+        return Err(
+            "calibration is written in another form than a section: remove it, and calibrate writes it anew".into()
+        );
     };
     let last = keys.iter().map(|(_, value)| value.span().end).max().unwrap_or(start).max(start);
     // Keys of a table below it would stand behind another header.

@@ -77,7 +77,12 @@ impl<'t> Neighbourhood<'t> {
 
 impl Pairs {
     /// Chooses pairs of `cores`: at most so many as `slice` (of one round) has room for.
-    pub fn prepare(cores: &[usize], relation: impl Fn(usize, usize) -> Relation, slice: Duration, clock_ns: f64) -> Pairs {
+    pub fn prepare(
+        cores: &[usize],
+        relation: impl Fn(usize, usize) -> Relation,
+        slice: Duration,
+        clock_ns: f64,
+    ) -> Pairs {
         let mut all: Vec<(usize, usize, Relation)> = Vec::new();
         for (index, &first) in cores.iter().enumerate() {
             all.extend(cores[index + 1..].iter().map(|&second| (first, second, relation(first, second))));
@@ -90,7 +95,9 @@ impl Pairs {
             "all pairs".to_owned()
         } else {
             let number = chosen.len();
-            format!("{number} of {pairs_total} pairs: one of each relation and others evenly spread; --seconds makes room")
+            format!(
+                "{number} of {pairs_total} pairs: one of each relation and others evenly spread; --seconds makes room"
+            )
         };
         let resolution = resolution_ns(clock_ns, 2 * ROUND_TRIPS);
         let with_rounds = |(first, second, relation)| (first, second, relation, Rounds::with_resolution(resolution));

@@ -55,9 +55,8 @@ pub fn run(plan: &Plan, progress: &mut (dyn FnMut(Progress) + Send)) -> Result<C
     let topology = Topology::detect(Path::new("/"))?;
     let cores = cores(&plan.cores, &Limits::read().allowed_cores)?;
     // A thread of its own: the caller's stays on the cores it was on.
-    let measured = thread::scope(|scope| {
-        scope.spawn(|| Run::prepare(plan, &topology, cores, progress)?.finish(progress)).join()
-    });
+    let measured =
+        thread::scope(|scope| scope.spawn(|| Run::prepare(plan, &topology, cores, progress)?.finish(progress)).join());
     measured.unwrap_or_else(|_| Err("the measuring thread broke off: its panic stands above".to_owned()))
 }
 
@@ -113,8 +112,9 @@ impl<'t> Run<'t> {
         progress(Progress { round: 0, rounds: limits::CALIBRATE_ROUNDS });
         let (started, load_average) = (Instant::now(), load_average());
         let measuring_core = *cores.last().ok_or("no core to measure")?;
-        keep_to_cores(&[measuring_core])
-            .map_err(|error| format!("core {measuring_core} cannot be pinned to ({error}): name others with --cores"))?;
+        keep_to_cores(&[measuring_core]).map_err(|error| {
+            format!("core {measuring_core} cannot be pinned to ({error}): name others with --cores")
+        })?;
         let counter = Counter::calibrate();
         let clock_ns = clock::clock_ns(Duration::ZERO);
         let budget = Duration::from_secs(plan.seconds);
@@ -173,7 +173,8 @@ impl<'t> Run<'t> {
             self.wake.round(self.round.mul_f64(WAKE_SHARE));
             self.jitter.round(began + self.round * round as u32);
         }
-        self.calibration().ok_or_else(|| "some of what every machine can measure gave no figure: is a core offline?".into())
+        self.calibration()
+            .ok_or_else(|| "some of what every machine can measure gave no figure: is a core offline?".into())
     }
 
     fn calibration(self) -> Option<Calibration> {

@@ -307,7 +307,7 @@ impl Measured {
         let highest = rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let (low, high) = (lowest * (1.0 - drift_share) - resolution, highest * (1.0 + drift_share) + resolution);
         // Nothing that is measured here can be negative.
-        Some(Measured { median, low: low.max(0.0), high, rounds: rounds.len() as u32 })
+        Some(Measured { median, low: low.max(0.0), high, rounds: rounds.len() as u32 }.per(1.0))
     }
 
     /// The two say nothing against each other.
@@ -318,7 +318,8 @@ impl Measured {
     /// The same in a unit `factor` times as large: nanoseconds as microseconds with 1,000.
     #[must_use]
     pub fn per(self, factor: f64) -> Measured {
-        Measured { median: self.median / factor, low: self.low / factor, high: self.high / factor, ..self }
+        let scaled = |figure: f64| digits(figure / factor, DIGITS);
+        Measured { median: scaled(self.median), low: scaled(self.low), high: scaled(self.high), ..self }
     }
 }
 
@@ -513,11 +514,19 @@ pub(super) fn median(figures: &[f64]) -> Option<f64> {
     }
 }
 
-/// To four digits: more would claim what nobody measured, and make every diff of a profile a long one.
+/// A figure for a summary: more digits would claim what nobody measured, and make every diff of a profile a long one.
 fn rounded(figure: Option<f64>) -> Option<f64> {
-    let figure = figure.filter(|figure| figure.is_finite())?;
-    format!("{figure:.3e}").parse().ok()
+    figure.filter(|figure| figure.is_finite()).map(|figure| digits(figure, DIGITS_OF_SUMMARY))
 }
+
+/// `figure` to so many decimal digits. What is rounded so is the same after it was written and read as JSON.
+pub(super) fn digits(figure: f64, count: usize) -> f64 {
+    format!("{figure:.*e}", count - 1).parse().unwrap_or(figure)
+}
+
+/// Decimal digits of a figure: a counter's rate is known to that many.
+pub(super) const DIGITS: usize = 7;
+const DIGITS_OF_SUMMARY: usize = 4;
 
 const _: () = assert!(limits::CALIBRATE_ROUNDS >= 5, "fewer rounds contradict each other too often");
 

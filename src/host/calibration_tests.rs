@@ -3,7 +3,7 @@
 use super::*;
 
 fn exactly(median: f64) -> Measured {
-    Measured { median, low: median * 0.9, high: median * 1.1, rounds: 9 }
+    Measured { median, low: median * 0.9, high: median * 1.1, rounds: 9 }.per(1.0)
 }
 
 /// A machine of three cores on two sockets, as good as measured.
@@ -84,7 +84,7 @@ pub(crate) fn example() -> Calibration {
 fn a_figure_is_the_median_and_its_noise_the_range_widened() {
     let measured = Measured::of_rounds(&[10.0, 12.0, 11.0, 30.0, 10.5], 0.5, 0.02).unwrap();
     assert_eq!((measured.median, measured.rounds), (11.0, 5));
-    assert!((measured.low - (10.0 * 0.98 - 0.5)).abs() < 1e-9 && (measured.high - (30.0 * 1.02 + 0.5)).abs() < 1e-9);
+    assert_eq!((measured.low, measured.high), (9.3, 31.1));
     assert_eq!(Measured::of_rounds(&[], 0.5, 0.02), None);
     // What is measured here is a time or a share: it cannot be negative.
     assert_eq!(Measured::of_rounds(&[0.0], 0.5, 0.02).unwrap().low, 0.0);

@@ -35,7 +35,7 @@ use crate::base::prng::Prng;
 use crate::base::units::format_bytes;
 use crate::host::calibrate::caches::Cache;
 use crate::host::calibrate::rounds::{Rounds, median_batch, resolution_ns};
-use crate::host::calibration::Rung;
+use crate::host::calibration::{DIGITS, Rung, digits};
 use crate::host::memory::{Arena, PageWish};
 
 /// One working set.
@@ -323,7 +323,7 @@ impl Ladder {
                 bytes: climb.set.bytes,
                 cache_bytes: climb.set.cache_bytes,
                 pages: climb.pages.0.to_owned(),
-                huge_share: climb.pages.1,
+                huge_share: digits(climb.pages.1, DIGITS),
                 node: climb.node,
                 remote: climb.is_remote,
                 load_ns: climb.rounds.measured()?,

@@ -66,7 +66,7 @@ fn recorded_machine_is_printed_with_its_layout() {
         "    complex 28 (node 7, L3 16.0 MiB)",
         "      cores       28+60 29+61 30+62 31",
         "  enp161s0f0np0: bnxt_en, node 5, up, 100000 Mb/s, packets of 1500 B, 8 queues in, 8 out",
-        "    irq 124     bnxt_en-enp161s0f0np0-TxRx-4, queue 4: core 52 of 20-23,52-55",
+        "    irq 124     enp161s0f0np0-TxRx-4, queue 4: core 52 of 20-23,52-55",
     ] {
         assert!(stdout.lines().any(|printed| printed == line), "'{line}' is missing in\n{stdout}");
     }

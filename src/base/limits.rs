@@ -502,6 +502,12 @@ pub const LOG_LINES_PER_KIND: u64 = 32;
 /// How long somebody who wants the log to be out waits for that, at most.
 pub const LOG_FLUSH_MS: u64 = 250;
 
+// --- The host ---------------------------------------------------------------------------------
+
+/// Bytes of a recorded machine. One core's part is some 4 KiB, its column of the interrupts' table included: the
+/// largest machines the kernel knows fit, and a file that is none is refused before it is read.
+pub const RECORDING_BYTES_MAX: u64 = 64 << 20;
+
 // --- The admin listener ----------------------------------------------------------------------
 
 /// Memory set aside for it: its runtime, events kept, buffers of connections; and for what it keeps of each shard.
@@ -509,14 +515,12 @@ pub const ADMIN_BYTES: u64 = 8 << 20;
 /// See [`ADMIN_BYTES`].
 pub const ADMIN_SHARD_BYTES: u64 = 128 << 10;
 
-/// Connections, readers of events among them.
+/// Connections, readers of events among them. Of more the oldest that has asked for nothing yet is closed, and without
+/// such a one the newest is refused.
 pub const ADMIN_CONNECTIONS_MAX: usize = 256;
 
 /// Readers of events: the rest is kept for scrapes and for probes, whose failure would have the process restarted.
 pub const ADMIN_READERS_MAX: u64 = 192;
-
-/// Connections that have not asked for anything yet; of more the oldest is closed.
-pub const ADMIN_SILENT_MAX: usize = 64;
 
 /// Bytes of a request's head, and how long it may take to arrive.
 pub const ADMIN_HEAD_BYTES: usize = 16 << 10;

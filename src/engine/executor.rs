@@ -40,7 +40,7 @@ use crate::engine::post::{self, Post};
 use crate::engine::resp::config::RespShared;
 use crate::engine::session::Protocol;
 use crate::engine::shard::{Control, Neighbour, Shard, Shared};
-use crate::host::memory::{Arena, PageWish};
+use crate::host::memory::{Arena, Home, PageWish};
 use crate::net::shm::Rings;
 use crate::net::{EpollNetwork, Network, RingNetwork, WakeTarget, Waker};
 use crate::observe::ShardCounters;
@@ -87,6 +87,8 @@ pub struct Plan {
     pub pages: PageWish,
     /// Whether to touch every page at start.
     pub populate: bool,
+    /// Whether a shard starts although its memory was found on another node.
+    pub remote: bool,
     /// The seed of the key hash.
     pub seed: HashSeed,
 }
@@ -172,6 +174,7 @@ struct Parts {
     budget: Budget,
     pages: PageWish,
     populate: bool,
+    remote: bool,
     poll: PollMode,
     ready: Sender<Result<Granted, String>>,
     end: Sender<Result<(), String>>,
@@ -242,6 +245,7 @@ pub fn start(plan: Plan) -> Result<Running, String> {
             budget: plan.budget,
             pages: plan.pages,
             populate: plan.populate,
+            remote: plan.remote,
             poll: plan.poll,
             ready: ready.clone(),
             end: end.clone(),
@@ -357,7 +361,9 @@ fn build<N: Network>(
     parts: Parts,
     network: impl FnOnce(WakeTarget) -> std::io::Result<N>,
 ) -> Result<(Shard<N, Arena>, Granted), String> {
-    let arena = Arena::reserve(parts.budget.arena_bytes as usize, parts.pages, parts.node, parts.populate)?;
+    let home = parts.node.map(|node| Home { node, remote_allowed: parts.remote });
+    let arena = Arena::reserve_at(parts.budget.arena_bytes as usize, parts.pages, home, parts.populate)
+        .map_err(|reason| format!("shard {}: {reason}", parts.id))?;
     let granted = Granted { pages: arena.granted(), shortfalls: arena.shortfalls().to_vec() };
     let config =
         Config { segment_bytes: parts.budget.segment_bytes, seed: parts.shared.seed, accounting: Accounting::Memory };

@@ -27,6 +27,7 @@ use memmap2::{Advice, MmapMut, MmapOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::base::units::format_bytes;
+use crate::host::numa::Whereabouts;
 use crate::host::topology::{self, TransparentMode};
 
 const HUGE_PAGE_BYTES: usize = topology::HUGE_PAGE_BYTES as usize;
@@ -62,6 +63,15 @@ impl PageWish {
             PageWish::Small => "4KiB",
         }
     }
+}
+
+/// A shard's node, and what happens if its memory cannot be had there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// The node of the shard's core.
+    pub node: usize,
+    /// Whether memory of another node will do.
+    pub remote_allowed: bool,
 }
 
 /// Zeroed, owned memory; a slice of bytes that is unmapped when dropped.
@@ -102,6 +112,18 @@ impl Arena {
         let map = map(bytes, SMALL_PAGE_BYTES)?;
         let mut arena = Arena { map, range: 0..bytes, granted: PageWish::Small, node: None, shortfalls };
         arena.settle(node, populate)?;
+        Ok(arena)
+    }
+
+    /// The same on the node `home` names, and looked after once it has been touched: memory that lies on another node
+    /// is an error, or a shortfall where that is allowed.
+    pub fn reserve_at(bytes: usize, wish: PageWish, home: Option<Home>, populate: bool) -> Result<Arena, String> {
+        let mut arena = Arena::reserve(bytes, wish, home.map(|home| home.node), populate)?;
+        let Some(home) = home else { return Ok(arena) };
+        match settle_at(home, Whereabouts::of(&arena)) {
+            Ok(shortfall) => arena.shortfalls.extend(shortfall),
+            Err(refusal) => return Err(refusal),
+        }
         Ok(arena)
     }
 
@@ -232,6 +254,29 @@ impl DerefMut for Arena {
     fn deref_mut(&mut self) -> &mut [u8] {
         &mut self.map[self.range.clone()]
     }
+}
+
+/// What to make of where memory was found: nothing, a shortfall, or a refusal to start.
+fn settle_at(home: Home, found: io::Result<Whereabouts>) -> Result<Option<String>, String> {
+    let node = home.node;
+    let found = match found {
+        Ok(found) => found,
+        // Whoever may not ask cannot be refused for the answer.
+        Err(error) => {
+            return Ok(Some(format!(
+                "whether memory lies on node {node} is not known ({error}): allow move_pages in the container's \
+                 seccomp profile"
+            )));
+        }
+    };
+    let Some(stray) = found.stray(node) else { return Ok(None) };
+    let remedy = format!(
+        "free memory on node {node} ('numactl -H' shows it), set huge pages aside there, or lower the profile's memory"
+    );
+    if home.remote_allowed {
+        return Ok(Some(format!("memory for node {node} lies elsewhere ({stray}), each access crosses over: {remedy}")));
+    }
+    Err(format!("memory for node {node} lies elsewhere ({stray}): {remedy}; memory.remote = true starts all the same"))
 }
 
 fn round_up(bytes: usize, page_bytes: usize) -> Result<usize, String> {
@@ -404,6 +449,34 @@ mod tests {
         assert_eq!(node_to_bind(None, &[0, 1]), Ok(None));
         assert_eq!(node_to_bind(Some(1), &[0, 1]), Ok(Some(1)));
         assert!(node_to_bind(Some(2), &[0, 1]).unwrap_err().contains("nodes 0-1"));
+    }
+
+    #[test]
+    fn memory_on_its_node_is_found_there() {
+        let home = Some(Home { node: 0, remote_allowed: false });
+        let arena = Arena::reserve_at(ODD_BYTES, PageWish::Small, home, true);
+        // On a machine of several nodes the first may lack room; here it is the only one, or has some.
+        let arena = arena.unwrap();
+        match Whereabouts::of(&arena) {
+            Ok(found) => assert!(found.stray(0).is_none() && found.absent == 0, "{found:?}"),
+            Err(error) => assert!(arena.shortfalls().iter().any(|told| told.contains("is not known")), "{error}"),
+        }
+    }
+
+    #[test]
+    fn memory_on_another_node_is_refused_or_told() {
+        let found = || Ok(Whereabouts { pages: [(0, 750), (1, 250)].into(), absent: 0 });
+        let home = |remote_allowed| Home { node: 0, remote_allowed };
+        let refusal = settle_at(home(false), found()).unwrap_err();
+        assert!(refusal.starts_with("memory for node 0 lies elsewhere (25.0 % on node 1): "), "{refusal}");
+        assert!(refusal.contains("memory.remote = true"), "{refusal}");
+        let told = settle_at(home(true), found()).unwrap().unwrap();
+        assert!(told.contains("25.0 % on node 1") && told.contains("numactl -H"), "{told}");
+        let at_home = Ok(Whereabouts { pages: [(0, 750)].into(), absent: 3 });
+        assert_eq!(settle_at(home(false), at_home), Ok(None));
+        // A container that forbids the question is no reason not to start.
+        let refused = Err(io::Error::from_raw_os_error(libc::EPERM));
+        assert!(settle_at(home(false), refused).unwrap().unwrap().contains("move_pages"));
     }
 
     #[test]

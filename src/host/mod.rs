@@ -12,7 +12,11 @@
 //!                               └── profile file ───┘
 //!                                        └── memory: one arena per shard
 //!
-//! - `topology`: cores, NUMA nodes, memory, huge pages, clock source, control group
+//! - `topology`: `Topology`, all that is known of the machine, and what is true of it as a whole
+//! - `files`: the files of a machine: below a directory, or in a recording
+//! - `cores`, `power`, `nodes`: cores with their caches, their clocks and idle states, NUMA nodes
+//! - `nics`, `ethtool`, `disks`: network interfaces with queues and interrupts; disks
+//! - `system`, `cgroup`, `cpu_list`: processor, hypervisor, steal; control groups; lists of cores
 //! - `process`: limits and allowed cores of this process
 //! - `probe`: whether the kernel gives us the io_uring we need, and if not, why
 //! - `memory`: `Arena`, a shard's memory in 2 MiB pages where they are granted
@@ -23,13 +27,25 @@
 //! - `tune`: changing the machine to what a profile wants, and back
 //! - `check`: the machine against a profile, line by line
 
+pub mod cgroup;
 pub mod check;
+pub mod cores;
+pub mod cpu_list;
+pub mod disks;
+pub mod ethtool;
+pub mod files;
 pub mod memory;
+pub mod nics;
+pub mod nodes;
+pub mod numa;
+pub mod placement;
+pub mod power;
 pub mod probe;
 pub mod process;
 pub mod profile;
 pub mod profile_file;
 pub mod shared;
+pub mod system;
 pub mod topology;
 pub mod tune;
 pub mod vitals;

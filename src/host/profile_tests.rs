@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::host::topology::{ControlGroup, Core, Node, parse_cpu_list};
+use crate::host::topology::{Core, Node, parse_cpu_list};
 
 fn shipped(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -16,28 +16,20 @@ fn recorded(name: &str) -> Topology {
 /// A bare-metal machine with one thread a core, its cores dealt to `nodes` in order.
 fn machine(cores: usize, nodes: usize) -> Topology {
     let node_of = |id: usize| id * nodes / cores;
-    let core = |id| Core { id, package: node_of(id), core_id: id, node: node_of(id), siblings: vec![], governor: None };
+    let core = |id| Core { id, package: node_of(id), core_id: id, node: node_of(id), ..Core::default() };
     let node = |id| Node {
         id,
         cores: (0..cores).filter(|&core| node_of(core) == id).collect(),
         memory_bytes: Some((768 << 30) / nodes as u64),
-        huge_pages_total: 0,
-        huge_pages_free: 0,
+        ..Node::default()
     };
     Topology {
         cores: (0..cores).map(core).collect(),
         nodes: (0..nodes).map(node).collect(),
         memory_total_bytes: Some(768 << 30),
         memory_available_bytes: Some(700 << 30),
-        swap_bytes: 0,
         transparent: Some(TransparentMode::Madvise),
-        kernel: None,
-        virtualised: false,
-        cpu_model: None,
-        control_group: ControlGroup::default(),
-        isolated: vec![],
-        nohz_full: vec![],
-        clocksource: None,
+        ..Topology::default()
     }
 }
 

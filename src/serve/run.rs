@@ -100,6 +100,7 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
         budget: settled.budget,
         pages: settled.pages,
         populate: settled.populate,
+        remote: settled.remote,
         seed,
     })
     .map_err(Failure::failed)?;

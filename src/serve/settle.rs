@@ -16,7 +16,8 @@ use crate::engine::{Io, PollMode};
 use crate::host::memory::PageWish;
 use crate::host::probe::io_uring_refusal;
 use crate::host::process::Limits;
-use crate::host::profile::{self, Profile};
+use crate::host::placement::{Placement, place};
+use crate::host::profile::{self, Profile, ProfileError};
 use crate::host::topology::Topology;
 use crate::serve::l0::{self, Tenant};
 use crate::serve::log;
@@ -110,6 +111,8 @@ pub struct Settled {
     pub pages: PageWish,
     /// Whether to touch every page at start.
     pub populate: bool,
+    /// Whether a shard starts although its memory was found on another node.
+    pub remote: bool,
     /// What is not as one would wish, and what that costs.
     pub remarks: Vec<String>,
 }
@@ -156,19 +159,15 @@ impl Ground {
 pub fn settle(options: &Options, ground: &Ground) -> Result<Settled, Failure> {
     let Ground { machine, process, ring_refusal } = ground;
     let profile_file = options.profile.as_ref().filter(|path| path.as_os_str() != AUTO_PROFILE);
+    let refused = |error: ProfileError| Failure::configuration(error.to_string());
     let profile = match profile_file {
         None => Profile::auto(machine, &process.allowed_cores),
-        Some(path) => {
-            let profile = Profile::read(path).map_err(|error| Failure::configuration(error.to_string()))?;
-            profile
-                .validate(machine)
-                .map_err(|error| Failure::configuration(format!("{}: {error}", path.display())))?;
-            profile
-        }
+        Some(path) => Profile::read(path).map_err(refused)?,
     };
-    let mut remarks = Vec::new();
-    let cores = choose_cores(options, &profile, process, &mut remarks)?;
-    let memory_bytes = options.memory.unwrap_or(profile.memory.total_bytes);
+    let placed = place(machine, &process.allowed_cores, &profile).map_err(refused)?;
+    let mut remarks: Vec<String> = profile.matches.differences(machine);
+    let cores = choose_cores(options, &placed, process, &mut remarks)?;
+    let memory_bytes = options.memory.unwrap_or(placed.memory_bytes);
     if let Some(total) = machine.memory_total_bytes
         && memory_bytes > total
     {
@@ -201,7 +200,7 @@ pub fn settle(options: &Options, ground: &Ground) -> Result<Settled, Failure> {
         profile::Poll::Park => PollMode::Park,
     });
     let admin_token = settle_admin(options)?;
-    let housekeeping = choose_housekeeping(&profile, &cores, process);
+    let housekeeping = choose_housekeeping(&placed, &cores, process);
     let bind = profile.memory.bind && machine.nodes.len() > 1;
     let nodes = cores.iter().map(|&core| machine.core(core).map(|core| core.node).filter(|_| bind)).collect();
     Ok(Settled {
@@ -227,6 +226,7 @@ pub fn settle(options: &Options, ground: &Ground) -> Result<Settled, Failure> {
         log_level: options.log_level.unwrap_or_default(),
         pages: profile.memory.pages,
         populate: profile.memory.populate,
+        remote: profile.memory.remote,
         remarks,
     })
 }
@@ -253,23 +253,23 @@ fn settle_admin(options: &Options) -> Result<Option<Token>, Failure> {
 }
 
 /// Cores for all that is not a shard: those the profile names, or else all that are left over.
-fn choose_housekeeping(profile: &Profile, data: &[usize], process: &Limits) -> Vec<usize> {
+fn choose_housekeeping(placed: &Placement, data: &[usize], process: &Limits) -> Vec<usize> {
     let left = |core: &&usize| !data.contains(core);
     let free: Vec<usize> = process.allowed_cores.iter().filter(left).copied().collect();
-    let named: Vec<usize> = profile.cores.housekeeping.iter().filter(|core| free.contains(core)).copied().collect();
+    let named: Vec<usize> = placed.housekeeping.iter().filter(|core| free.contains(core)).copied().collect();
     if named.is_empty() { free } else { named }
 }
 
 fn choose_cores(
     options: &Options,
-    profile: &Profile,
+    placed: &Placement,
     process: &Limits,
     remarks: &mut Vec<String>,
 ) -> Result<Vec<usize>, Failure> {
     let allowed = &process.allowed_cores;
     let mut cores = match &options.cores {
         Some(cores) => cores.clone(),
-        None => profile.data_cores(),
+        None => placed.data_cores(),
     };
     for (position, core) in cores.iter().enumerate() {
         if !allowed.contains(core) {

@@ -208,6 +208,22 @@ fn connections_that_say_nothing_keep_nobody_out() {
 }
 
 #[test]
+fn two_hundred_that_come_in_one_moment_are_all_answered() {
+    let (server, admin) = server();
+    let reader = Reader::start(server.address);
+    let mut streams: Vec<TcpStream> = (0..200).map(|_| connect(admin).unwrap()).collect();
+    for stream in &mut streams {
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    }
+    for (number, stream) in streams.iter_mut().enumerate() {
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap_or_else(|error| panic!("connection {number}: {error}"));
+        assert!(status.ends_with(b"200"), "connection {number}: {}", String::from_utf8_lossy(&status));
+    }
+    reader.was_unharmed();
+}
+
+#[test]
 fn others_than_loopback_need_a_token() {
     let refused = Server::try_start(&["--admin", "0.0.0.0:0"]).err().expect("this must not start");
     refused.assert_refused(78, &["--admin", "--admin-token-file"]);

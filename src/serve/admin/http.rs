@@ -29,7 +29,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, yield_now};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_io_timeout::TimeoutWriter;
 
@@ -44,8 +44,9 @@ use crate::serve::token::Token;
 #[derive(Clone, Default)]
 struct Stalled(Arc<AtomicBool>);
 
-/// Connections that have not asked for anything yet. When there are too many, the oldest goes: whoever opens connections
-/// and says nothing keeps only others of its kind out.
+/// Connections that have not asked for anything yet. When there is no room for another connection, the oldest of them
+/// goes: whoever opens connections and says nothing keeps only others of its kind out. Not before there is no room: a
+/// hundred readers that come in one moment are all silent until their requests have been read.
 #[derive(Default)]
 struct Silent {
     waiting: Mutex<VecDeque<(u64, AbortHandle)>>,
@@ -58,13 +59,13 @@ impl Silent {
     }
 
     fn came(&self, number: u64, task: AbortHandle) {
-        let mut waiting = locked(&self.waiting);
-        waiting.push_back((number, task));
-        if waiting.len() > limits::ADMIN_SILENT_MAX
-            && let Some((_, oldest)) = waiting.pop_front()
-        {
-            oldest.abort();
-        }
+        locked(&self.waiting).push_back((number, task));
+    }
+
+    /// Gives the oldest up; false if there is none.
+    fn give_up_one(&self) -> bool {
+        let oldest = locked(&self.waiting).pop_front();
+        oldest.inspect(|(_, task)| task.abort()).is_some()
     }
 
     fn spoke(&self, number: u64) {
@@ -89,19 +90,34 @@ pub(super) async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
                 continue;
             }
         };
-        match connections.clone().try_acquire_owned() {
-            Ok(permit) => {
+        match room_for_one(&connections, &silent).await {
+            Some(permit) => {
                 let number = silent.next();
                 let task = tokio::spawn(converse(socket, permit, (silent.clone(), number), state.clone()));
                 silent.came(number, task.abort_handle());
             }
-            Err(_) => {
+            None => {
                 state.refuse(Refusal::Connections);
                 // What fits a fresh socket's buffer; it is not waited for.
                 let _ = socket.try_write(TOO_MANY);
             }
         }
     }
+}
+
+/// A place for another connection, at the cost of a silent one if need be.
+async fn room_for_one(connections: &Arc<Semaphore>, silent: &Silent) -> Option<OwnedSemaphorePermit> {
+    for attempt in 0..ROOM_ATTEMPTS {
+        if let Ok(permit) = connections.clone().try_acquire_owned() {
+            return Some(permit);
+        }
+        // First the others' turn: some may have a request to read, or have ended.
+        if attempt > 0 && !silent.give_up_one() {
+            return None;
+        }
+        yield_now().await;
+    }
+    None
 }
 
 /// Whatever goes wrong in one tick, the next comes.
@@ -369,6 +385,10 @@ fn closing(mut answer: Answer) -> Answer {
 
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-type: text/plain\r\n\r\n\
     too many connections to this listener: close some, or share one reader of /events\n";
+/// Looks for room before a connection is refused. One silent connection given up is room for one, as soon as its task
+/// has had its turn.
+const ROOM_ATTEMPTS: usize = 4;
+
 /// Pause before accepting again after a failure.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// What a wrong secret costs whoever sent it.

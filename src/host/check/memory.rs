@@ -1,0 +1,177 @@
+//! Amounts, nodes, pages, limits.
+
+use crate::base::limits::CONNECTION_COUNT_MAX;
+use crate::base::units::format_bytes;
+use crate::host::check::line::{Line, Source, calibrated};
+use crate::host::check::subject::Subject;
+use crate::host::memory::PageWish;
+use crate::host::placement::{NodeShare, Placement};
+use crate::host::process::Limits;
+use crate::host::topology::{Topology, TransparentMode};
+
+/// Locked memory below which glommio 0.9 refuses to start an executor, in bytes.
+const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
+
+/// Files a process may need beside its connections: listeners, rings, logs, the control side.
+const FILES_BESIDE_CONNECTIONS: u64 = 1024;
+
+pub(super) fn lines(subject: &Subject<'_>, placed: &Placement) -> Vec<Line> {
+    vec![
+        memory(subject, placed),
+        node_memory(subject, placed),
+        huge_pages(subject, placed),
+        transparent_pages(subject),
+        swap(subject.machine),
+        locked_memory(subject.limits, placed),
+        open_files(subject.limits, placed),
+    ]
+}
+
+fn memory(subject: &Subject<'_>, placed: &Placement) -> Line {
+    let machine = subject.machine;
+    let want_bytes = placed.memory_bytes;
+    // Pages set aside are not among what the kernel calls available, though they are ours to take.
+    let set_aside = match subject.profile.memory.pages {
+        PageWish::Huge2M => machine.nodes.iter().map(|node| node.huge_pages_free << 21).sum(),
+        _ => 0u64,
+    };
+    let available = machine.memory_available_bytes.map(|bytes| bytes.saturating_add(set_aside));
+    let bound = [machine.memory_total_bytes, machine.control_group.memory_bytes].into_iter().flatten().min();
+    let have = available.or(bound).map_or("not shown".to_owned(), |bytes| {
+        format!("{} available", format_bytes(bound.map_or(bytes, |bound| bound.min(bytes))))
+    });
+    let line = Line::ok("memory", have, format_bytes(want_bytes));
+    if available.is_some_and(|available| want_bytes > available) {
+        let cost = "swapping, or the kernel kills a process";
+        return line.costs(cost, Source::Follows, "lower the profile's memory, or free some");
+    }
+    line
+}
+
+fn node_memory(subject: &Subject<'_>, placed: &Placement) -> Line {
+    let (machine, memory) = (subject.machine, &subject.profile.memory);
+    if machine.nodes.len() == 1 {
+        return Line::ok("memory per node", "1 node", "not needed");
+    }
+    let shares = placed.node_shares();
+    let size = |id: usize| machine.nodes.iter().find(|node| node.id == id).and_then(|node| node.memory_bytes);
+    let list = |text: &dyn Fn(&NodeShare) -> String| shares.iter().map(text).collect::<Vec<_>>().join(", ");
+    let have =
+        list(&|share| format!("node {}: {}", share.node, size(share.node).map_or("not shown".to_owned(), format_bytes)));
+    let want = list(&|share| format!("node {}: {}", share.node, format_bytes(share.bytes)));
+    let line = Line::ok("memory per node", have, want);
+    let fits = shares.iter().all(|share| size(share.node).is_none_or(|bytes| share.bytes <= bytes));
+    let (cost, source) = calibrated(
+        subject.figures,
+        |figures| Some(figures.dram_remote_ns? - figures.dram_ns?),
+        |ns| format!("{ns:.0} ns more for each load from the other node's memory"),
+        "loads from the other node's memory",
+    );
+    if !fits {
+        return line.costs(cost, source, "lower the profile's memory, or deal cores.data more evenly to the nodes");
+    }
+    if !memory.bind {
+        return line.costs(format!("nothing keeps memory on its node: {cost}"), source, "set memory.bind = true");
+    }
+    line
+}
+
+fn huge_pages(subject: &Subject<'_>, placed: &Placement) -> Line {
+    let machine = subject.machine;
+    let free: u64 = machine.nodes.iter().map(|node| node.huge_pages_free).sum();
+    if subject.profile.memory.pages != PageWish::Huge2M {
+        return Line::ok("2 MiB pages set aside", format!("{free} free"), "not wanted");
+    }
+    let shares = placed.node_shares();
+    let node = |id: usize| machine.nodes.iter().find(|node| node.id == id);
+    let free_on = |id: usize| node(id).map_or(0, |node| node.huge_pages_free);
+    let have: Vec<String> =
+        shares.iter().map(|share| format!("node {}: {}", share.node, free_on(share.node))).collect();
+    let want: Vec<String> = shares.iter().map(|share| format!("node {}: {}", share.node, share.huge_pages())).collect();
+    let line = Line::ok("2 MiB pages set aside", have.join(", "), want.join(", "));
+    let short: Vec<_> = shares.iter().filter(|share| free_on(share.node) < share.huge_pages()).collect();
+    if short.is_empty() {
+        return line;
+    }
+    let write = |share: &NodeShare| {
+        let path = format!("/sys/devices/system/node/node{}/hugepages/hugepages-2048kB/nr_hugepages", share.node);
+        let total = node(share.node).map_or(0, |node| node.huge_pages_total);
+        format!("write {} to {path}", total + share.huge_pages() - free_on(share.node))
+    };
+    let remedy: Vec<String> = short.into_iter().map(write).collect();
+    line.costs(
+        "transparent or 4 KiB pages instead: address translations in a large cache",
+        Source::NotMeasured,
+        format!("'spinetail host apply', or {}", remedy.join("; ")),
+    )
+}
+
+fn transparent_pages(subject: &Subject<'_>) -> Line {
+    let have = match subject.machine.transparent {
+        Some(TransparentMode::Always) => "always",
+        Some(TransparentMode::Madvise) => "madvise",
+        Some(TransparentMode::Never) => "never",
+        None => "not in this kernel",
+    };
+    if subject.profile.memory.pages == PageWish::Small {
+        return Line::ok("transparent huge pages", have, "not wanted");
+    }
+    let line = Line::ok("transparent huge pages", have, "madvise or always");
+    let cost = "4 KiB pages wherever none is set aside: address translations in a large cache";
+    match subject.machine.transparent {
+        Some(TransparentMode::Always | TransparentMode::Madvise) => line,
+        Some(TransparentMode::Never) => line.costs(
+            cost,
+            Source::NotMeasured,
+            "'spinetail host apply', or echo madvise > /sys/kernel/mm/transparent_hugepage/enabled",
+        ),
+        None => line.costs(
+            cost,
+            Source::NotMeasured,
+            "set 2 MiB pages aside (vm.nr_hugepages), or use a kernel built with them",
+        ),
+    }
+}
+
+fn swap(machine: &Topology) -> Line {
+    let have = if machine.swap_bytes == 0 { "off".to_owned() } else { format_bytes(machine.swap_bytes) };
+    let line = Line::ok("swap", have, "off");
+    if machine.swap_bytes == 0 {
+        return line;
+    }
+    let cost = "an entry swapped out is read from disk";
+    line.costs(cost, Source::NotMeasured, "swapoff -a, and out of /etc/fstab")
+}
+
+fn locked_memory(limits: &Limits, placed: &Placement) -> Line {
+    let want_bytes = MEMLOCK_BYTES_MIN * placed.shards.len() as u64;
+    let have = limits.memlock_bytes.map_or("unlimited".to_owned(), format_bytes);
+    let line = Line::ok("locked memory", have, format!("{} (512 KiB an executor)", format_bytes(want_bytes)));
+    let remedy = format!("ulimit -l {}, or LimitMEMLOCK= in the systemd unit", want_bytes >> 10);
+    match limits.memlock_bytes {
+        Some(bytes) if bytes < MEMLOCK_BYTES_MIN => line.costs(
+            "epoll instead of io_uring, whose executor refuses below 512 KiB: at most 10 % more core time a request",
+            Source::Measured("a 2-core virtual machine, cargo bench --bench instructions and scripts/peers".to_owned()),
+            remedy,
+        ),
+        Some(bytes) if bytes < want_bytes => {
+            line.costs("executors compete for it; registering buffers may fail", Source::Follows, remedy)
+        }
+        _ => line,
+    }
+}
+
+fn open_files(limits: &Limits, placed: &Placement) -> Line {
+    let want = CONNECTION_COUNT_MAX as u64 * placed.shards.len() as u64 + FILES_BESIDE_CONNECTIONS;
+    let have = if limits.nofile == u64::MAX { "unlimited".to_owned() } else { limits.nofile.to_string() };
+    let line = Line::ok("open files", have, want.to_string());
+    if limits.nofile >= want {
+        return line;
+    }
+    let connections = limits.nofile.saturating_sub(FILES_BESIDE_CONNECTIONS);
+    line.costs(
+        format!("no more than about {connections} connections"),
+        Source::Follows,
+        format!("ulimit -n {want}, or LimitNOFILE= in the systemd unit"),
+    )
+}

@@ -1,0 +1,328 @@
+//! The files of a machine: sysfs and procfs below a directory, or a recording of them in one file.
+//!
+//! Detection reads through [`Files`] and nothing else, which gives two things. A test holds the
+//! two-socket machine nobody has at hand; and a user whose machine is read wrongly can send what was
+//! read (`spinetail host detect --record my.tree`), because `Files` remembers every answer it gave.
+//!
+//! A recording is text, one entry after the other, its paths relative to the root:
+//!
+//! ```text
+//! == sys/devices/system/cpu/online
+//! 0-31
+//! == sys/class/net/eth0 -> ../../devices/pci0000:00/0000:00:03.0/virtio2/net/eth0
+//! == proc/irq/38/smp_affinity_list
+//! 0
+//! ```
+//!
+//! - Paths are those that were asked for. A link is an entry of its own and is never followed: what
+//!   stands behind it is recorded under the name it was asked by. So a directory needs no entry; it is
+//!   there when something below it is.
+//! - An entry without text is a name that a directory listed and nobody read.
+//! - A line of content that begins with `==` or a backslash has a backslash put before it.
+//! - What stands before the first entry is a comment.
+//!
+//! A file that is missing is an ordinary answer (containers hide half of sysfs). A file that is there
+//! and makes no sense is an error which names it, because guessing would pin threads to the wrong cores.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::base::limits;
+use crate::host::cpu_list::parse_cpu_list;
+
+/// How the name of a recording ends.
+pub const RECORDING_SUFFIX: &str = "tree";
+
+/// What was read of a machine, path by path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recording {
+    entries: BTreeMap<String, Entry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Entry {
+    Text(String),
+    Link(String),
+}
+
+/// The files of one machine.
+#[derive(Debug)]
+pub struct Files {
+    source: Source,
+    /// What was answered so far, where somebody wants to know.
+    answered: Option<RefCell<Recording>>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Directory(PathBuf),
+    Recorded { path: PathBuf, recording: Recording },
+}
+
+impl Recording {
+    /// Reads the text of a recording; the error names the line.
+    pub fn parse(text: &str) -> Result<Recording, String> {
+        let mut entries = BTreeMap::new();
+        let mut open: Option<String> = None;
+        for (index, line) in text.lines().enumerate() {
+            let number = index + 1;
+            if let Some(head) = line.strip_prefix("== ") {
+                let (path, entry) = match head.split_once(" -> ") {
+                    Some((path, target)) => (path.trim(), Entry::Link(target.trim().to_owned())),
+                    None => (head.trim(), Entry::Text(String::new())),
+                };
+                if path.is_empty() || path.starts_with('/') || path.split('/').any(|part| matches!(part, "" | "..")) {
+                    return Err(format!("line {number}: '{path}' is not a path below a root: write it like sys/class"));
+                }
+                open = matches!(entry, Entry::Text(_)).then(|| path.to_owned());
+                if entries.insert(path.to_owned(), entry).is_some() {
+                    return Err(format!("line {number}: {path} is recorded twice: remove one"));
+                }
+            } else if line.starts_with("==") {
+                return Err(format!("line {number}: '{line}' begins no entry: write '== path' or '\\==' for content"));
+            } else if let Some(path) = &open {
+                if let Some(Entry::Text(content)) = entries.get_mut(path) {
+                    content.push_str(line.strip_prefix('\\').unwrap_or(line));
+                    content.push('\n');
+                }
+            } else if !entries.is_empty() && !line.is_empty() {
+                return Err(format!("line {number}: '{line}' follows a link, which has no content"));
+            }
+        }
+        Ok(Recording { entries })
+    }
+
+    /// The text that [`Recording::parse`] reads.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        for (path, entry) in &self.entries {
+            match entry {
+                Entry::Link(target) => {
+                    let _ = writeln!(text, "== {path} -> {target}");
+                }
+                Entry::Text(content) => {
+                    let _ = writeln!(text, "== {path}");
+                    for line in content.lines() {
+                        let escape = if line.starts_with("==") || line.starts_with('\\') { "\\" } else { "" };
+                        let _ = writeln!(text, "{escape}{line}");
+                    }
+                }
+            }
+        }
+        text
+    }
+
+    /// Paths that have text or a link, ascending.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// Names below a directory, one level deep.
+    fn names(&self, directory: &str) -> BTreeSet<String> {
+        let prefix = format!("{directory}/");
+        let below = self.entries.range(prefix.clone()..).map(|(path, _)| path);
+        let below = below.map_while(|path| path.strip_prefix(prefix.as_str()));
+        below.filter_map(|rest| rest.split('/').next().map(str::to_owned)).collect()
+    }
+}
+
+impl Files {
+    /// Opens a machine's files: a directory (`/` for the machine this runs on), or a recording
+    /// `NAME.tree`, whose ending may be left off.
+    pub fn open(root: &Path) -> Result<Files, String> {
+        let longer = root.with_added_extension(RECORDING_SUFFIX);
+        let recorded = if root.is_file() {
+            root.to_owned()
+        } else if !root.exists() && longer.is_file() {
+            longer
+        } else {
+            return Ok(Files { source: Source::Directory(root.to_owned()), answered: None });
+        };
+        let failed = |reason: &dyn std::fmt::Display| format!("{} is no recording: {reason}", recorded.display());
+        let bytes = fs::metadata(&recorded).map_err(|error| failed(&error))?.len();
+        if bytes > limits::RECORDING_BYTES_MAX {
+            return Err(failed(&format!("it has {bytes} bytes, more than {}", limits::RECORDING_BYTES_MAX)));
+        }
+        let text = fs::read_to_string(&recorded).map_err(|error| failed(&error))?;
+        let recording = Recording::parse(&text).map_err(|reason| failed(&reason))?;
+        Ok(Files { source: Source::Recorded { path: recorded, recording }, answered: None })
+    }
+
+    /// From now on keeps what it answers, for [`Files::recording`].
+    pub fn remembering(self) -> Files {
+        Files { answered: Some(RefCell::default()), ..self }
+    }
+
+    /// What was answered since [`Files::remembering`]; nothing without it.
+    pub fn recording(&self) -> Recording {
+        let Some(answered) = &self.answered else { return Recording::default() };
+        let all = answered.borrow();
+        // A directory that was listed is there anyway when something below it was read.
+        let needed = |(path, entry): &(&String, &Entry)| match entry {
+            Entry::Text(text) if text.is_empty() => all.names(path).is_empty(),
+            _ => true,
+        };
+        let kept = all.entries.iter().filter(needed).map(|(path, entry)| (path.clone(), entry.clone()));
+        Recording { entries: kept.collect() }
+    }
+
+    /// These are the files of the machine this runs on, so the kernel may be asked what they leave out.
+    pub fn live(&self) -> bool {
+        matches!(&self.source, Source::Directory(root) if root == Path::new("/"))
+    }
+
+    /// Where a file stands, for people.
+    pub(crate) fn display(&self, relative: &str) -> String {
+        match &self.source {
+            Source::Directory(root) => root.join(relative).display().to_string(),
+            Source::Recorded { path, .. } => format!("{} in {}", relative, path.display()),
+        }
+    }
+
+    /// The text without surrounding space; `None` when missing, unreadable or empty.
+    pub(crate) fn text(&self, relative: &str) -> Option<String> {
+        let text = match &self.source {
+            Source::Directory(root) => fs::read_to_string(root.join(relative)).ok()?,
+            Source::Recorded { recording, .. } => match recording.entries.get(relative)? {
+                Entry::Text(text) => text.clone(),
+                Entry::Link(_) => return None,
+            },
+        };
+        let trimmed = text.trim().to_owned();
+        self.remember(relative, Entry::Text(text));
+        (!trimmed.is_empty()).then_some(trimmed)
+    }
+
+    /// An answer that no file holds but `asked` gets from the kernel of a live machine. It is recorded
+    /// below `relative` like a file, and read from there in a recording.
+    pub(crate) fn text_or_asked(&self, relative: &str, asked: impl FnOnce() -> Option<String>) -> Option<String> {
+        if !self.live() {
+            return self.text(relative);
+        }
+        let text = asked()?;
+        self.remember(relative, Entry::Text(text.clone()));
+        Some(text)
+    }
+
+    /// Where a link points, as it is written.
+    pub(crate) fn link(&self, relative: &str) -> Option<String> {
+        let target = match &self.source {
+            Source::Directory(root) => fs::read_link(root.join(relative)).ok()?.to_str()?.to_owned(),
+            Source::Recorded { recording, .. } => match recording.entries.get(relative)? {
+                Entry::Link(target) => target.clone(),
+                Entry::Text(_) => return None,
+            },
+        };
+        self.remember(relative, Entry::Link(target.clone()));
+        Some(target)
+    }
+
+    /// The last name in a link's target: a driver's name behind `driver`.
+    pub(crate) fn link_name(&self, relative: &str) -> Option<String> {
+        self.link(relative)?.rsplit('/').next().map(str::to_owned)
+    }
+
+    /// The path behind a link, relative to the root; by the letters, as sysfs links only what is there.
+    pub(crate) fn link_path(&self, relative: &str) -> Option<String> {
+        let target = self.link(relative)?;
+        let mut parts: Vec<&str> = if target.starts_with('/') { Vec::new() } else { relative.split('/').collect() };
+        parts.pop(); // the link's own name
+        for part in target.split('/') {
+            match part {
+                "" | "." => {}
+                ".." => {
+                    parts.pop();
+                }
+                name => parts.push(name),
+            }
+        }
+        Some(parts.join("/"))
+    }
+
+    /// A whole number; -1 is what the kernel writes where the firmware told it nothing.
+    pub(crate) fn number(&self, relative: &str) -> Result<Option<u64>, String> {
+        let Some(text) = self.text(relative) else { return Ok(None) };
+        if text == "-1" {
+            return Ok(None);
+        }
+        text.parse().map(Some).map_err(|_| self.senseless(relative, &text, "a number"))
+    }
+
+    /// A number of something this program counts with: a core, a node, a queue.
+    pub(crate) fn index(&self, relative: &str) -> Result<Option<usize>, String> {
+        let Some(number) = self.number(relative)? else { return Ok(None) };
+        let index = usize::try_from(number).ok().filter(|&index| index <= u32::MAX as usize);
+        index.map(Some).ok_or_else(|| self.senseless(relative, &number.to_string(), "a number that small things have"))
+    }
+
+    /// `0` or `1`.
+    pub(crate) fn switch(&self, relative: &str) -> Result<Option<bool>, String> {
+        match self.text(relative).as_deref() {
+            None => Ok(None),
+            Some("0") => Ok(Some(false)),
+            Some("1") => Ok(Some(true)),
+            Some(text) => Err(self.senseless(relative, text, "0 or 1")),
+        }
+    }
+
+    /// A list of cores or nodes.
+    pub(crate) fn list(&self, relative: &str) -> Result<Option<Vec<usize>>, String> {
+        let Some(text) = self.text(relative) else { return Ok(None) };
+        // Some kernels print a null pointer where nothing is configured.
+        if text == "(null)" {
+            return Ok(None);
+        }
+        parse_cpu_list(&text).map(Some).map_err(|_| self.senseless(relative, &text, "a list of cores"))
+    }
+
+    /// The complaint about a file that is there and makes no sense.
+    pub(crate) fn senseless(&self, relative: &str, text: &str, wanted: &str) -> String {
+        let text: String = text.chars().take(SHOWN_CHARS_MAX).collect();
+        format!("{} holds '{text}', which is not {wanted}: is the right sysfs mounted there?", self.display(relative))
+    }
+
+    /// Names in a directory, ascending by their letters; none when it is missing.
+    pub(crate) fn names(&self, directory: &str) -> Vec<String> {
+        self.names_where(directory, |_| true)
+    }
+
+    /// Numbers N of the entries `prefixN` in a directory, ascending.
+    pub(crate) fn numbered(&self, directory: &str, prefix: &str) -> Vec<usize> {
+        let number = |name: &str| name.strip_prefix(prefix)?.parse::<usize>().ok();
+        let names = self.names_where(directory, |name| number(name).is_some());
+        let mut numbers: Vec<usize> = names.iter().filter_map(|name| number(name)).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    fn names_where(&self, directory: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+        let mut names: Vec<String> = match &self.source {
+            Source::Directory(root) => {
+                let Ok(entries) = fs::read_dir(root.join(directory)) else { return Vec::new() };
+                entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+            }
+            Source::Recorded { recording, .. } => recording.names(directory).into_iter().collect(),
+        };
+        names.retain(|name| wanted(name));
+        names.sort_unstable();
+        if let Some(answered) = &self.answered {
+            let entries = &mut answered.borrow_mut().entries;
+            for name in &names {
+                entries.entry(format!("{directory}/{name}")).or_insert_with(|| Entry::Text(String::new()));
+            }
+        }
+        names
+    }
+
+    fn remember(&self, relative: &str, entry: Entry) {
+        if let Some(answered) = &self.answered {
+            answered.borrow_mut().entries.insert(relative.to_owned(), entry);
+        }
+    }
+}
+
+/// As much of a senseless file as a complaint shows.
+const SHOWN_CHARS_MAX: usize = 80;

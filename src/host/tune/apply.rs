@@ -72,6 +72,17 @@ impl<'s> Untouched<'s> {
         Some(String::from_utf8_lossy(&held.bytes).trim().to_owned())
     }
 
+    /// What a setting holds now, whatever it was, as text without surrounding space.
+    pub fn text_now(&self, path: &str) -> Option<String> {
+        let held = self.settings.read(Kind::Value, path).ok().flatten()?;
+        Some(String::from_utf8_lossy(&held.bytes).trim().to_owned())
+    }
+
+    /// Whether an apply of this boot has touched a setting.
+    pub fn is_touched(&self, path: &str) -> bool {
+        self.remembered.contains_key(path)
+    }
+
     /// The root.
     pub fn root(&self) -> &Path {
         self.settings.root()

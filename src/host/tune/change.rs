@@ -13,11 +13,9 @@
 //!
 //! What was there before is always kept and restored as the bytes that were read, whatever they mean.
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 
-use crate::host::topology::parse_cpu_list;
+use crate::host::cpu_list::{parse_cpu_list, parse_cpu_mask};
 
 /// What is to be changed, to what, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +92,7 @@ impl Kind {
             Kind::File => false,
             Kind::Value | Kind::Rings => left.split_whitespace().eq(right.split_whitespace()),
             Kind::Choice => chosen(left) == chosen(right),
-            Kind::Mask => parse_mask(left).is_some_and(|mask| Some(mask) == parse_mask(right)),
+            Kind::Mask => parse_cpu_mask(left).is_some_and(|mask| Some(mask) == parse_cpu_mask(right)),
             Kind::List => parse_cpu_list(left).is_ok_and(|list| Ok(list) == parse_cpu_list(right)),
         }
     }
@@ -175,17 +173,6 @@ pub fn format_mask(cores: &[usize]) -> String {
     std::iter::once(first).chain(rest).collect()
 }
 
-/// Reads a mask; `None` if it is none.
-pub fn parse_mask(text: &str) -> Option<BTreeSet<usize>> {
-    let mut cores = BTreeSet::new();
-    for (index, group) in text.trim().rsplit(',').enumerate() {
-        let group = group.trim().trim_start_matches("0x");
-        let bits = u32::from_str_radix(group, 16).ok()?;
-        cores.extend((0..32).filter(|bit| bits >> bit & 1 == 1).map(|bit| index * 32 + bit));
-    }
-    Some(cores)
-}
-
 /// The word in brackets; a text without any is its own choice.
 fn chosen(text: &str) -> &str {
     let inside = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
@@ -202,7 +189,7 @@ mod tests {
             (Kind::Value, "4096\t131072\t6291456\n", "4096 131072 6291456"),
             (Kind::Choice, "always [madvise] never\n", "madvise"),
             (Kind::Mask, "00000000,0000000f\n", "f"),
-            (Kind::Mask, "0x3", "3"),
+            (Kind::Mask, "00000003", "3"),
             (Kind::List, "0-3\n", "0,1,2,3"),
             (Kind::Rings, "rx 512 tx 512", "rx 512  tx 512"),
         ] {
@@ -230,10 +217,7 @@ mod tests {
             [(vec![], "0"), (vec![0, 1], "3"), (vec![32], "1,00000000"), (vec![0, 63, 64], "1,80000000,00000001")]
         {
             assert_eq!(format_mask(&cores), text);
-            assert_eq!(parse_mask(text), Some(cores.into_iter().collect()));
-        }
-        for text in ["", "g", "1,,2", "100000000", "-1"] {
-            assert_eq!(parse_mask(text), None, "{text}");
+            assert_eq!(parse_cpu_mask(text), Some(cores));
         }
     }
 

@@ -18,18 +18,25 @@
 //! - `change`: one setting, its form, and when two texts of it mean the same
 //! - `journal`: old values on disk, the lock
 //! - `write`: reading, rehearsing, writing, restoring one setting
-//! - `plan`: which changes a profile means on this machine
-//! - `units`: the systemd files among them
+//! - `plan`: which changes a profile means on this machine; with it `interrupts`, `network`, `power` and `units`,
+//!   the systemd files
 //! - `cmdline`: what the kernel's command line lacks, and how to add it
 //! - `apply`, `undo`: the two flows
 //! - `report`: what came of each setting
 
 pub mod apply;
 pub mod change;
+pub mod cmdline;
 pub mod journal;
+pub mod plan;
 pub mod report;
 pub mod undo;
 pub mod write;
+
+mod interrupts;
+mod network;
+mod power;
+mod units;
 
 #[cfg(test)]
 mod crash_tests;

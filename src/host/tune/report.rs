@@ -42,6 +42,8 @@ pub enum Outcome {
     Given,
     /// The kernel keeps this one to itself; nothing is wrong.
     Kept,
+    /// This kernel has no such setting.
+    Absent,
     /// Not changed: it could not be, or could not be changed back.
     Refused,
     /// As it was before the first apply.
@@ -65,6 +67,7 @@ impl Outcome {
             Outcome::Already => "already",
             Outcome::Given => "given",
             Outcome::Kept => "kept",
+            Outcome::Absent => "absent",
             Outcome::Refused => "refused",
             Outcome::Restored => "restored",
             Outcome::AsBefore => "as before",
@@ -108,7 +111,11 @@ impl Report {
 impl Row {
     /// A row for a refusal.
     pub(super) fn refused(path: &str, have: String, want: String, refusal: Refusal) -> Row {
-        let outcome = if refusal.trouble == Trouble::Kept { Outcome::Kept } else { Outcome::Refused };
+        let outcome = match refusal.trouble {
+            Trouble::Kept => Outcome::Kept,
+            Trouble::Absent => Outcome::Absent,
+            Trouble::Permission | Trouble::Other => Outcome::Refused,
+        };
         Row { path: path.to_owned(), outcome, have, want, why: refusal.why, remedy: refusal.remedy }
     }
 }

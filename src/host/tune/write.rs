@@ -18,6 +18,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::{Path, PathBuf};
 
 use crate::base::limits::TUNE_SETTING_BYTES_MAX;
+use crate::host::ethtool;
 use crate::host::tune::change::{Change, Held, Kind, ONE_WAY, Owner};
 use crate::host::tune::journal::{Entry, make_directories, sync_parent};
 
@@ -35,6 +36,10 @@ pub trait Rings {
     /// Sets what [`Rings::read`] reads.
     fn write(&self, interface: &str, sizes: &str) -> io::Result<()>;
 }
+
+/// Asks the cards of the machine this runs on.
+#[derive(Clone, Copy, Debug)]
+pub struct Cards;
 
 /// For roots that are no machine: no card answers.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +63,8 @@ pub enum Trouble {
     Permission,
     /// The kernel keeps this one to itself, and nothing is wrong with that.
     Kept,
+    /// This kernel does not have it. Profiles name settings of many kernels, and `host check` counts it as well.
+    Absent,
     /// Anything else.
     Other,
 }
@@ -75,6 +82,23 @@ pub enum Restored {
     Gone,
     /// It is not what it was.
     Failed(Refusal),
+}
+
+impl Rings for Cards {
+    fn read(&self, interface: &str) -> io::Result<String> {
+        if !Path::new("/sys/class/net").join(interface).exists() {
+            return Err(io::Error::from_raw_os_error(libc::ENODEV));
+        }
+        let answers = ethtool::ask(interface).and_then(|text| ethtool::parse(&text).ok());
+        let rings = answers.and_then(|answers| answers.rings);
+        let rings = rings.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
+        Ok(format!("rx {} tx {}", rings.rx, rings.tx))
+    }
+
+    fn write(&self, interface: &str, sizes: &str) -> io::Result<()> {
+        let (rx, tx) = parse_rings(sizes).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        ethtool::set_rings(interface, rx, tx)
+    }
 }
 
 impl Rings for NoRings {
@@ -331,11 +355,7 @@ pub(super) fn refusal(path: &str, error: &io::Error) -> Refusal {
             "to keep it off data cores: isolcpus=managed_irq,… on the kernel command line".to_owned(),
             Trouble::Kept,
         ),
-        (_, io::ErrorKind::NotFound) => (
-            "this kernel has no such setting".to_owned(),
-            "leave it out of the profile, or load what brings it".to_owned(),
-            Trouble::Other,
-        ),
+        (_, io::ErrorKind::NotFound) => ("this kernel has no such setting".to_owned(), String::new(), Trouble::Absent),
         (_, io::ErrorKind::PermissionDenied) => {
             (format!("may not be written ({error})"), "run as root".to_owned(), Trouble::Permission)
         }
@@ -403,6 +423,14 @@ fn replace_file(path: &Path, bytes: &[u8], owner: Option<Owner>) -> io::Result<(
 fn neighbour(path: &Path) -> PathBuf {
     let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
     path.with_file_name(format!(".{name}.spinetail"))
+}
+
+/// Reads `rx 512 tx 256`.
+fn parse_rings(sizes: &str) -> Option<(u32, u32)> {
+    match sizes.split_whitespace().collect::<Vec<_>>()[..] {
+        ["rx", rx, "tx", tx] => Some((rx.parse().ok()?, tx.parse().ok()?)),
+        _ => None,
+    }
 }
 
 /// The interface in `sys/class/net/eth0`.

@@ -14,7 +14,7 @@ use crate::host::tune::change::{Change, Kind};
 use crate::host::tune::journal::{Entry, Journal, Lock, STATE_DIRECTORY};
 use crate::host::tune::report::{Outcome, Report};
 use crate::host::tune::undo::{undo, undo_preview};
-use crate::host::tune::write::NoRings;
+use crate::host::tune::write::{NoRings, Rings};
 
 /// A machine of a few files.
 struct Tree(PathBuf);
@@ -374,4 +374,40 @@ fn looking_writes_nothing() {
     assert_eq!(undo(&tree.0, &NoRings, 1).unwrap(), Report::default());
     assert_eq!(tree.everything(), before);
     assert!(!tree.path("var/lib/spinetail").exists());
+}
+
+/// A card in memory: rings have no file.
+struct Card(std::cell::RefCell<String>);
+
+impl Rings for Card {
+    fn read(&self, interface: &str) -> std::io::Result<String> {
+        assert_eq!(interface, "eth0");
+        Ok(self.0.borrow().clone())
+    }
+
+    fn write(&self, _: &str, sizes: &str) -> std::io::Result<()> {
+        // As many cards do: a multiple of 32.
+        let numbers = sizes.split(' ').map(|word| match word.parse::<u32>() {
+            Ok(number) => (number / 32 * 32).to_string(),
+            Err(_) => word.to_owned(),
+        });
+        *self.0.borrow_mut() = numbers.collect::<Vec<_>>().join(" ");
+        Ok(())
+    }
+}
+
+#[test]
+fn what_a_card_makes_of_its_rings_is_told_and_undone() {
+    let tree = Tree::new("rings");
+    let card = Card(std::cell::RefCell::new("rx 256 tx 256".to_owned()));
+    let changes = [Change::new(Kind::Rings, "sys/class/net/eth0", "rx 500 tx 512", "a test")];
+    let lock = Lock::take(&tree.0).unwrap();
+    let what = Apply { root: &tree.0, rings: &card, profile: "test", changes: &changes, now_s: 1 };
+    let report = apply(&lock, what).unwrap();
+    drop(lock);
+    assert_eq!(report.rows[0].outcome, Outcome::Given, "{report:#?}");
+    assert!(report.rows[0].why.contains("wanted rx 500 tx 512, kernel gave rx 480 tx 512"), "{report:#?}");
+    let report = undo(&tree.0, &card, 2).unwrap();
+    assert_eq!(report.rows[0].outcome, Outcome::Restored, "what the card made of it is ours too: {report:#?}");
+    assert_eq!(*card.0.borrow(), "rx 256 tx 256");
 }

@@ -196,3 +196,7 @@ fn sysctl_reason(name: &str) -> &'static str {
         _ => "the profile's [sysctl] says so",
     }
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -564,6 +564,68 @@ pub const TUNE_SETTING_BYTES_MAX: u64 = 64 << 10;
 /// thousand. The rest is for unit files, in base64.
 pub const TUNE_JOURNAL_BYTES_MAX: u64 = 16 << 20;
 
+// --- Calibration of a machine ------------------------------------------------------------------
+
+/// Rounds over which each figure is taken. Two runs that measure the same contradict each other in one figure of
+/// 24,310 with nine of them, and in one of 126 with five: see `host/calibration.rs`.
+pub const CALIBRATE_ROUNDS: usize = 9;
+
+/// How long it takes if nothing else is said, at most, and at least: below, a round's share of some subjects would be
+/// less than one batch.
+pub const CALIBRATE_SECONDS_DEFAULT: u64 = 30;
+/// See [`CALIBRATE_SECONDS_DEFAULT`].
+pub const CALIBRATE_SECONDS_MAX: u64 = 60;
+/// See [`CALIBRATE_SECONDS_DEFAULT`].
+pub const CALIBRATE_SECONDS_MIN: u64 = 2;
+
+/// Part of a figure's median by which its interval is widened for what changes more slowly than a run lasts.
+pub const CALIBRATE_DRIFT_SHARE: f64 = 0.03;
+
+/// Working set that must not fit the last cache, in sizes of that: a quarter of the loads still hits, which the result
+/// says by naming both sizes; eight times would take memory and start-up that nobody has.
+pub const CALIBRATE_DRAM_PER_CACHE: u64 = 4;
+
+/// Most bytes of one working set: 32 million lines, whose order takes about a second to draw.
+pub const CALIBRATE_DRAM_BYTES_MAX: u64 = 2 << 30;
+
+/// Bytes of the largest working set for each second that may be spent: drawing its order and touching it in two kinds of
+/// pages takes about a tenth of the time.
+pub const CALIBRATE_DRAM_BYTES_PER_SECOND: u64 = 40 << 20;
+
+/// Most bytes of the working set that should lie in the third cache. A virtual machine is told the size of the whole
+/// cache, and has the part of it that its neighbours leave.
+pub const CALIBRATE_L3_BYTES_MAX: u64 = 32 << 20;
+
+/// Part of the memory that is free which all working sets together may take: one in so many.
+pub const CALIBRATE_MEMORY_SHARE: u64 = 3;
+
+/// Working sets up to this size get new pages every round: which physical pages they lie in decides how well they fit the
+/// second cache. Larger ones have enough pages to be alike.
+pub const CALIBRATE_RENEWED_BYTES_MAX: u64 = 4 << 20;
+
+/// Gap between two readings of the counter that counts as a hiccup: many readings, and less than any interrupt takes.
+pub const CALIBRATE_HICCUP_NS: u64 = 500;
+
+/// Cores watched for hiccups at once: few enough that they do not heat, slow or steal from one another.
+pub const CALIBRATE_WATCHED_CORES_MAX: usize = 8;
+
+/// Least time that a pair of cores, or a core watched for hiccups, is given in a round.
+pub const CALIBRATE_PAIR_US_MIN: u64 = 1_000;
+/// See [`CALIBRATE_PAIR_US_MIN`].
+pub const CALIBRATE_WATCH_US_MIN: u64 = 10_000;
+
+/// How long two cores may take to pass a line before it is given up: many time slices of whoever else wants them.
+pub const CALIBRATE_PATIENCE_MS: u64 = 500;
+
+/// How long a thread sleeps before it is woken. Time enough to be off its core; short enough for hundreds a round.
+pub const CALIBRATE_SLEEP_US: u64 = 200;
+
+/// Load average above which somebody else wants the cores, and whoever calibrates is told.
+pub const CALIBRATE_LOAD_AVERAGE_MAX: f64 = 0.5;
+
+/// Bytes of a stored calibration: all pairs of 256 cores are some 6 MiB.
+pub const CALIBRATE_FILE_BYTES_MAX: u64 = 32 << 20;
+
 // --- Proofs --------------------------------------------------------------------------------
 
 const _: () = assert!(SEGMENT_BYTES_MAX <= VALUE_BYTES_MAX, "a segment's value must fit the header");

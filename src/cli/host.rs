@@ -1,4 +1,5 @@
-//! `spinetail host`: what this machine is (`detect`), and how it fares against a profile (`check`).
+//! `spinetail host`: what this machine is (`detect`), how it fares against a profile (`check`), and what it takes for
+//! things (`calibrate`).
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -8,16 +9,20 @@ use clap::Subcommand;
 use serde_json::json;
 
 use spinetail::base::units::format_bytes;
-use spinetail::host::check::{Line, Verdict, check, score};
+use spinetail::host::placement::place;
 use spinetail::host::process::Limits;
 use spinetail::host::profile::{Poll, Profile};
 use spinetail::host::topology::{Topology, TransparentMode, format_cpu_list};
 
+use crate::cli::calibrate::{self, CalibrateArguments};
+use crate::cli::check;
+use crate::cli::tune::{self, ApplyArguments, UndoArguments};
+
 /// Exit status of a failure that has none of its own.
-const EXIT_FAILED: u8 = 1;
+pub const EXIT_FAILED: u8 = 1;
 
 /// Exit status of a bad profile.
-const EXIT_CONFIGURATION: u8 = 78;
+pub const EXIT_CONFIGURATION: u8 = 78;
 
 /// Looks at this machine.
 #[derive(Debug, Subcommand)]
@@ -38,19 +43,29 @@ pub enum HostCommand {
         /// The profile, or 'auto' for the one that detect would write
         #[arg(long, value_name = "FILE|auto", default_value = "auto")]
         profile: String,
+        /// Look at a recorded machine, a directory or a .tree file, instead of this one
+        #[arg(long, value_name = "PATH", default_value = "/")]
+        root: PathBuf,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
+    Calibrate(CalibrateArguments),
+    Apply(ApplyArguments),
+    Undo(UndoArguments),
 }
 
 /// Runs the command. The error is an exit status and the reason.
 pub fn run(command: HostCommand) -> Result<(), (u8, String)> {
-    let machine = Topology::detect(Path::new("/")).map_err(|reason| (EXIT_FAILED, reason))?;
-    let limits = Limits::read();
     match command {
-        HostCommand::Detect { write, json } => detect(&machine, &limits, write.as_deref(), json),
-        HostCommand::Check { profile, json } => compare(&machine, &limits, &profile, json),
+        HostCommand::Calibrate(arguments) => calibrate::run(&arguments),
+        HostCommand::Apply(arguments) => tune::run_apply(&arguments),
+        HostCommand::Undo(arguments) => tune::run_undo(&arguments),
+        HostCommand::Detect { write, json } => {
+            let machine = Topology::detect(Path::new("/")).map_err(|reason| (EXIT_FAILED, reason))?;
+            detect(&machine, &Limits::read(), write.as_deref(), json)
+        }
+        HostCommand::Check { root, profile, json } => check::run(&root, &profile, json),
     }
 }
 
@@ -72,31 +87,8 @@ fn detect(machine: &Topology, limits: &Limits, write: Option<&Path>, json: bool)
     print(&text)
 }
 
-fn compare(machine: &Topology, limits: &Limits, profile: &str, json: bool) -> Result<(), (u8, String)> {
-    let (name, profile) = match profile {
-        "auto" => ("auto", Profile::auto(machine, &limits.allowed_cores)),
-        path => {
-            let read = Profile::read(Path::new(path));
-            (path, read.map_err(|error| (EXIT_CONFIGURATION, error.to_string()))?)
-        }
-    };
-    let lines = check(machine, limits, &profile);
-    let (ok, total) = score(&lines);
-    let refused: Vec<&str> =
-        lines.iter().filter(|line| line.verdict == Verdict::Refused).map(|line| line.item.as_str()).collect();
-    print(&if json {
-        format!("{:#}\n", json!({ "profile": name, "ok": ok, "total": total, "lines": lines }))
-    } else {
-        format!("{}\n{ok} of {total} lines as wanted, {} refused\n", table(&lines), refused.len())
-    })?;
-    if refused.is_empty() {
-        return Ok(());
-    }
-    Err((EXIT_FAILED, format!("this machine cannot run profile {name}: {}", refused.join(", "))))
-}
-
 /// Prints to stdout. A reader that has gone (`| head`) wanted no more, which is no failure.
-fn print(text: &str) -> Result<(), (u8, String)> {
+pub fn print(text: &str) -> Result<(), (u8, String)> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err((EXIT_FAILED, format!("stdout cannot be written: {error}")))
@@ -160,12 +152,13 @@ fn describe(machine: &Topology, limits: &Limits, profile: &Profile) -> String {
     for (name, value) in rows {
         let _ = writeln!(text, "{name:<18} {value}");
     }
+    let Ok(placed) = place(machine, &limits.allowed_cores, profile) else { return text };
     let _ = writeln!(
         text,
         "\nprofile 'auto': shards on {}, housekeeping on {}, {} in {} pages, {}",
-        list(&profile.cores.data),
-        list(&profile.cores.housekeeping),
-        format_bytes(profile.memory.total_bytes),
+        list(&placed.data_cores()),
+        list(&placed.housekeeping),
+        format_bytes(placed.memory_bytes),
         profile.memory.pages.name(),
         match profile.network.poll {
             Poll::Spin => "spinning",
@@ -173,27 +166,5 @@ fn describe(machine: &Topology, limits: &Limits, profile: &Profile) -> String {
             Poll::Park => "parking when idle",
         }
     );
-    text
-}
-
-/// Aligned columns; the last is free to be long.
-fn table(lines: &[Line]) -> String {
-    let row = |line: &Line| {
-        [&line.item, &line.have, &line.want, line.verdict.name(), &line.cost, &line.remedy].map(str::to_owned)
-    };
-    let head = ["ITEM", "HAVE", "WANT", "VERDICT", "COST", "REMEDY"].map(str::to_owned);
-    let rows: Vec<[String; 6]> = std::iter::once(head).chain(lines.iter().map(row)).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..5).map(width).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            let _ = write!(line, "{cell:<width$}  ");
-        }
-        line.push_str(&row[5]);
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
     text
 }

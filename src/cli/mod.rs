@@ -2,6 +2,8 @@
 //!
 //! Not for: anything worth a test of its own; that belongs into a room of the library.
 
+pub mod calibrate;
+pub mod check;
 pub mod demo;
 pub mod host;
 pub mod keys;
@@ -10,6 +12,7 @@ pub mod replay;
 pub mod serve;
 pub mod target;
 pub mod top;
+pub mod tune;
 
 /// How a subcommand ends: nothing, or an exit status and the reason.
 pub type Outcome = Result<(), (u8, String)>;

@@ -274,7 +274,9 @@ fn settle_at(home: Home, found: io::Result<Whereabouts>) -> Result<Option<String
         "free memory on node {node} ('numactl -H' shows it), set huge pages aside there, or lower the profile's memory"
     );
     if home.remote_allowed {
-        return Ok(Some(format!("memory for node {node} lies elsewhere ({stray}), each access crosses over: {remedy}")));
+        return Ok(Some(format!(
+            "memory for node {node} lies elsewhere ({stray}), each access crosses over: {remedy}"
+        )));
     }
     Err(format!("memory for node {node} lies elsewhere ({stray}): {remedy}; memory.remote = true starts all the same"))
 }

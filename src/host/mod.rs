@@ -27,6 +27,8 @@
 //! - `tune`: changing the machine to what a profile wants, and back
 //! - `check`: the machine against a profile, line by line
 
+pub mod calibrate;
+pub mod calibration;
 pub mod cgroup;
 pub mod check;
 pub mod cores;

@@ -98,7 +98,10 @@ mod tests {
         assert_eq!(found(&[(1, 500)]).stray(1), None);
         assert_eq!(found(&[]).stray(0), None);
         assert_eq!(found(&[(0, 1), (1, 999)]).stray(1).as_deref(), Some("0.1 % on node 0"));
-        assert_eq!(found(&[(0, 250), (1, 500), (2, 250)]).stray(1).as_deref(), Some("25.0 % on node 0, 25.0 % on node 2"));
+        assert_eq!(
+            found(&[(0, 250), (1, 500), (2, 250)]).stray(1).as_deref(),
+            Some("25.0 % on node 0, 25.0 % on node 2")
+        );
     }
 
     #[test]

@@ -30,8 +30,8 @@ use serde::Serialize;
 
 use crate::base::limits::{SHARD_COUNT_MAX, SHARD_MEMORY_BYTES_MIN};
 use crate::base::units::format_bytes;
-use crate::host::profile::{CoreWish, MemoryWish, Profile, ProfileError, QueueCores};
-use crate::host::topology::{CoreKind, HUGE_PAGE_BYTES, Nic, Topology, format_cpu_list};
+use crate::host::profile::{CoreWish, MemoryWish, Profile, ProfileError, QueueCores, share_of};
+use crate::host::topology::{Core, CoreKind, HUGE_PAGE_BYTES, Nic, Node, Topology, format_cpu_list};
 
 /// Who runs where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -138,7 +138,9 @@ impl Placement {
             if lists.iter().any(|(name, cores)| word.contains(name) && cores.is_empty()) {
                 continue;
             }
-            words.push(lists.iter().fold(word.clone(), |word, (name, cores)| word.replace(name, &format_cpu_list(cores))));
+            words.push(
+                lists.iter().fold(word.clone(), |word, (name, cores)| word.replace(name, &format_cpu_list(cores))),
+            );
         }
         words
     }
@@ -159,7 +161,7 @@ pub fn place(machine: &Topology, allowed_cores: &[usize], profile: &Profile) -> 
     profile.validate_alone()?;
     let work = Work { machine, allowed: allowed(machine, allowed_cores), profile };
     let cores = work.deal_cores()?;
-    let (memory_bytes, shard_count) = work.memory(cores.data.len())?;
+    let (memory_bytes, shard_count) = work.memory(&cores.data)?;
     let data = &cores.data[..shard_count];
     let shard_bytes = memory_bytes / shard_count as u64;
     let shard = |(shard, &core): (usize, &usize)| ShardPlace {
@@ -333,7 +335,7 @@ impl Work<'_> {
     }
 
     /// The first allowed thread of each untouched physical core, ascending.
-    fn free_of(&self, is_meant: impl Fn(&crate::host::topology::Core) -> bool, taken: &[usize]) -> Vec<usize> {
+    fn free_of(&self, is_meant: impl Fn(&Core) -> bool, taken: &[usize]) -> Vec<usize> {
         let meant = |id: &usize| self.machine.core(*id).is_some_and(&is_meant) && self.is_untouched(*id, taken);
         let free: Vec<usize> = self.allowed.iter().copied().filter(meant).collect();
         self.machine.one_per_physical_core(&free)
@@ -350,9 +352,9 @@ impl Work<'_> {
         if far.is_empty() { others } else { far }
     }
 
-    /// Memory of the process, and how many of `shards` it is enough for.
-    fn memory(&self, shards: usize) -> Result<(u64, usize), ProfileError> {
-        let machine = self.machine;
+    /// Memory of the process, and for how many of the data cores it is enough.
+    fn memory(&self, data: &[usize]) -> Result<(u64, usize), ProfileError> {
+        let (machine, shards) = (self.machine, data.len());
         let limit_bytes = machine.control_group.memory_bytes;
         let bound_bytes = [machine.memory_total_bytes, limit_bytes].into_iter().flatten().min();
         let memory = &self.profile.memory;
@@ -378,15 +380,34 @@ impl Work<'_> {
             CoreWish::PerNode(_) | CoreWish::Rest => shards.min(fitting),
         };
         self.profile.refuse_too_little(shards, total_bytes)?;
-        let bounds =
-            [(machine.memory_total_bytes, "this machine has"), (limit_bytes, "the control group allows")];
+        let bounds = [(machine.memory_total_bytes, "this machine has"), (limit_bytes, "the control group allows")];
         for (bound, whose) in bounds {
             if let Some(bound) = bound.filter(|&bound| total_bytes > bound) {
                 let (wanted, bound) = (format_bytes(total_bytes), format_bytes(bound));
                 return self.refuse(key, format!("{wanted} is more than the {bound} {whose}: lower {key}"));
             }
         }
-        Ok((total_bytes, shards))
+        let within_nodes = match memory.total {
+            Some(MemoryWish::Percent(share)) => self.share_within_nodes(share, &data[..shards]),
+            _ => u64::MAX,
+        };
+        Ok((total_bytes.min(within_nodes), shards))
+    }
+
+    /// A share of memory means of each node's as well: a node with more shards than others sets the measure for all.
+    fn share_within_nodes(&self, hundredths: u8, data: &[usize]) -> u64 {
+        let memory = &self.profile.memory;
+        if !memory.bind || memory.remote || self.machine.nodes.len() < 2 {
+            return u64::MAX;
+        }
+        let of_node = |node: &Node| {
+            let on_node = |core: &&usize| self.machine.core(**core).is_some_and(|core| core.node == node.id);
+            let shards = data.iter().filter(on_node).count() as u64;
+            let bytes = node.memory_bytes.filter(|_| shards > 0)?;
+            Some(share_of(bytes, hundredths) / shards)
+        };
+        let shard_bytes = self.machine.nodes.iter().filter_map(of_node).min();
+        shard_bytes.map_or(u64::MAX, |bytes| bytes.max(SHARD_MEMORY_BYTES_MIN) * data.len() as u64)
     }
 
     fn refuse_beyond_a_node(&self, placement: &Placement) -> Result<(), ProfileError> {
@@ -432,7 +453,8 @@ impl Work<'_> {
             let data = placement.data_cores();
             if let Some(core) = cores.iter().find(|&&core| self.machine.core(core).is_none()) {
                 let has = format_cpu_list(&self.machine.core_ids());
-                let message = format!("core {core} is not online, this machine has {has}: name cores it has, or \"auto\"");
+                let message =
+                    format!("core {core} is not online, this machine has {has}: name cores it has, or \"auto\"");
                 return self.refuse("nic.queue_cores", message);
             }
             if let Some(core) = cores.iter().find(|core| data.contains(core)) {

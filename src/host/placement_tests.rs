@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::base::prng::Prng;
 use crate::host::memory::PageWish;
-use crate::host::profile::{Cores, Memory, NicWish, Profile};
-use crate::host::topology::{ControlGroup, Core, Irq, Node, RxQueue, TxQueue};
+use crate::host::profile::{Cores, Memory, NicWish};
+use crate::host::topology::{ControlGroup, Irq, RxQueue, TxQueue};
 
 const MACHINES: u64 = 10_000;
 
@@ -20,7 +20,8 @@ fn random_machine(prng: &mut Prng) -> Topology {
     let physical = sockets * nodes_a_socket * cores_a_node;
     // Either the threads of a core follow one another, or all second threads come after all first ones.
     let is_adjacent = prng.below(2) == 0;
-    let id_of = |core: usize, thread: usize| if is_adjacent { core * threads + thread } else { thread * physical + core };
+    let id_of =
+        |core: usize, thread: usize| if is_adjacent { core * threads + thread } else { thread * physical + core };
     let mut cores: Vec<Core> = Vec::new();
     for core in 0..physical {
         // On a hybrid machine the second half is small cores, which have one thread each.
@@ -106,7 +107,8 @@ fn random_nic(prng: &mut Prng, number: u64, node_count: usize, online: &[usize])
 /// Some of the numbers around those that are online, most of them existing.
 fn random_list(prng: &mut Prng, machine: &Topology, count_max: u64) -> CoreWish {
     let ids = machine.core_ids();
-    let mut list: Vec<usize> = (0..prng.below(count_max + 1)).map(|_| ids[prng.below(ids.len() as u64) as usize]).collect();
+    let mut list: Vec<usize> =
+        (0..prng.below(count_max + 1)).map(|_| ids[prng.below(ids.len() as u64) as usize]).collect();
     if prng.below(20) == 0 {
         list.push(ids[ids.len() - 1] + 1 + prng.below(3) as usize);
     }
@@ -143,7 +145,13 @@ fn random_profile(prng: &mut Prng, machine: &Topology) -> Profile {
     let base = rules();
     Profile {
         cores,
-        memory: Memory { total, per_shard_bytes, bind: prng.below(5) > 0, remote: prng.below(5) == 0, ..base.memory.clone() },
+        memory: Memory {
+            total,
+            per_shard_bytes,
+            bind: prng.below(5) > 0,
+            remote: prng.below(5) == 0,
+            ..base.memory.clone()
+        },
         nic: NicWish {
             interfaces: ["", "eth*", "eth0,eth2", "wlan0"][prng.below(4) as usize].to_owned(),
             queue_cores: match (prng.below(6), random_list(prng, machine, 4)) {
@@ -197,10 +205,15 @@ fn assert_rules_hold(machine: &Topology, allowed: &[usize], profile: &Profile, p
     let by_rule = |wish: &CoreWish| !matches!(wish, CoreWish::List(_));
     let cores = &profile.cores;
     if by_rule(&cores.data) && by_rule(&cores.housekeeping) && by_rule(&cores.irq) && !cores.siblings {
-        for core in placed.housekeeping.iter().chain(&placed.irq) {
+        let shares = |core: &usize| {
             let siblings = &machine.core(*core).unwrap().siblings;
-            assert!(!siblings.iter().any(|sibling| data.contains(sibling)), "core {core} shares with a shard");
-        }
+            siblings.iter().any(|sibling| data.contains(sibling))
+        };
+        assert!(!placed.housekeeping.iter().any(shares), "the house shares with a shard");
+        // Interrupts do only where every core that is left would.
+        let others = machine.core_ids();
+        let all_share = others.iter().filter(|core| !data.contains(core)).all(shares);
+        assert!(all_share || !placed.irq.iter().any(shares), "interrupts share with a shard");
     }
     // 3 and 5: interrupts.
     for nic in &placed.nics {
@@ -282,7 +295,8 @@ fn rules_hold_on_ten_thousand_random_machines() {
     }
     eprintln!("{placed_count} placed, refused by key: {refused:?}");
     assert!(placed_count > MACHINES / 2, "{placed_count} placed");
-    for key in ["cores.data", "cores.housekeeping", "cores.irq", "memory.total", "memory.per_shard", "nic.queue_cores"] {
+    for key in ["cores.data", "cores.housekeeping", "cores.irq", "memory.total", "memory.per_shard", "nic.queue_cores"]
+    {
         assert!(refused.contains_key(key), "no machine tested what {key} refuses: {refused:?}");
     }
 }
@@ -366,7 +380,10 @@ fn wrong_cores_are_refused_with_a_remedy() {
     let list = |cores: &[usize]| CoreWish::List(cores.to_vec());
     let none = CoreWish::default;
     let refused = refusal(&machine, &with(list(&[2, 6]), none(), none()));
-    assert!(refused.starts_with("cores.data: cores 2 and 6 are two threads") && refused.contains("take 6 out"), "{refused}");
+    assert!(
+        refused.starts_with("cores.data: cores 2 and 6 are two threads") && refused.contains("take 6 out"),
+        "{refused}"
+    );
     let refused = refusal(&machine, &with(list(&[2, 9]), none(), none()));
     assert!(refused.starts_with("cores.data: core 9 is not online, this machine has 0-7"), "{refused}");
     let refused = refusal(&machine, &with(list(&[2]), none(), list(&[2])));
@@ -385,7 +402,10 @@ fn memory_beyond_a_node_is_refused_unless_it_may_be_remote() {
     let mut profile = with(CoreWish::List(vec![1, 2]), CoreWish::default(), CoreWish::default());
     profile.memory.total = Some(MemoryWish::Bytes(9 << 30));
     let refused = refusal(&machine, &profile);
-    assert!(refused.starts_with("memory.total: 9.0 GiB for the 2 shards of node 0 is more than the 8.0 GiB"), "{refused}");
+    assert!(
+        refused.starts_with("memory.total: 9.0 GiB for the 2 shards of node 0 is more than the 8.0 GiB"),
+        "{refused}"
+    );
     assert!(refused.contains("memory.remote = true"), "{refused}");
     profile.memory.remote = true;
     place(&machine, &[], &profile).unwrap();

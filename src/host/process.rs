@@ -6,6 +6,7 @@ use std::io;
 
 use serde::Serialize;
 
+use crate::host::topology::Topology;
 use crate::host::{probe, topology};
 
 /// Limits of this process, soft ones where there are two.
@@ -22,6 +23,15 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Those of this process on the machine it runs on; on a recorded one, none but its control group's cores.
+    pub fn of(machine: &Topology, is_live: bool) -> Limits {
+        if is_live {
+            return Limits::read();
+        }
+        let allowed_cores = machine.control_group.cpuset.clone().unwrap_or_else(|| machine.core_ids());
+        Limits { memlock_bytes: None, nofile: u64::MAX, allowed_cores, io_uring: Ok(()) }
+    }
+
     /// Reads the limits of the running process. A limit that cannot be read counts as zero, so
     /// that a check complains rather than approves what it has not seen.
     pub fn read() -> Limits {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::limits::{SHARD_COUNT_MAX, SHARD_MEMORY_BYTES_MIN};
 use crate::base::units::{exact_bytes, format_bytes, parse_bytes};
+use crate::host::calibration::Figures;
 use crate::host::memory::PageWish;
 use crate::host::placement::{Placement, place};
 use crate::host::topology::{Topology, TransparentMode, format_cpu_list, parse_cpu_list};
@@ -26,6 +27,16 @@ const AUTO_MEMORY_BYTES_UNKNOWN: u64 = 256 << 20;
 
 /// Allowed cores from which on [`Profile::auto`] sets one aside for housekeeping and spins on the others.
 const AUTO_HOUSEKEEPING_CORES_MIN: usize = 4;
+
+/// The profiles that are shipped, by name: `hw-profiles/`.
+pub const SHIPPED: [(&str, &str); 6] = [
+    ("container", include_str!("../../hw-profiles/container.toml")),
+    ("desktop", include_str!("../../hw-profiles/desktop.toml")),
+    ("epyc-two-socket", include_str!("../../hw-profiles/epyc-two-socket.toml")),
+    ("generic-vm", include_str!("../../hw-profiles/generic-vm.toml")),
+    ("graviton-metal", include_str!("../../hw-profiles/graviton-metal.toml")),
+    ("xeon-two-socket", include_str!("../../hw-profiles/xeon-two-socket.toml")),
+];
 
 /// What the appliance takes of a machine, and wishes of it. The fields are the keys of the file, documented there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,6 +66,9 @@ pub struct Profile {
     /// Kernel parameters by their sysctl names.
     #[serde(default, with = "sysctl_values")]
     pub sysctl: BTreeMap<String, String>,
+    /// What `host calibrate` measured of the machine it was written on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Figures>,
     /// Where each key stood.
     #[serde(skip)]
     pub source: Source,
@@ -346,8 +360,9 @@ impl TryFrom<String> for CoreWish {
                 format!("'{text}' does not say how many cores of each node: write a number, like \"1/node\"")
             });
         }
-        let cores = parse_cpu_list(&text)
-            .map_err(|_| format!("'{text}' is not a list of cores: write numbers and ranges, like 0-3,8, or \"1/node\" or \"rest\""))?;
+        let cores = parse_cpu_list(&text).map_err(|_| {
+            format!("'{text}' is not a list of cores: write numbers and ranges, like 0-3,8, or \"1/node\" or \"rest\"")
+        })?;
         // The list is sorted and rid of doubles by then; whoever names a core twice may have meant another.
         let mut seen: Vec<usize> = Vec::new();
         for part in text.split(',') {
@@ -366,8 +381,7 @@ impl MemoryWish {
     pub fn bytes(self, bound_bytes: Option<u64>) -> Option<u64> {
         match self {
             MemoryWish::Bytes(bytes) => Some(bytes),
-            // In whole MiB: a page more or less is no loss, and the figure reads better.
-            MemoryWish::Percent(share) => bound_bytes.map(|bytes| (bytes / 100 * u64::from(share)) & !((1 << 20) - 1)),
+            MemoryWish::Percent(share) => bound_bytes.map(|bytes| share_of(bytes, share)),
         }
     }
 }
@@ -526,6 +540,7 @@ impl Profile {
             power: Power::default(),
             kernel: Kernel::default(),
             sysctl: BTreeMap::new(),
+            calibration: None,
             source: Source::default(),
         };
         let enough = |placed: &Placement| {
@@ -541,6 +556,12 @@ impl Profile {
             PageWish::Small
         };
         profile
+    }
+
+    /// Names of the shipped profiles that are for such a machine.
+    pub fn shipped_for(machine: &Topology) -> Vec<&'static str> {
+        let fits = |text: &str| Profile::parse(text).is_ok_and(|it| it.matches.differences(machine).is_empty());
+        SHIPPED.iter().filter(|(_, text)| fits(text)).map(|(name, _)| *name).collect()
     }
 
     /// Refuses what cannot work on any machine: no data core or too many, a core with two jobs,
@@ -562,7 +583,8 @@ impl Profile {
         if let (CoreWish::List(data), QueueCores::List(queues)) = (&self.cores.data, &self.nic.queue_cores)
             && let Some(core) = queues.iter().find(|core| data.contains(core))
         {
-            let message = format!("core {core} is in cores.data: its shard would stop for every interrupt, name another");
+            let message =
+                format!("core {core} is in cores.data: its shard would stop for every interrupt, name another");
             return refuse("nic.queue_cores", message);
         }
         let shards = match &self.cores.data {
@@ -628,6 +650,11 @@ fn auto_memory(machine: &Topology, shards: usize) -> u64 {
     let half = machine.control_group.memory_bytes.map_or(u64::MAX, |bytes| bytes / 2);
     let bytes = ceiling.min(quarter).min(half);
     (bytes & !((1 << 20) - 1)).max(SHARD_MEMORY_BYTES_MIN)
+}
+
+/// So many hundredths, in whole MiB: a page more or less is no loss, and the figure reads better.
+pub(crate) fn share_of(bytes: u64, hundredths: u8) -> u64 {
+    (u128::from(bytes) * u128::from(hundredths) / 100) as u64 & !((1 << 20) - 1)
 }
 
 fn describe(machine: &Topology) -> String {

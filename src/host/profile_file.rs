@@ -62,7 +62,7 @@ const FREE_SECTIONS: [&str; 2] = [SYSCTL, "calibration"];
 const SYSCTL_COMMENT: &str = "Kernel parameters by their sysctl names, numbers or text, for the whole host: 'spinetail host apply'\n\
                               writes them and remembers what was there. Every one is checked by 'spinetail host check'.";
 
-const KEYS: [Key; 34] = [
+const KEYS: [Key; 33] = [
     key(
         "machine",
         "name",
@@ -223,7 +223,7 @@ const KEYS: [Key; 34] = [
         "rps",
         Optional,
         "false",
-        "Spread received packets over cores.irq in software (RPS): true, false, or left out: as it is. Worth it where\n\
+        "Spread received packets over cores.irq in software (RPS): true or false. Left out: as it is. Worth it where\n\
          a card has fewer queues than there are cores for interrupts, and a detour otherwise.",
     ),
     key(
@@ -241,13 +241,7 @@ const KEYS: [Key; 34] = [
         "4096",
         "Descriptors of each receive queue. Left out: as it is. More survive a longer burst, fewer stay in the cache.",
     ),
-    key(
-        "nic",
-        "tx_ring",
-        Optional,
-        "4096",
-        "Descriptors of each send queue. Left out: as it is.",
-    ),
+    key("nic", "tx_ring", Optional, "4096", "Descriptors of each send queue. Left out: as it is."),
     key(
         "nic",
         "busy_poll_us",
@@ -343,7 +337,8 @@ impl Profile {
 
     /// The text of a file that [`Profile::read`] turns into an equal profile, each key explained.
     pub fn to_toml_text(&self) -> String {
-        let values = toml::Table::try_from(self).expect("a profile holds strings, numbers, booleans and tables of them");
+        let values =
+            toml::Table::try_from(self).expect("a profile holds strings, numbers, booleans and tables of them");
         let mut text = String::from(
             "# A Spinetail hardware profile. Check it with 'spinetail host check --profile FILE',\n\
              # use it with 'spinetail serve --profile FILE'. A key behind # is left out and says what could stand there.\n",
@@ -365,6 +360,10 @@ impl Profile {
         SYSCTL_COMMENT.lines().for_each(|line| text.push_str(&format!("# {line}\n")));
         for (name, value) in &self.sysctl {
             text.push_str(&format!("\"{name}\" = {}\n", toml::Value::from(value.as_str())));
+        }
+        if let Some(figures) = values.get("calibration").and_then(toml::Value::as_table) {
+            text.push_str("\n[calibration]\n# Written by 'spinetail host calibrate'.\n");
+            figures.iter().for_each(|(name, value)| text.push_str(&format!("{name} = {value}\n")));
         }
         text
     }
@@ -455,7 +454,8 @@ fn refuse_missing(text: &str, document: &DeTable<'_>) -> Result<(), ProfileError
     let has = |section: &str, key: &str| keys_of(section).is_some_and(|(_, keys)| keys.get_ref().get(key).is_some());
     let missing = |key: &Key, more: &str| {
         let line = keys_of(key.section).map(|(name, _)| line_of(text, name.span().start));
-        let message = format!("is missing: add a line like '{} = {}'{more} under [{}]", key.name, key.example, key.section);
+        let message =
+            format!("is missing: add a line like '{} = {}'{more} under [{}]", key.name, key.example, key.section);
         Err(ProfileError { file: None, line, key: Some(format!("{}.{}", key.section, key.name)), message })
     };
     for key in &KEYS {
@@ -595,8 +595,12 @@ mod tests {
             },
             power: Power { governor: Some("performance".to_owned()), idle_us_max: Some(1) },
             kernel: Kernel { cmdline: vec!["nohz_full={data}".to_owned(), "\"".to_owned()], partition: true },
-            sysctl: [("vm.swappiness".to_owned(), "0".to_owned()), ("net.ipv4.tcp_rmem".to_owned(), "1\t2 3".to_owned())]
-                .into(),
+            sysctl: [
+                ("vm.swappiness".to_owned(), "0".to_owned()),
+                ("net.ipv4.tcp_rmem".to_owned(), "1\t2 3".to_owned()),
+            ]
+            .into(),
+            calibration: None,
             source: Source::default(),
         };
         let by_share = Profile {
@@ -604,8 +608,10 @@ mod tests {
             cores: Cores { data: CoreWish::Rest, ..odd.cores.clone() },
             ..odd.clone()
         };
-        let by_shard =
-            Profile { memory: Memory { total: None, per_shard_bytes: Some(1 << 30), ..odd.memory.clone() }, ..odd.clone() };
+        let by_shard = Profile {
+            memory: Memory { total: None, per_shard_bytes: Some(1 << 30), ..odd.memory.clone() },
+            ..odd.clone()
+        };
         for profile in [detected, odd, by_share, by_shard] {
             let text = profile.to_toml_text();
             assert_eq!(Profile::parse(&text), Ok(profile), "{text}");
@@ -622,7 +628,9 @@ mod tests {
         let says = |key: &Key| match key.presence {
             Required => key.comment.contains("Required"),
             Defaulted => key.comment.contains("Default"),
-            Optional => key.comment.contains("Default") || key.comment.contains("Required") || key.comment.contains("Left out"),
+            Optional => {
+                key.comment.contains("Default") || key.comment.contains("Required") || key.comment.contains("Left out")
+            }
         };
         assert!(KEYS.iter().all(says));
     }

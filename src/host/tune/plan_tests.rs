@@ -100,9 +100,15 @@ impl Tree {
     }
 
     fn plan(&self, profile: &str) -> Plan {
+        self.plan_with(profile, &[])
+    }
+
+    /// The same with kernel parameters that the reader of files would have refused.
+    fn plan_with(&self, profile: &str, sysctl: &[&str]) -> Plan {
         let machine = Topology::detect(&self.0).unwrap();
-        let profile = Profile::parse(profile).unwrap();
+        let mut profile = Profile::parse(profile).unwrap();
         let placement = place(&machine, &[], &profile).unwrap();
+        profile.sysctl.extend(sysctl.iter().map(|name| ((*name).to_owned(), "1".to_owned())));
         plan(&machine, &placement, &profile, &Untouched::open(&self.0, &NoRings).unwrap())
     }
 }
@@ -168,11 +174,11 @@ fn huge_pages_are_what_shards_need_beside_others_and_never_fewer() {
 #[test]
 fn sysctl_names_become_paths_below_proc_sys_and_nothing_else() {
     let tree = Tree::new("sysctl");
-    let plan = tree.plan(&format!(
-        "{}[sysctl]\n\"vm.swappiness\" = 1\n\"net/ipv4/conf/eth0.7/rp_filter\" = 0\n\"a/../../x\" = 1\n\"a..b\" = 1\n\
-         \"vm.nr_hugepages\" = 9\n",
+    let profile = format!(
+        "{}[sysctl]\n\"vm.swappiness\" = 1\n\"net/ipv4/conf/eth0.7/rp_filter\" = 0\n\"vm.nr_hugepages\" = 9\n",
         SMALL.replace("4KiB", "2MiB")
-    ));
+    );
+    let plan = tree.plan_with(&profile, &["a/../../x", "a..b"]);
     assert_eq!(wants(&plan, "proc/sys/vm/swappiness"), Some("1"));
     assert_eq!(wants(&plan, "proc/sys/net/ipv4/conf/eth0.7/rp_filter"), Some("0"));
     assert!(is_left_out(&plan, "a/../../x", "no name") && is_left_out(&plan, "a..b", "no name"), "{:?}", plan.left_out);

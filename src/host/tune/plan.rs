@@ -157,6 +157,14 @@ fn huge_pages(draft: &mut Draft<'_>) {
         let first = number(draft.untouched.text(&path));
         let now = number(draft.untouched.text_now(&path));
         let free = number(draft.untouched.text_now(&format!("{folder}/free_hugepages")));
+        let surplus = number(draft.untouched.text_now(&format!("{folder}/surplus_hugepages")));
+        if surplus > 0 && !draft.untouched.is_touched(&path) {
+            // The kernel counts them in nr_hugepages until their holder lets go. Written back by undo, that number would
+            // make them part of the pool for good.
+            let what = format!("{} pages of 2 MiB on node {}", share.huge_pages(), share.node);
+            draft.leave_out(what, format!("{surplus} pages are beyond the pool (surplus): stop what holds them first"));
+            continue;
+        }
         // Once applied, a server may hold what others seem to: then only what is there is known.
         let held_by_others = if draft.untouched.is_touched(&path) { 0 } else { now.saturating_sub(free) };
         let want = (held_by_others + share.huge_pages()).max(now).max(first);

@@ -169,6 +169,11 @@ fn huge_pages_are_what_shards_need_beside_others_and_never_fewer() {
     tree.put("sys/devices/system/node/node0/hugepages/hugepages-2048kB/free_hugepages", "500\n");
     let plan = tree.plan(&profile);
     assert_eq!(wants(&plan, "sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages"), Some("500"));
+    // Pages beyond the pool are counted in it, and would be in it for good once that count is written back.
+    tree.put("sys/devices/system/node/node1/hugepages/hugepages-2048kB/surplus_hugepages", "6\n");
+    let plan = tree.plan(&profile);
+    assert_eq!(wants(&plan, "sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages"), None);
+    assert!(is_left_out(&plan, "node 1", "6 pages are beyond the pool"), "{:?}", plan.left_out);
 }
 
 #[test]

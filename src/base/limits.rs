@@ -508,6 +508,9 @@ pub const LOG_FLUSH_MS: u64 = 250;
 /// largest machines the kernel knows fit, and a file that is none is refused before it is read.
 pub const RECORDING_BYTES_MAX: u64 = 64 << 20;
 
+/// Files of a recorded machine. A core has some 50, so a machine of 8,192 cores fits.
+pub const RECORDING_ENTRIES_MAX: usize = 1 << 20;
+
 // --- The admin listener ----------------------------------------------------------------------
 
 /// Memory set aside for it: its runtime, events kept, buffers of connections; and for what it keeps of each shard.

@@ -89,6 +89,8 @@ pub struct Plan {
     pub populate: bool,
     /// Whether a shard starts although its memory was found on another node.
     pub remote: bool,
+    /// For how many microseconds at most a shard with nothing to do polls the cards itself, if it shall.
+    pub busy_poll_us: Option<u32>,
     /// The seed of the key hash.
     pub seed: HashSeed,
 }
@@ -175,6 +177,7 @@ struct Parts {
     pages: PageWish,
     populate: bool,
     remote: bool,
+    busy_poll_us: Option<u32>,
     poll: PollMode,
     ready: Sender<Result<Granted, String>>,
     end: Sender<Result<(), String>>,
@@ -246,6 +249,7 @@ pub fn start(plan: Plan) -> Result<Running, String> {
             pages: plan.pages,
             populate: plan.populate,
             remote: plan.remote,
+            busy_poll_us: plan.busy_poll_us,
             poll: plan.poll,
             ready: ready.clone(),
             end: end.clone(),
@@ -364,7 +368,7 @@ fn build<N: Network>(
     let home = parts.node.map(|node| Home { node, remote_allowed: parts.remote });
     let arena = Arena::reserve_at(parts.budget.arena_bytes as usize, parts.pages, home, parts.populate)
         .map_err(|reason| format!("shard {}: {reason}", parts.id))?;
-    let granted = Granted { pages: arena.granted(), shortfalls: arena.shortfalls().to_vec() };
+    let mut granted = Granted { pages: arena.granted(), shortfalls: arena.shortfalls().to_vec() };
     let config =
         Config { segment_bytes: parts.budget.segment_bytes, seed: parts.shared.seed, accounting: Accounting::Memory };
     let store = Store::new(arena, config);
@@ -379,6 +383,13 @@ fn build<N: Network>(
     };
     let mut net = network(parts.wake).map_err(|error| format!("shard {}: no network: {error}", parts.id))?;
     net.set_connection_count_max(parts.budget.connection_count_max);
+    if let Some(us) = parts.busy_poll_us
+        && let Err(error) = net.set_busy_poll(us)
+    {
+        granted.shortfalls.push(format!(
+            "cards are not polled by their shards ({error}): nic.busy_poll_us needs io_uring and Linux 6.9 or newer"
+        ));
+    }
     let mut protocols = Vec::new();
     for (listener, protocol) in parts.listeners {
         net.listen(listener).map_err(|error| format!("shard {}: cannot listen: {error}", parts.id))?;

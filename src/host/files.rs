@@ -19,6 +19,8 @@
 //!   there when something below it is.
 //! - An entry without text is a name that a directory listed and nobody read.
 //! - A line of content that begins with `==` or a backslash has a backslash put before it.
+//! - `cpu{0-3,8}` in a path stands for `cpu0` to `cpu3` and `cpu8`, each with that content: forty cores
+//!   alike are one entry. Written recordings do not use it.
 //! - What stands before the first entry is a comment.
 //!
 //! A file that is missing is an ordinary answer (containers hide half of sysfs). A file that is there
@@ -66,31 +68,29 @@ impl Recording {
     /// Reads the text of a recording; the error names the line.
     pub fn parse(text: &str) -> Result<Recording, String> {
         let mut entries = BTreeMap::new();
-        let mut open: Option<String> = None;
+        // What the lines to come are content of; none before the first entry and behind a link.
+        let mut open: Option<(usize, &str, String)> = None;
         for (index, line) in text.lines().enumerate() {
             let number = index + 1;
             if let Some(head) = line.strip_prefix("== ") {
-                let (path, entry) = match head.split_once(" -> ") {
-                    Some((path, target)) => (path.trim(), Entry::Link(target.trim().to_owned())),
-                    None => (head.trim(), Entry::Text(String::new())),
-                };
-                if path.is_empty() || path.starts_with('/') || path.split('/').any(|part| matches!(part, "" | "..")) {
-                    return Err(format!("line {number}: '{path}' is not a path below a root: write it like sys/class"));
+                if let Some((number, path, content)) = open.take() {
+                    insert(&mut entries, number, path, &Entry::Text(content))?;
                 }
-                open = matches!(entry, Entry::Text(_)).then(|| path.to_owned());
-                if entries.insert(path.to_owned(), entry).is_some() {
-                    return Err(format!("line {number}: {path} is recorded twice: remove one"));
+                match head.split_once(" -> ") {
+                    Some((path, target)) => insert(&mut entries, number, path, &Entry::Link(target.trim().to_owned()))?,
+                    None => open = Some((number, head, String::new())),
                 }
             } else if line.starts_with("==") {
                 return Err(format!("line {number}: '{line}' begins no entry: write '== path' or '\\==' for content"));
-            } else if let Some(path) = &open {
-                if let Some(Entry::Text(content)) = entries.get_mut(path) {
-                    content.push_str(line.strip_prefix('\\').unwrap_or(line));
-                    content.push('\n');
-                }
+            } else if let Some((_, _, content)) = &mut open {
+                content.push_str(line.strip_prefix('\\').unwrap_or(line));
+                content.push('\n');
             } else if !entries.is_empty() && !line.is_empty() {
                 return Err(format!("line {number}: '{line}' follows a link, which has no content"));
             }
+        }
+        if let Some((number, path, content)) = open {
+            insert(&mut entries, number, path, &Entry::Text(content))?;
         }
         Ok(Recording { entries })
     }
@@ -310,19 +310,130 @@ impl Files {
         names.sort_unstable();
         if let Some(answered) = &self.answered {
             let entries = &mut answered.borrow_mut().entries;
-            for name in &names {
+            for name in names.iter().filter(|name| !name.contains('{')) {
                 entries.entry(format!("{directory}/{name}")).or_insert_with(|| Entry::Text(String::new()));
             }
         }
         names
     }
 
+    /// A path with a brace would be read as several, and is left out: nothing in sysfs has one unless somebody
+    /// named an interface so.
     fn remember(&self, relative: &str, entry: Entry) {
-        if let Some(answered) = &self.answered {
+        if let Some(answered) = &self.answered
+            && !relative.contains('{')
+        {
             answered.borrow_mut().entries.insert(relative.to_owned(), entry);
         }
     }
 }
 
+/// Puts `entry` under `path`, or under each path its braces stand for.
+fn insert(entries: &mut BTreeMap<String, Entry>, number: usize, path: &str, entry: &Entry) -> Result<(), String> {
+    let path = path.trim();
+    if let Some((before, rest)) = path.split_once('{') {
+        let (list, after) =
+            rest.split_once('}').ok_or_else(|| format!("line {number}: '{path}' has a brace that is not closed"))?;
+        for one in parse_cpu_list(list).map_err(|reason| format!("line {number}: {reason}"))? {
+            insert(entries, number, &format!("{before}{one}{after}"), entry)?;
+        }
+        return Ok(());
+    }
+    if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(format!("line {number}: '{path}' is not a path below a root: write it like sys/class"));
+    }
+    if entries.len() == limits::RECORDING_ENTRIES_MAX {
+        return Err(format!("line {number}: there are more than {} entries", limits::RECORDING_ENTRIES_MAX));
+    }
+    match entries.insert(path.to_owned(), entry.clone()) {
+        Some(_) => Err(format!("line {number}: {path} is recorded twice: remove one")),
+        None => Ok(()),
+    }
+}
+
 /// As much of a senseless file as a complaint shows.
 const SHOWN_CHARS_MAX: usize = 80;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TREE: &str = "A comment.\n== a/one\n1\n== a/b -> ../c\n\n== a/b/two\n\\== two\n\\\\\n\n== empty\n";
+
+    fn recorded(text: &str) -> Files {
+        let source = Source::Recorded { path: PathBuf::from("some.tree"), recording: Recording::parse(text).unwrap() };
+        Files { source, answered: None }
+    }
+
+    #[test]
+    fn recording_is_read_and_written_alike() {
+        let recording = Recording::parse(TREE).unwrap();
+        assert_eq!(recording.paths().collect::<Vec<_>>(), ["a/b", "a/b/two", "a/one", "empty"]);
+        assert_eq!(Recording::parse(&recording.to_text()), Ok(recording));
+        let files = recorded(TREE);
+        assert_eq!(files.text("a/b/two").as_deref(), Some("== two\n\\"));
+        assert_eq!(files.text("empty"), None);
+        assert_eq!(files.number("a/one"), Ok(Some(1)));
+        assert_eq!(files.names("a"), ["b", "one"]);
+        assert_eq!((files.link("a/b").as_deref(), files.link_path("a/b").as_deref()), (Some("../c"), Some("c")));
+    }
+
+    #[test]
+    fn braces_stand_for_each_number_in_them() {
+        let files = recorded("== cpu{0,2-3}/index{0-1}/size\n32K\n");
+        assert_eq!(files.numbered("", "cpu"), Vec::<usize>::new());
+        assert_eq!(files.names("cpu2"), ["index0", "index1"]);
+        assert_eq!(files.text("cpu3/index1/size").as_deref(), Some("32K"));
+        assert_eq!(files.text("cpu1/index1/size"), None);
+    }
+
+    #[test]
+    fn recordings_that_are_none_are_refused_with_the_line() {
+        let refused = [
+            ("== /etc/passwd\n", "line 1"),
+            ("== a\n1\n== ../a\n", "line 3"),
+            ("== a\n== a\n", "twice"),
+            ("== cpu{0-1}\n== cpu1\n", "twice"),
+            ("== cpu{0-\n", "not closed"),
+            ("== cpu{x}\n", "list of cores"),
+            ("== a -> b\n1\n", "line 2"),
+            ("== a\n==b\n", "line 2"),
+            ("== a/{0-8191}/{0-8191}\n", "entries"),
+        ];
+        for (text, reason) in refused {
+            let complaint = Recording::parse(text).unwrap_err();
+            assert!(complaint.contains(reason), "{text}: {complaint}");
+        }
+    }
+
+    #[test]
+    fn what_was_answered_is_what_a_recording_answers() {
+        let files = recorded(TREE).remembering();
+        files.text("a/one");
+        files.names("a");
+        files.text("missing");
+        files.link("a/b");
+        assert_eq!(files.recording(), Recording::parse("== a/b -> ../c\n== a/one\n1\n").unwrap());
+    }
+
+    #[test]
+    fn ending_of_a_recording_may_be_left_off() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/host");
+        for name in ["vm-2core", "vm-2core.tree"] {
+            let files = Files::open(&root.join(name)).unwrap();
+            assert_eq!(files.text("sys/devices/system/cpu/online").as_deref(), Some("0-1"));
+            assert!(!files.live());
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_refused_with_their_file() {
+        let files = recorded("== n\nmany\n== s\n2\n== l\n3-1\n== none\n-1\n");
+        let complaints = [files.number("n").unwrap_err(), files.switch("s").unwrap_err(), files.list("l").unwrap_err()];
+        for (complaint, name) in complaints.iter().zip(["n in some.tree", "s in some.tree", "l in some.tree"]) {
+            assert!(complaint.starts_with(name), "{complaint}");
+        }
+        assert_eq!(files.number("none"), Ok(None));
+        assert_eq!(files.number("missing"), Ok(None));
+    }
+}

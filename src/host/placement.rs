@@ -14,17 +14,17 @@
 //! 3. No interrupt of a card is sent to a data core. A shard is found by its packets through memory and need not
 //!    be interrupted for them. Busy polling does without the interrupt altogether.
 //! 4. A shard's memory fits its own node, next to that of the node's other shards.
-//! 5. Cores for interrupts are taken from the card's node where it has any, so that what the card writes into the
+//! 5. Cores for interrupts are the nearest to the card's node that there are, so that what the card writes into the
 //!    node's last-level cache is read from there.
 //!
-//! Cores that a rule chooses (`"1/node"`, `"rest"`) are dealt in this order: interrupts first, for they land on
+//! Cores that a rule chooses (`"1/node"`, `"1/socket"`, `"rest"`) are dealt in this order: interrupts first, for they land on
 //! the lowest cores already; then housekeeping; then shards, on all that is left. On a hybrid processor the first
 //! two take efficient cores where there are any, and `rest` only performance cores: a shard on an efficient core
 //! would be the slowest of its kind, and with it every request whose key it owns.
 //!
 //! Cores that are named are taken as named or refused, never moved.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -32,6 +32,11 @@ use crate::base::limits::{SHARD_COUNT_MAX, SHARD_MEMORY_BYTES_MIN};
 use crate::base::units::format_bytes;
 use crate::host::profile::{CoreWish, MemoryWish, Profile, ProfileError, QueueCores, share_of};
 use crate::host::topology::{Core, CoreKind, HUGE_PAGE_BYTES, Nic, Node, Topology, format_cpu_list};
+
+/// Distance of a node to itself, and to one whose distance nobody tells.
+const NEAR: u32 = 10;
+/// See [`NEAR`].
+const FAR: u32 = u32::MAX;
 
 /// Who runs where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -193,6 +198,13 @@ struct Work<'w> {
     profile: &'w Profile,
 }
 
+/// What a rule counts cores of.
+#[derive(Clone, Copy)]
+enum Part {
+    Node,
+    Socket,
+}
+
 /// Cores by their job, as far as they have been dealt.
 struct Dealt {
     data: Vec<usize>,
@@ -227,7 +239,8 @@ impl Work<'_> {
         let housekeeping = self.by_rule(&wishes.housekeeping, housekeeping, &mut taken);
         let data = match wishes.data {
             CoreWish::List(_) => data,
-            CoreWish::PerNode(count) => self.first_of_each_node(count, &taken, false),
+            CoreWish::PerNode(count) => self.first_of_each(Part::Node, count, &taken, false),
+            CoreWish::PerSocket(count) => self.first_of_each(Part::Socket, count, &taken, false),
             CoreWish::Rest => self.rest(&taken),
         };
         if data.is_empty() {
@@ -293,18 +306,26 @@ impl Work<'_> {
 
     /// `named`, or what the rule chooses; marks them as taken.
     fn by_rule(&self, wish: &CoreWish, named: Vec<usize>, taken: &mut Vec<usize>) -> Vec<usize> {
-        let CoreWish::PerNode(count) = wish else { return named };
-        let chosen = self.first_of_each_node(*count, taken, true);
+        let chosen = match *wish {
+            CoreWish::PerNode(count) => self.first_of_each(Part::Node, count, taken, true),
+            CoreWish::PerSocket(count) => self.first_of_each(Part::Socket, count, taken, true),
+            CoreWish::List(_) | CoreWish::Rest => return named,
+        };
         taken.extend(&chosen);
         chosen
     }
 
-    /// The first `count` physical cores of each node that are untouched. Where shards take the rest, a node keeps
+    /// The first `count` physical cores of each part that are untouched. Where shards take the rest, each part keeps
     /// one core for them: what a small machine can do without first is a core for something else.
-    fn first_of_each_node(&self, count: usize, taken: &[usize], keeps_house: bool) -> Vec<usize> {
+    fn first_of_each(&self, part: Part, count: usize, taken: &[usize], keeps_house: bool) -> Vec<usize> {
         let mut chosen = Vec::new();
-        for node in &self.machine.nodes {
-            let mut free = self.free_of(|core| core.node == node.id, taken);
+        let number = |core: &Core| match part {
+            Part::Node => core.node,
+            Part::Socket => core.package,
+        };
+        let parts: BTreeSet<usize> = self.machine.cores.iter().map(number).collect();
+        for part in parts {
+            let mut free = self.free_of(|core| number(core) == part, taken);
             // Sorting is stable: ascending within a kind. A shard wants the fast cores, the rest does with others.
             free.sort_by_key(|&core| self.is_efficient(core) != keeps_house);
             let kept = if keeps_house && !matches!(self.profile.cores.data, CoreWish::List(_)) { 1 } else { 0 };
@@ -377,7 +398,7 @@ impl Work<'_> {
         let fitting = usize::try_from(total_bytes / SHARD_MEMORY_BYTES_MIN).unwrap_or(usize::MAX).max(1);
         let shards = match self.profile.cores.data {
             CoreWish::List(_) => shards,
-            CoreWish::PerNode(_) | CoreWish::Rest => shards.min(fitting),
+            CoreWish::PerNode(_) | CoreWish::PerSocket(_) | CoreWish::Rest => shards.min(fitting),
         };
         self.profile.refuse_too_little(shards, total_bytes)?;
         let bounds = [(machine.memory_total_bytes, "this machine has"), (limit_bytes, "the control group allows")];
@@ -466,13 +487,24 @@ impl Work<'_> {
         Ok(meant.map(|nic| self.deal_queues_of(nic, placement)).collect())
     }
 
+    /// How far a core is from a node, as the firmware counts it: 10 is on it. Nothing is known: everything is near.
+    fn distance(&self, core: usize, node: Option<usize>) -> u32 {
+        let Some((core, node)) = self.machine.core(core).zip(node) else { return NEAR };
+        if core.node == node {
+            return NEAR;
+        }
+        let row = self.machine.nodes.iter().find(|row| row.id == core.node);
+        let told = row.and_then(|row| row.distances.iter().find(|(to, _)| *to == node));
+        told.map_or(FAR, |&(_, distance)| distance)
+    }
+
     fn deal_queues_of(&self, nic: &Nic, placement: &Placement) -> NicPlace {
         let is_local = |core: &usize| nic.node.is_none() || self.machine.core(*core).map(|core| core.node) == nic.node;
         let irq_cores = match &self.profile.nic.queue_cores {
             QueueCores::List(cores) => cores.clone(),
             QueueCores::Auto => {
-                let local: Vec<usize> = placement.irq.iter().copied().filter(is_local).collect();
-                if local.is_empty() { placement.irq.clone() } else { local }
+                let nearest = placement.irq.iter().map(|&core| self.distance(core, nic.node)).min();
+                placement.irq.iter().copied().filter(|&core| Some(self.distance(core, nic.node)) == nearest).collect()
             }
         };
         let irq_core = |queue: usize| (!irq_cores.is_empty()).then(|| irq_cores[queue % irq_cores.len()]);

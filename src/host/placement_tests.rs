@@ -121,6 +121,7 @@ fn random_wish(prng: &mut Prng, machine: &Topology) -> CoreWish {
     match prng.below(4) {
         0 => random_list(prng, machine, 3),
         1 => CoreWish::default(),
+        2 => CoreWish::PerSocket(1 + prng.below(3) as usize),
         _ => CoreWish::PerNode(1 + prng.below(3) as usize),
     }
 }
@@ -128,6 +129,7 @@ fn random_wish(prng: &mut Prng, machine: &Topology) -> CoreWish {
 fn random_profile(prng: &mut Prng, machine: &Topology) -> Profile {
     let data = match prng.below(5) {
         0 => random_list(prng, machine, 12),
+        1 if prng.below(2) == 0 => CoreWish::PerSocket(1 + prng.below(12) as usize),
         1 => CoreWish::PerNode(1 + prng.below(6) as usize),
         _ => CoreWish::Rest,
     };

@@ -131,6 +131,8 @@ pub enum CoreWish {
     List(Vec<usize>),
     /// So many physical cores of each NUMA node, the first that are free.
     PerNode(usize),
+    /// So many of each socket.
+    PerSocket(usize),
     /// One thread of every physical core that nothing else was given.
     Rest,
 }
@@ -342,6 +344,7 @@ impl From<CoreWish> for String {
         match wish {
             CoreWish::List(cores) => format_cpu_list(&cores),
             CoreWish::PerNode(count) => format!("{count}/node"),
+            CoreWish::PerSocket(count) => format!("{count}/socket"),
             CoreWish::Rest => "rest".to_owned(),
         }
     }
@@ -354,14 +357,18 @@ impl TryFrom<String> for CoreWish {
         if text.trim() == "rest" {
             return Ok(CoreWish::Rest);
         }
-        if let Some(count) = text.trim().strip_suffix("/node") {
+        if let Some((count, what)) = text.trim().split_once('/') {
             let count = count.trim().parse().ok().filter(|&count| 0 < count && count <= SHARD_COUNT_MAX);
-            return count.map(CoreWish::PerNode).ok_or_else(|| {
-                format!("'{text}' does not say how many cores of each node: write a number, like \"1/node\"")
-            });
+            return match (count, what.trim()) {
+                (Some(count), "node") => Ok(CoreWish::PerNode(count)),
+                (Some(count), "socket") => Ok(CoreWish::PerSocket(count)),
+                _ => Err(format!(
+                    "'{text}' does not say how many cores of what: write a number, like \"1/node\" or \"1/socket\""
+                )),
+            };
         }
         let cores = parse_cpu_list(&text).map_err(|_| {
-            format!("'{text}' is not a list of cores: write numbers and ranges, like 0-3,8, or \"1/node\" or \"rest\"")
+            format!("'{text}' is not a list of cores: write numbers and ranges, like 0-3,8, or \"1/node\", \"1/socket\" or \"rest\"")
         })?;
         // The list is sorted and rid of doubles by then; whoever names a core twice may have meant another.
         let mut seen: Vec<usize> = Vec::new();
@@ -589,7 +596,7 @@ impl Profile {
         }
         let shards = match &self.cores.data {
             CoreWish::List(data) => data.len(),
-            CoreWish::PerNode(_) | CoreWish::Rest => 1,
+            CoreWish::PerNode(_) | CoreWish::PerSocket(_) | CoreWish::Rest => 1,
         };
         if shards == 0 {
             return refuse("cores.data", "no core is named: name at least one, like data = \"1\"".to_owned());

@@ -100,8 +100,8 @@ const KEYS: [Key; 33] = [
         "data",
         Required,
         "\"2-15\"",
-        "Cores that run one shard each. Required. A list as the kernel numbers them (\"2-15,18\"), \"N/node\" (so\n\
-         many physical cores of each NUMA node), or \"rest\" (one thread of every physical core that nothing else\n\
+        "Cores that run one shard each. Required. A list as the kernel numbers them (\"2-15,18\"), \"N/node\" or\n\
+         \"N/socket\" (so many physical cores of each NUMA node, or socket), or \"rest\" (one thread of every physical core that nothing else\n\
          is given). A core that other programs use as well puts their time slices into the tail of the latency.",
     ),
     key(
@@ -109,7 +109,7 @@ const KEYS: [Key; 33] = [
         "housekeeping",
         Defaulted,
         "\"0\"",
-        "Cores for everything but requests: admin, metrics, logs, cluster. A list, none of it in data, or \"N/node\".\n\
+        "Cores for everything but requests: admin, metrics, logs, cluster. A list, none of it in data, \"N/node\" or \"N/socket\".\n\
          Default: \"\" (every core that this process may use and no shard runs on).",
     ),
     key(
@@ -117,7 +117,7 @@ const KEYS: [Key; 33] = [
         "irq",
         Defaulted,
         "\"0\"",
-        "Cores that take interrupts. A list, none of it in data, or \"N/node\". Default: \"\" (those for housekeeping).\n\
+        "Cores that take interrupts. A list, none of it in data, \"N/node\" or \"N/socket\". Default: \"\" (those for housekeeping).\n\
          An interrupt on a data core stops its shard for some microseconds, and the softirq behind it for more.",
     ),
     key(
@@ -247,8 +247,10 @@ const KEYS: [Key; 33] = [
         "busy_poll_us",
         Optional,
         "50",
-        "Microseconds for which a shard that waits polls its card in place of the interrupt (NAPI busy polling, set for\n\
-         each ring). Left out: 0, off. Needs a card whose driver polls, and Linux 6.9.",
+        "Microseconds for which a shard that spins and has nothing to do polls its connections' cards, in place of their\n\
+         interrupts (NAPI busy polling, registered with its ring). Left out: 0, off. Needs a card whose driver polls, and\n\
+         Linux 6.9. With gro_flush_timeout_ns and napi_defer_hard_irqs the interrupt stays off meanwhile. Not measured by\n\
+         this project on a card; without one it costs a system call each time a shard looks.",
     ),
     key(
         "nic",
@@ -256,7 +258,8 @@ const KEYS: [Key; 33] = [
         Optional,
         "200000",
         "Nanoseconds after which a card that is being polled falls back to its timer. Left out: as it is. With\n\
-         napi_defer_hard_irqs it keeps the card's interrupt off while a shard polls.",
+         napi_defer_hard_irqs it keeps the card's interrupt off while a shard polls. Never without busy_poll_us: where\n\
+         nobody polls, packets wait for this timer.",
     ),
     key(
         "nic",

@@ -197,6 +197,10 @@ impl Network for EpollNetwork {
         self.connections.set_count_max(most);
     }
 
+    fn set_busy_poll(&mut self, _: u32) -> io::Result<()> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "only a ring does"))
+    }
+
     fn listen(&mut self, listener: TcpListener) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         let token = TOKEN_LISTENER | self.listeners.len() as u64;

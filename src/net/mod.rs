@@ -85,6 +85,9 @@ pub trait Network {
 
     /// Takes no more connections than this.
     fn set_connection_count_max(&mut self, most: usize);
+    /// From now on polls the cards of its connections itself, for so many microseconds at most, whenever nothing else
+    /// is to be done. The error says that this kernel or this kind of network cannot.
+    fn set_busy_poll(&mut self, us: u32) -> io::Result<()>;
     /// Accepts connections from `listener` from now on.
     fn listen(&mut self, listener: TcpListener) -> io::Result<()>;
     /// Stops accepting and closes the listeners.

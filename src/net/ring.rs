@@ -18,6 +18,7 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
+use io_uring::types::{Napi, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use crate::base::id::ConnectionId;
@@ -36,6 +37,8 @@ pub struct RingNetwork {
     buffers: ReceiveBuffers,
     listeners: Vec<Listener>,
     wake: WakeTarget,
+    /// The cards of the connections are polled from here, see [`RingNetwork::poll_cards`].
+    busy_polls: bool,
     /// Entries pushed and not yet submitted.
     unsubmitted: u32,
     completions: Vec<Completion>,
@@ -76,6 +79,7 @@ impl RingNetwork {
             buffers,
             listeners: Vec::new(),
             wake,
+            busy_polls: false,
             unsubmitted: 0,
             completions: Vec::with_capacity(limits::RING_COMPLETIONS as usize),
             dirty_scratch: Vec::new(),
@@ -111,6 +115,22 @@ impl RingNetwork {
             }
             // Interrupted, or the completion queue must be emptied first: both are cured by going on.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Has the kernel look into the receive queues of the cards that connections came in by. It does so only on behalf
+    /// of somebody who waits for a completion, hence the wait for one that ends at once. For connections that came in
+    /// by no card (loopback) there is nothing to look into, and the call costs what it costs.
+    fn poll_cards(&mut self) -> io::Result<()> {
+        let at_once = Timespec::new();
+        match self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&at_once)) {
+            Ok(_) => Ok(()),
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) =>
+            {
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }
@@ -312,6 +332,13 @@ impl Network for RingNetwork {
         self.connections.set_count_max(most);
     }
 
+    fn set_busy_poll(&mut self, us: u32) -> io::Result<()> {
+        let mut napi = Napi::new().set_busy_poll_timeout(us).set_prefer_busy_poll(true);
+        self.ring.submitter().register_napi(&mut napi)?;
+        self.busy_polls = true;
+        Ok(())
+    }
+
     fn listen(&mut self, listener: TcpListener) -> io::Result<()> {
         self.listeners.push(Listener { socket: listener, armed: false, retry_at: Instant::default() });
         Ok(())
@@ -337,6 +364,8 @@ impl Network for RingNetwork {
         // not keep newcomers waiting. Submissions alone can wait for the end of the poll.
         if self.has_arrivals() || (self.unsubmitted > 0 && self.connections.dirty.is_empty()) {
             self.enter()?;
+        } else if self.busy_polls && !ready && self.connections.count() > 0 {
+            self.poll_cards()?;
         }
         let mut completions = std::mem::take(&mut self.completions);
         completions.extend(self.ring.completion().map(|entry| Completion {

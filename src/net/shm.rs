@@ -405,6 +405,10 @@ impl<N: Network> Network for WithShm<N> {
         self.inner.set_connection_count_max(most);
     }
 
+    fn set_busy_poll(&mut self, us: u32) -> std::io::Result<()> {
+        self.inner.set_busy_poll(us)
+    }
+
     fn listen(&mut self, listener: std::net::TcpListener) -> io::Result<()> {
         self.inner.listen(listener)
     }

@@ -58,6 +58,11 @@ pub fn difference(running: &Settled, wanted: &Settled) -> Reload {
         ("profile memory.pages", Some(running.pages.name().to_string()), Some(wanted.pages.name().to_string())),
         ("profile memory.populate", Some(running.populate.to_string()), Some(wanted.populate.to_string())),
         ("profile memory.bind", nodes(running), nodes(wanted)),
+        (
+            "profile nic.busy_poll_us",
+            Some(format!("{:?}", running.busy_poll_us)),
+            Some(format!("{:?}", wanted.busy_poll_us)),
+        ),
         ("profile memory.remote", Some(running.remote.to_string()), Some(wanted.remote.to_string())),
         ("profile cores.housekeeping", list(&running.housekeeping), list(&wanted.housekeeping)),
     ] {

@@ -101,6 +101,7 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
         pages: settled.pages,
         populate: settled.populate,
         remote: settled.remote,
+        busy_poll_us: settled.busy_poll_us,
         seed,
     })
     .map_err(Failure::failed)?;
@@ -121,6 +122,16 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
 
     for text in settled.remarks.iter().chain(&running.shortfalls).chain(&l0_shortfalls) {
         log.write(&remark(text));
+    }
+    for line in &settled.denied {
+        log.write(
+            &Line::info("costs")
+                .with("item", line.item.as_str())
+                .with("have", line.have.as_str())
+                .with("want", line.want.as_str())
+                .with("cost", line.cost_text())
+                .with("remedy", line.remedy.as_str()),
+        );
     }
     log.write(
         &Line::info("serving")

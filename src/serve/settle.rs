@@ -13,6 +13,8 @@ use crate::base::limits;
 use crate::base::units::format_bytes;
 use crate::engine::budget::Budget;
 use crate::engine::{Io, PollMode};
+use crate::host::check;
+use crate::host::files::Files;
 use crate::host::memory::PageWish;
 use crate::host::placement::{Placement, place};
 use crate::host::probe::io_uring_refusal;
@@ -113,8 +115,12 @@ pub struct Settled {
     pub populate: bool,
     /// Whether a shard starts although its memory was found on another node.
     pub remote: bool,
+    /// For how many microseconds at most an idle shard polls the cards itself, if it shall.
+    pub busy_poll_us: Option<u32>,
     /// What is not as one would wish, and what that costs.
     pub remarks: Vec<String>,
+    /// What the environment denies this process, and what that costs.
+    pub denied: Vec<check::Line>,
 }
 
 /// Why nothing was started: an exit status and a reason with a remedy.
@@ -200,6 +206,9 @@ pub fn settle(options: &Options, ground: &Ground) -> Result<Settled, Failure> {
         profile::Poll::Park => PollMode::Park,
     });
     let admin_token = settle_admin(options)?;
+    let files = Files::open(Path::new("/")).map_err(Failure::failed)?;
+    let figures = profile.calibration.as_ref();
+    let denied = check::denied(&check::Subject { machine, files: &files, limits: process, profile: &profile, figures });
     let housekeeping = choose_housekeeping(&placed, &cores, process);
     let bind = profile.memory.bind && machine.nodes.len() > 1;
     let nodes = cores.iter().map(|&core| machine.core(core).map(|core| core.node).filter(|_| bind)).collect();
@@ -227,7 +236,9 @@ pub fn settle(options: &Options, ground: &Ground) -> Result<Settled, Failure> {
         pages: profile.memory.pages,
         populate: profile.memory.populate,
         remote: profile.memory.remote,
+        busy_poll_us: profile.nic.busy_poll_us.filter(|&us| us > 0),
         remarks,
+        denied,
     })
 }
 

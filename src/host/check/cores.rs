@@ -99,7 +99,7 @@ fn isolation(subject: &Subject<'_>, placed: &Placement) -> Line {
     line.costs(cost, source, steps.join("; "))
 }
 
-fn core_quota(machine: &Topology, placed: &Placement) -> Line {
+pub(super) fn core_quota(machine: &Topology, placed: &Placement) -> Line {
     let shards = placed.shards.len();
     let want = format!("none, or {shards} or more");
     let Some(quota) = machine.control_group.cpu_cores else { return Line::ok("core time quota", "none", want) };

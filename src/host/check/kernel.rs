@@ -183,7 +183,8 @@ pub(super) fn parameters(subject: &Subject<'_>) -> Vec<Line> {
     let line = |(name, wanted): (&String, &String)| {
         let path = format!("proc/sys/{}", name.replace('.', "/"));
         let Some(have) = subject.files.text(&path) else {
-            return Line::ok(name, "not in this kernel", wanted);
+            let have = if subject.files.live() { "not in this kernel" } else { "not recorded" };
+            return Line::ok(name, have, wanted);
         };
         let line = Line::ok(name, have.clone(), wanted);
         if have.split_whitespace().eq(wanted.split_whitespace()) {

@@ -16,6 +16,11 @@ const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
 /// Files a process may need beside its connections: listeners, rings, logs, the control side.
 const FILES_BESIDE_CONNECTIONS: u64 = 1024;
 
+/// What the process is denied rather than the machine lacks.
+pub(super) fn denied(subject: &Subject<'_>, placed: &Placement) -> Vec<Line> {
+    vec![locked_memory(subject, placed), open_files(subject.limits, placed), transparent_pages(subject)]
+}
+
 pub(super) fn lines(subject: &Subject<'_>, placed: &Placement) -> Vec<Line> {
     vec![
         memory(subject, placed),
@@ -56,11 +61,8 @@ fn node_memory(subject: &Subject<'_>, placed: &Placement) -> Line {
     }
     let shares = placed.node_shares();
     let size = |id: usize| machine.nodes.iter().find(|node| node.id == id).and_then(|node| node.memory_bytes);
-    let list = |text: &dyn Fn(&NodeShare) -> String| shares.iter().map(text).collect::<Vec<_>>().join(", ");
-    let have = list(&|share| {
-        format!("node {}: {}", share.node, size(share.node).map_or("not shown".to_owned(), format_bytes))
-    });
-    let want = list(&|share| format!("node {}: {}", share.node, format_bytes(share.bytes)));
+    let have = by_node(&shares, |share| size(share.node).map_or("not shown".to_owned(), format_bytes));
+    let want = by_node(&shares, |share| format_bytes(share.bytes));
     let line = Line::ok("memory per node", have, want);
     let fits = shares.iter().all(|share| size(share.node).is_none_or(|bytes| share.bytes <= bytes));
     let (cost, source) = calibrated(
@@ -78,6 +80,20 @@ fn node_memory(subject: &Subject<'_>, placed: &Placement) -> Line {
     line
 }
 
+/// What holds of each node, said once where it is the same for all.
+fn by_node(shares: &[NodeShare], text: impl Fn(&NodeShare) -> String) -> String {
+    let texts: Vec<String> = shares.iter().map(text).collect();
+    match texts.split_first() {
+        Some((first, others)) if !others.is_empty() && others.iter().all(|other| other == first) => {
+            format!("{first} on each of {} nodes", texts.len())
+        }
+        _ => {
+            let named = shares.iter().zip(&texts).map(|(share, text)| format!("node {}: {text}", share.node));
+            named.collect::<Vec<_>>().join(", ")
+        }
+    }
+}
+
 fn huge_pages(subject: &Subject<'_>, placed: &Placement) -> Line {
     let machine = subject.machine;
     let free: u64 = machine.nodes.iter().map(|node| node.huge_pages_free).sum();
@@ -87,10 +103,9 @@ fn huge_pages(subject: &Subject<'_>, placed: &Placement) -> Line {
     let shares = placed.node_shares();
     let node = |id: usize| machine.nodes.iter().find(|node| node.id == id);
     let free_on = |id: usize| node(id).map_or(0, |node| node.huge_pages_free);
-    let have: Vec<String> =
-        shares.iter().map(|share| format!("node {}: {}", share.node, free_on(share.node))).collect();
-    let want: Vec<String> = shares.iter().map(|share| format!("node {}: {}", share.node, share.huge_pages())).collect();
-    let line = Line::ok("2 MiB pages set aside", have.join(", "), want.join(", "));
+    let have = by_node(&shares, |share| free_on(share.node).to_string());
+    let want = by_node(&shares, |share| share.huge_pages().to_string());
+    let line = Line::ok("2 MiB pages set aside", have, want);
     let short: Vec<_> = shares.iter().filter(|share| free_on(share.node) < share.huge_pages()).collect();
     if short.is_empty() {
         return line;

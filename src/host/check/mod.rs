@@ -25,7 +25,7 @@ mod network;
 mod subject;
 
 pub use line::{Line, Source, Verdict, score};
-pub use subject::{Subject, check};
+pub use subject::{Subject, check, denied};
 
 #[cfg(test)]
 mod tests;

@@ -62,7 +62,7 @@ impl Card<'_> {
             return Some(line);
         }
         Some(line.costs(
-            format!("an interrupt and its softirq stop the shard on {}", format_cpu_list(&on_data)),
+            format!("an interrupt and its softirq stop shards (cores {})", format_cpu_list(&on_data)),
             Source::NotMeasured,
             "'spinetail host apply' (stop irqbalance first: it would move them back)",
         ))

@@ -1,7 +1,7 @@
 //! All that is looked at, and the order in which it is.
 
 use crate::host::calibration::Figures;
-use crate::host::check::line::Line;
+use crate::host::check::line::{Line, Source, Verdict};
 use crate::host::check::{cores, kernel, memory, network};
 use crate::host::files::Files;
 use crate::host::placement::{Placement, place};
@@ -38,6 +38,16 @@ pub fn check(subject: &Subject<'_>) -> Result<Vec<Line>, ProfileError> {
     Ok(lines)
 }
 
+/// Of these lines, those that the environment of a process decides (a container, a unit, a shell) and that are not as
+/// wanted: what `serve` says when it starts. io_uring is not among them: what comes in its place is for who settles that.
+pub fn denied(subject: &Subject<'_>) -> Vec<Line> {
+    let Ok(placed) = place(subject.machine, &subject.limits.allowed_cores, subject.profile) else { return Vec::new() };
+    let mut lines = vec![cores::core_quota(subject.machine, &placed)];
+    lines.extend(memory::denied(subject, &placed));
+    lines.retain(|line| line.verdict != Verdict::Ok);
+    lines
+}
+
 fn kind_of_machine(subject: &Subject<'_>) -> Line {
     let differences = subject.profile.matches.differences(subject.machine);
     let have = subject.machine.cpu_model.clone().unwrap_or_else(|| subject.machine.architecture.clone());
@@ -47,7 +57,7 @@ fn kind_of_machine(subject: &Subject<'_>) -> Line {
     }
     line.costs(
         differences.join("; "),
-        crate::host::check::line::Source::Follows,
+        Source::Follows,
         "take the profile of this kind of machine ('spinetail host detect' names it), or change [match]",
     )
 }

@@ -6,6 +6,7 @@ use super::*;
 use crate::host::calibration::Figures;
 use crate::host::files::Files;
 use crate::host::memory::PageWish;
+use crate::host::placement::place;
 use crate::host::process::Limits;
 use crate::host::profile::{CoreWish, Io, MemoryWish, Poll, Profile};
 use crate::host::topology::{Topology, TransparentMode};
@@ -53,6 +54,7 @@ fn tuned_machine_scores_in_full() {
     machine.swap_bytes = 0;
     machine.isolated = (1..16).chain(17..32).collect();
     machine.cores.iter_mut().for_each(|core| core.governor = Some("performance".to_owned()));
+    machine.nics.iter_mut().flat_map(|nic| &mut nic.irqs).for_each(|irq| irq.effective = vec![0]);
     let found = lines(&machine, &limits, &profile);
     let faults: Vec<&Line> = found.iter().filter(|line| line.verdict != Verdict::Ok).collect();
     assert!(faults.is_empty(), "{faults:#?}");
@@ -84,7 +86,17 @@ fn recorded_faults_are_found() {
         .filter(|line| line.verdict == Verdict::Costs)
         .map(|line| line.item)
         .collect();
-    assert_eq!(faults, ["siblings of data cores", "isolated cores", "frequency governor", "swap"]);
+    assert_eq!(
+        faults,
+        [
+            "siblings of data cores",
+            "isolated cores",
+            "frequency governor",
+            "swap",
+            "ens1f0np0: interrupts",
+            "ens2f0: interrupts"
+        ]
+    );
 }
 
 #[test]
@@ -119,6 +131,40 @@ fn another_kind_of_machine_costs_a_line() {
     let line = line("kind of machine", &machine, &limits, &profile);
     assert_eq!(line.verdict, Verdict::Costs);
     assert!(line.cost.contains("sockets is 2"), "{line:?}");
+}
+
+#[test]
+fn cards_are_held_against_their_wishes_queue_by_queue() {
+    let (mut machine, limits, mut profile) = two_sockets();
+    profile.nic.xps = true;
+    profile.nic.rps = Some(false);
+    profile.nic.rx_ring = Some(100_000);
+    profile.nic.gro_flush_timeout_ns = Some(200_000);
+    profile.nic.rfs_entries = Some(0);
+    let found = |machine: &Topology, what: &str| line(&format!("ens1f0np0: {what}"), machine, &limits, &profile);
+    let of_card = |machine: &Topology| {
+        ["interrupts", "send queues (XPS)", "receive steering (RPS)", "rings", "deferred interrupts"]
+            .map(|what| found(machine, what).verdict)
+    };
+    use Verdict::{Costs, Ok};
+    assert_eq!(of_card(&machine), [Costs, Costs, Ok, Costs, Costs]);
+    // More than the card has cannot be had.
+    let rings = machine.nic("ens1f0np0").unwrap().rings.unwrap();
+    assert!(rings.rx < rings.rx_max && rings.rx_max < 100_000);
+    assert!(found(&machine, "rings").want.contains(&format!("rx {}", rings.rx_max)));
+
+    let placed = place(&machine, &limits.allowed_cores, &profile).unwrap();
+    let place = placed.nics.iter().find(|nic| nic.name == "ens1f0np0").unwrap();
+    let nic = machine.nics.iter_mut().find(|nic| nic.name == "ens1f0np0").unwrap();
+    nic.irqs.iter_mut().for_each(|irq| irq.effective = vec![0]);
+    nic.rx_queues[1].rps_cpus = vec![3];
+    nic.gro_flush_timeout_ns = Some(200_000);
+    nic.rings.as_mut().unwrap().rx = rings.rx_max;
+    for queue in &mut nic.tx_queues {
+        queue.xps_cpus = place.queues[queue.index].xps_cores.clone();
+    }
+    assert_eq!(of_card(&machine), [Ok, Ok, Costs, Ok, Ok]);
+    assert_eq!(found(&machine, "receive steering (RPS)").have, "rx-1: 3");
 }
 
 #[test]
@@ -188,7 +234,7 @@ fn no_number_stands_without_a_source() {
 fn parameters_and_command_line_are_compared_word_by_word() {
     let (mut machine, limits, mut profile) = two_sockets();
     profile.sysctl = [("no.such.parameter".to_owned(), "1".to_owned())].into();
-    assert_eq!(line("no.such.parameter", &machine, &limits, &profile).have, "not in this kernel");
+    assert_eq!(line("no.such.parameter", &machine, &limits, &profile).have, "not recorded");
     profile.kernel.cmdline = vec!["nohz_full={data}".to_owned(), "nosmt".to_owned()];
     machine.command_line = Some("quiet nohz_full=1-15 nosmt=force".to_owned());
     let missing = line("kernel command line", &machine, &limits, &profile);

@@ -557,6 +557,16 @@ pub const NOTIFY_WORDS_MAX: usize = 16;
 /// Seconds between two lines for `systemctl status`.
 pub const STATUS_SECONDS: u64 = 10;
 
+// --- Changing the host ---------------------------------------------------------------------------
+
+/// Bytes of one setting, or of one file that `host apply` replaces: the kernel's settings end at a page, unit files
+/// have a few kibibytes. Something larger is not what it seems.
+pub const TUNE_SETTING_BYTES_MAX: u64 = 64 << 10;
+
+/// Bytes of a journal: some 200 for each setting, and 256 cores with 256 queues and 10 idle states have ten
+/// thousand. The rest is for unit files, in base64.
+pub const TUNE_JOURNAL_BYTES_MAX: u64 = 16 << 20;
+
 // --- Calibration of a machine ------------------------------------------------------------------
 
 /// Rounds over which each figure is taken. Two runs that measure the same contradict each other in one figure of

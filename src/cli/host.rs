@@ -1,5 +1,5 @@
-//! `spinetail host`: what this machine is (`detect`), how it fares against a profile (`check`), and what it takes for
-//! things (`calibrate`).
+//! `spinetail host`: what this machine is (`detect`), how it fares against a profile (`check`), what is changed for one
+//! (`apply`) and put back (`undo`), and what it takes for things (`calibrate`).
 
 use std::io::{self, Write as _};
 
@@ -8,6 +8,7 @@ use clap::Subcommand;
 use crate::cli::calibrate::{self, CalibrateArguments};
 use crate::cli::check::{self, CheckArguments};
 use crate::cli::detect::{self, DetectArguments};
+use crate::cli::tune::{self, ApplyArguments, UndoArguments};
 
 /// Exit status of a failure that has none of its own.
 pub(crate) const EXIT_FAILED: u8 = 1;
@@ -20,6 +21,8 @@ pub(crate) const EXIT_CONFIGURATION: u8 = 78;
 pub enum HostCommand {
     Detect(DetectArguments),
     Check(CheckArguments),
+    Apply(ApplyArguments),
+    Undo(UndoArguments),
     Calibrate(CalibrateArguments),
 }
 
@@ -28,6 +31,8 @@ pub fn run(command: HostCommand) -> Result<(), (u8, String)> {
     match command {
         HostCommand::Detect(arguments) => detect::run(&arguments),
         HostCommand::Check(arguments) => check::run(&arguments),
+        HostCommand::Apply(arguments) => tune::run_apply(&arguments),
+        HostCommand::Undo(arguments) => tune::run_undo(&arguments),
         HostCommand::Calibrate(arguments) => calibrate::run(&arguments),
     }
 }

@@ -13,6 +13,7 @@ pub mod replay;
 pub mod serve;
 pub mod target;
 pub mod top;
+pub mod tune;
 
 /// How a subcommand ends: nothing, or an exit status and the reason.
 pub type Outcome = Result<(), (u8, String)>;

@@ -4,7 +4,7 @@
 //! line-by-line check of one against the other, and memory in the pages and on the node a
 //! profile names.
 //!
-//! Not for: changing the machine (that is a privileged step of its own), placing threads (the
+//! Not for: placing threads (the
 //! engine pins its executors), or anything on the path of a request.
 //!
 //!   sysfs, procfs ── topology ──┬── Profile::auto ──┐
@@ -24,6 +24,7 @@
 //! - `profile`: what the appliance takes of a machine: `Profile`, the one for any machine, validation
 //! - `profile_file`: the TOML file of a profile: every key with its meaning, read and written
 //! - `vitals`: how the host treats this process: stolen time, switches, where memory lies
+//! - `tune`: changing the machine to what a profile wants, and back
 //! - `check`: the machine against a profile, line by line
 
 pub mod calibrate;
@@ -48,4 +49,5 @@ pub mod profile_file;
 pub mod shared;
 pub mod system;
 pub mod topology;
+pub mod tune;
 pub mod vitals;

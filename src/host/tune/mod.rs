@@ -1,0 +1,85 @@
+//! Changing the machine, and changing it back.
+//!
+//! For: `spinetail host apply` and `spinetail host undo`: from a profile to kernel settings, interrupts, network
+//! queues, power management and unit files, in such a way that every one of them can be put back, byte for byte,
+//! whatever the process or the machine died of meanwhile.
+//!
+//! Not for: the kernel's command line, which is only suggested; installing anything; deciding what a profile
+//! should say. And not for anything while requests are served: these are commands of an operator.
+//!
+//!   profile, topology ── plan ── changes ── rehearse ──┬── refused, with a remedy
+//!                                                      └── journal ── write ── read back ── report
+//!                                                             └── undo: backwards, read back
+//!
+//! The order in the last line is the whole of it: nothing is written before its old value is on disk. That the old
+//! value can be written is tried before (`write`), that two processes do not mix is the journal's lock, that a
+//! second apply remembers the first's beginnings is the journal's rule of one old value for each path.
+//!
+//! - `change`: one setting, its form, and when two texts of it mean the same
+//! - `journal`: old values on disk, the lock
+//! - `write`: reading, rehearsing, writing, restoring one setting
+//! - `plan`: which changes a profile means on this machine; with it `interrupts`, `network`, `power` and `units`,
+//!   the systemd files
+//! - `cmdline`: what the kernel's command line lacks, and how to add it
+//! - `apply`, `undo`: the two flows
+//! - `report`: what came of each setting
+
+pub mod apply;
+pub mod change;
+pub mod cmdline;
+pub mod journal;
+pub mod plan;
+pub mod report;
+pub mod undo;
+pub mod write;
+
+mod interrupts;
+mod network;
+mod power;
+mod units;
+
+#[cfg(test)]
+mod crash_tests;
+
+use std::fmt;
+
+use crate::host::tune::journal::JournalError;
+
+/// Why nothing was done.
+#[derive(Debug)]
+pub enum TuneError {
+    /// Not one setting may be written by this user.
+    Permission(String),
+    /// The journal cannot be used.
+    Journal(JournalError),
+}
+
+impl TuneError {
+    /// Whether another user could.
+    pub fn is_permission(&self) -> bool {
+        match self {
+            TuneError::Permission(_) => true,
+            TuneError::Journal(JournalError::Refused { error, .. }) => {
+                error.kind() == std::io::ErrorKind::PermissionDenied
+            }
+            TuneError::Journal(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for TuneError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TuneError::Permission(reason) => f.write_str(reason),
+            TuneError::Journal(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for TuneError {}
+
+impl From<JournalError> for TuneError {
+    fn from(error: JournalError) -> TuneError {
+        TuneError::Journal(error)
+    }
+}

@@ -44,6 +44,73 @@ fn io_uring_demanded_without_locked_memory_is_refused_with_77() {
     refused.assert_refused(77, &["locked memory", "ulimit -l"]);
 }
 
+/// Docker's and containerd's default filter, as far as it concerns us: no io_uring, no memory policy without
+/// CAP_SYS_NICE. With it no capabilities, 8 MiB of locked memory and no huge page set aside.
+#[test]
+fn a_plain_container_serves_and_is_told_what_it_costs() {
+    let Some(lowered) = Lowered::prepare("container") else { return };
+    let profile = lowered.scratch.file("wishes.toml");
+    let text = "[machine]\nname = \"wishes\"\n[cores]\ndata = \"rest\"\n[memory]\ntotal = \"64MiB\"\npages = \"2MiB\"\n\
+                remote = true\n[network]\npoll = \"park\"\n";
+    fs::write(&profile, text).unwrap();
+    fs::set_permissions(&profile, fs::Permissions::from_mode(0o644)).unwrap();
+    let free_pages = fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap_or_default();
+    let mut command = lowered.command(8192, &["--profile", &profile]);
+    refuse_as_containers_do(&mut command);
+    let mut server = Server::try_spawn(command).expect("a plain container is enough");
+    assert_eq!(owner_of(&server), 65_534);
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    assert!(status.lines().any(|line| line == "CapEff:\t0000000000000000"), "{status}");
+    assert!(status.lines().any(|line| line == "Seccomp:\t2"), "{status}");
+    server.assert_serves();
+    let stderr = server.stderr();
+    assert!(stderr.contains("io=epoll"), "{stderr}");
+    let told = |words: &[&str]| {
+        let line = stderr.lines().find(|line| words.iter().all(|word| line.contains(word)));
+        line.unwrap_or_else(|| panic!("no line with {words:?} in\n{stderr}"));
+    };
+    told(&["epoll in place of io_uring", "10 % more core time", "seccomp"]);
+    if free_pages.trim() == "0" {
+        told(&["huge pages of 2 MiB were not granted", "nr_hugepages"]);
+    }
+    told(&["open files", "no more than about", "LimitNOFILE"]);
+}
+
+/// The filter is put on after the fork and stays over exec.
+#[expect(unsafe_code, reason = "a filter of system calls has no safe face in std")]
+fn refuse_as_containers_do(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    let refused = [
+        libc::SYS_io_uring_setup,
+        libc::SYS_io_uring_enter,
+        libc::SYS_io_uring_register,
+        libc::SYS_mbind,
+        libc::SYS_move_pages,
+        libc::SYS_set_mempolicy,
+    ];
+    let step = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
+    // The number of the call is the first field of what a filter sees.
+    let mut program = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
+    for (before, number) in refused.iter().enumerate() {
+        let to_refusal = (refused.len() - before) as u8;
+        program.push(step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, to_refusal, 0, *number as u32));
+    }
+    program.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW));
+    program.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
+    let put_on = move || {
+        let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
+        // SAFETY: 1. Both are plain system calls, allowed between fork and exec. 2. `filter` and the program it points
+        // to outlive the call, which copies them.
+        let done = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) == 0
+        };
+        if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: the closure allocates nothing and takes no lock: the program was made before.
+    unsafe { command.pre_exec(put_on) };
+}
+
 /// An executable that user nobody may run, and the means to run it as nobody.
 struct Lowered {
     scratch: Scratch,
@@ -70,13 +137,17 @@ impl Lowered {
 
     /// A server of user 65534 that may lock so many KiB.
     fn serve(&self, memlock_kib: u32, arguments: &[&str]) -> Result<Server, Ended> {
+        let usual = ["--poll", "park", "--memory", "64MiB", "--shards", "1"];
+        Server::try_spawn(self.command(memlock_kib, &[&usual, arguments].concat()))
+    }
+
+    fn command(&self, memlock_kib: u32, arguments: &[&str]) -> Command {
         let step_down =
             "ulimit -l \"$1\" && shift && exec setpriv --reuid 65534 --regid 65534 --clear-groups -- \"$@\"";
         let mut command = Command::new("sh");
         command.args(["-c", step_down, "sh", &memlock_kib.to_string(), &self.scratch.file("spinetail")]);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--poll", "park", "--memory", "64MiB", "--shards", "1"]);
-        command.args(arguments).current_dir("/");
-        Server::try_spawn(command)
+        command.args(["serve", "--listen", "127.0.0.1:0"]).args(arguments).current_dir("/");
+        command
     }
 }
 

@@ -12,11 +12,11 @@ use clap::Args;
 use serde_json::json;
 
 use spinetail::base::units::format_bytes;
+use spinetail::host::check;
 use spinetail::host::files::Files;
+use spinetail::host::placement::place;
 use spinetail::host::probe::IoUringFeatures;
 use spinetail::host::process::Limits;
-use spinetail::host::check;
-use spinetail::host::placement::place;
 use spinetail::host::profile::{Poll, Profile, SHIPPED};
 use spinetail::host::topology::{
     CacheKind, Core, CoreKind, Disk, Hierarchy, Nic, Node, Topology, TransparentMode, format_cpu_list,

@@ -428,3 +428,74 @@ fn command_line_has_its_lists_filled_in() {
         ["isolcpus=domain,2-3", "rcu_nocbs=2-3", "irqaffinity=0", "mitigations=auto"]
     );
 }
+
+/// Data, housekeeping and interrupt cores, nodes with their shards, MiB of memory, and each card's interrupt cores.
+type Expected =
+    (&'static str, &'static str, &'static str, &'static [(usize, usize)], u64, &'static [(&'static str, &'static str)]);
+
+#[test]
+fn recorded_machines_are_placed_as_their_profiles_say() {
+    let cases: [(&str, &str, Expected); 8] = [
+        (
+            "epyc-two-socket",
+            "epyc-two-socket",
+            (
+                "2-15,18-31",
+                "1,17",
+                "0,16",
+                &[(0, 2), (1, 4), (2, 4), (3, 4), (4, 2), (5, 4), (6, 4), (7, 4)],
+                28 * 4096,
+                &[("enp161s0f0np0", "16")],
+            ),
+        ),
+        (
+            "two-socket-smt",
+            "xeon-two-socket",
+            ("2-7,10-15", "1,9", "0,8", &[(0, 6), (1, 6)], 12 * 4096, &[("ens1f0np0", "0"), ("ens2f0", "8")]),
+        ),
+        ("graviton-metal", "graviton-metal", ("3-15", "2", "0-1", &[(0, 13)], 13 * 1536, &[("eth0", "0-1")])),
+        ("hybrid-desktop", "desktop", ("0,2,4,6,8,10,12,14", "16", "16", &[(0, 8)], 15_940, &[("enp5s0", "16")])),
+        // Two cores of quota of the four in the cpuset; sixty hundredths of a GiB.
+        ("container-v2", "container", ("2-3", "", "0-1,4-7", &[(0, 2)], 614, &[])),
+        ("container-v1", "container", ("1", "", "0,2-3", &[(0, 1)], 307, &[])),
+        ("vm-2core", "generic-vm", ("1", "0", "0", &[(0, 1)], 1024, &[("eth0", "0")])),
+        // A kernel without NUMA is one node; the efficient cores keep house.
+        ("board-without-numa", "generic-vm", ("4-7", "0", "0", &[(0, 4)], 7_765, &[("eth0", "0")])),
+    ];
+    for (tree, profile, (data, housekeeping, irq, nodes, mib, nics)) in cases {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/host/{tree}.tree"));
+        let machine = Topology::detect(&root).unwrap();
+        let profile = Profile::read(std::path::Path::new(profile)).unwrap();
+        let allowed = machine.control_group.cpuset.clone().unwrap_or_else(|| machine.core_ids());
+        let placed = place(&machine, &allowed, &profile).unwrap();
+        assert_rules_hold(&machine, &allowed, &profile, &placed);
+        assert_eq!(format_cpu_list(&placed.data_cores()), data, "{tree}: data");
+        assert_eq!(format_cpu_list(&placed.housekeeping), housekeeping, "{tree}: housekeeping");
+        assert_eq!(format_cpu_list(&placed.irq), irq, "{tree}: interrupts");
+        let shards: Vec<(usize, usize)> = placed.node_shares().iter().map(|share| (share.node, share.shards)).collect();
+        assert_eq!(shards, nodes, "{tree}: shards by node");
+        assert_eq!(placed.memory_bytes >> 20, mib, "{tree}: memory");
+        let of_card = |nic: &NicPlace| {
+            let cores: Vec<usize> = nic.queues.iter().filter_map(|queue| queue.irq_core).collect();
+            (nic.name.clone(), format_cpu_list(&cores))
+        };
+        let cards: Vec<(String, String)> = placed.nics.iter().map(of_card).collect();
+        let expected: Vec<(String, String)> =
+            nics.iter().map(|(name, cores)| (name.to_string(), cores.to_string())).collect();
+        assert_eq!(cards, expected, "{tree}: cards");
+    }
+}
+
+#[test]
+fn shipped_profiles_know_their_machines() {
+    let known = |tree: &str| {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/host/{tree}.tree"));
+        Profile::shipped_for(&Topology::detect(&root).unwrap())
+    };
+    assert_eq!(known("epyc-two-socket"), ["epyc-two-socket"]);
+    assert_eq!(known("two-socket-smt"), ["xeon-two-socket"]);
+    assert_eq!(known("graviton-metal"), ["graviton-metal"]);
+    assert_eq!(known("hybrid-desktop"), ["desktop"]);
+    assert_eq!(known("container-v2"), ["container", "generic-vm"]);
+    assert_eq!(known("vm-2core"), ["container", "generic-vm"], "a guest with a quota is both");
+}

@@ -23,6 +23,7 @@
 //! `longest-repeated`: rounds replay the same requests from the same state, each request counts
 //! with its fastest round, and the slowest of those is what the subject itself did.
 
+#[allow(dead_code, reason = "every bench uses its own part of this")]
 mod common;
 
 use std::process::ExitCode;

@@ -4,8 +4,9 @@
 //! size. A case has two subjects that take turns, round by round, on the same cores: **calibrate**, the very code that
 //! the command runs, and **floor**, which shares none of it.
 //!
-//! - `chase/…`: the floor of the other benches, a cycle drawn by Sattolo's shuffle, walked whole. Both are one dependent
-//!   load a step over as many lines of 64 bytes in transparent huge pages; the order and the loop are each one's own.
+//! - `chase/…`: the floor of the other benches, a cycle drawn by Sattolo's shuffle. Both are one dependent load a step over as
+//!   many lines of 64 bytes in transparent huge pages, and both answer the median of short batches, since the mean of a
+//!   long one is the others' time slices wherever others run; the order and the loop are each one's own.
 //! - `ping-pong/A-B`: two threads that turn a flag over with `AtomicBool` alone, on the median of 32 lines.
 //! - `syscall`: `getppid` through `syscall(2)`; calibrate asks std.
 //! - `clock`: `clock_gettime(CLOCK_MONOTONIC)`; calibrate asks `Instant`.
@@ -28,9 +29,9 @@ use spinetail::host::calibrate::chase::{Bounds, Chase, sets};
 use spinetail::host::calibrate::{calls, clock, pairs};
 use spinetail::host::memory::PageWish;
 
-use crate::common::measure::{Extent, median};
+use crate::common::measure::median;
 use crate::common::report::{self, Row};
-use crate::common::subjects::{Plan, PointerChase, Subject, Work};
+use crate::common::subjects::PointerChase;
 
 fn main() -> ExitCode {
     match run() {
@@ -90,10 +91,8 @@ fn run() -> Result<(), String> {
         }
         let (bytes, lines) = (set.bytes as usize, set.bytes as usize / 64);
         let mut chase = Chase::new(bytes, PageWish::Transparent, None, &mut Prng::new(17))?;
-        let mut floor = PointerChase::new(bytes, lines, false)?;
-        // The whole cycle, so that no part of it is nearer than another; of short ones many, for the timer's sake.
-        let extent = Extent { batch: lines * 2_000_usize.div_ceil(lines), singles: 0, timer_ns: 0 };
-        let is_near = set.level != "DRAM";
+        let floor = PointerChase::new(bytes, lines, false)?;
+        let (is_near, mut at) = (set.level != "DRAM", 0);
         let calibrate = move || {
             if is_near {
                 chase.warm();
@@ -101,9 +100,14 @@ fn run() -> Result<(), String> {
             chase.load_ns(slice)
         };
         let floor = move || {
+            if is_near {
+                at = floor.walk(at, lines);
+            }
             let (started, mut batches) = (Instant::now(), Vec::new());
-            while batches.is_empty() || started.elapsed() < slice {
-                batches.push(floor.run(Plan { work: Work::Hit, stream: &[], extent }).mean_ns);
+            while batches.len() < 5 || started.elapsed() < slice {
+                let before = Instant::now();
+                at = floor.walk(at, STEPS);
+                batches.push(before.elapsed().as_nanos() as f64 / STEPS as f64);
             }
             median(&batches)
         };
@@ -200,6 +204,9 @@ fn raw_clock() {
     black_box(unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) });
     black_box(now.tv_nsec);
 }
+
+/// Steps of a batch of the floor's walk.
+const STEPS: usize = 2_000;
 
 const LINES: usize = 32;
 const TRIPS: usize = 1_000;

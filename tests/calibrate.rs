@@ -123,7 +123,8 @@ fn a_profile_takes_the_figures_and_keeps_every_other_byte() {
     assert!(again.starts_with(before) && again.matches("\n[calibration]\n").count() == 1, "{again}");
     // The page is whole and asks nobody.
     let page = fs::read_to_string(scratch.file("report.html")).unwrap();
-    assert!(page.ends_with("</html>\n") && !page.contains("http"), "{page}");
+    let asks = ["http:", "https:", "src=", "url("].iter().any(|words| page.contains(words));
+    assert!(page.ends_with("</html>\n") && !asks, "{page}");
     // Before anything is measured for it, a profile must be there.
     let started = Instant::now();
     let ended = calibrate(&scratch, &["--profile", &scratch.file("none.toml")]);

@@ -93,7 +93,7 @@ fn the_figures_have_exactly_the_promised_names() {
     assert_eq!(ended.status, Some(0), "{ended:?}");
 
     let json: Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
-    let promised = "achieved_rps duration_s errors hits miss_ratio misses offered_rps operations requests seconds seed \
+    let promised = "achieved_rps calibration duration_s errors hits miss_ratio misses offered_rps operations requests seconds seed \
                     target timer_ns verified";
     assert_eq!(names(&json), promised.split_whitespace().collect::<Vec<_>>());
     assert_eq!(names(&json["operations"]), ["get", "set"]);

@@ -6,7 +6,7 @@ use std::{env, fs, io};
 use serde_json::{Value, json};
 
 use spinetail::host::calibrate::keep::HINT;
-use spinetail::host::calibration::{Calibration, Figures};
+use spinetail::host::calibration::Figures;
 
 use crate::common::measure::{Rounds, median};
 
@@ -82,7 +82,7 @@ pub fn write(name: &str, host: Value, rows: &[Row]) -> io::Result<PathBuf> {
 
 /// The machine, as far as it says, and its own figures where it was calibrated; these are printed as well.
 pub fn host(cores: usize, core: Option<usize>, size: &str) -> Value {
-    let calibration = Calibration::load().map(|taken| taken.figures());
+    let calibration = Figures::load();
     println!("{}", calibration.as_ref().map_or_else(|| HINT.to_owned(), Figures::line));
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = read("/proc/cpuinfo");

@@ -264,6 +264,14 @@ impl PointerChase {
         }
         Ok(PointerChase { memory, lines, entries, skewed })
     }
+
+    /// Follows the cycle from an offset for so many steps; where that ends. What a round does, in pieces as short as the
+    /// caller likes.
+    pub fn walk(&self, from: usize, steps: usize) -> usize {
+        let memory: &[u8] = &self.memory;
+        let step = |at: usize, _| u32::from_le_bytes(memory[at..at + 4].try_into().expect("four bytes")) as usize;
+        black_box((0..steps).fold(from, step))
+    }
 }
 
 impl Subject for PointerChase {

@@ -11,7 +11,7 @@ use spinetail::base::limits;
 use spinetail::base::units::{format_ns, parse_bytes, parse_duration};
 use spinetail::client::Client;
 use spinetail::host::calibrate::keep::HINT;
-use spinetail::host::calibration::{Calibration, Figures};
+use spinetail::host::calibration::Figures;
 use spinetail::host::process::raise_open_files;
 use spinetail::host::topology::Topology;
 use spinetail::load::keys::key_digits;
@@ -157,7 +157,7 @@ pub fn run(arguments: LoadArguments) -> Outcome {
     if !quiet {
         println!("{}", run.outcome.table().trim_end());
     }
-    let calibration = Calibration::load().map(|taken| taken.figures());
+    let calibration = Figures::load();
     match &calibration {
         Some(figures) if !quiet => println!("{}", figures.line()),
         Some(_) => (),

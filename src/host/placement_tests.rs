@@ -454,7 +454,7 @@ fn recorded_machines_are_placed_as_their_profiles_say() {
             ("2-7,10-15", "1,9", "0,8", &[(0, 6), (1, 6)], 12 * 4096, &[("ens1f0np0", "0"), ("ens2f0", "8")]),
         ),
         ("graviton-metal", "graviton-metal", ("3-15", "2", "0-1", &[(0, 13)], 13 * 1536, &[("eth0", "0-1")])),
-        ("hybrid-desktop", "desktop", ("0,2,4,6,8,10,12,14", "16", "16", &[(0, 8)], 15_940, &[("enp5s0", "16")])),
+        ("hybrid-desktop", "desktop", ("0,2,4,6,8,10,12,14", "16", "16", &[(0, 8)], 16_015, &[("enp5s0", "16")])),
         // Two cores of quota of the four in the cpuset; sixty hundredths of a GiB.
         ("container-v2", "container", ("2-3", "", "0-1,4-7", &[(0, 2)], 614, &[])),
         ("container-v1", "container", ("1", "", "0,2-3", &[(0, 1)], 307, &[])),

@@ -644,6 +644,17 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_of_the_profiles_lists_every_key() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("hw-profiles/README.md");
+        let text = fs::read_to_string(&path).unwrap();
+        if std::env::var_os("SPINETAIL_UPDATE_REFERENCE").is_some() {
+            let (before, _) = text.split_once("| key |").unwrap_or((&text, ""));
+            return fs::write(path, format!("{before}{}", reference())).unwrap();
+        }
+        assert!(text.ends_with(&reference()), "out of date: SPINETAIL_UPDATE_REFERENCE=1 cargo test the_readme_of");
+    }
+
+    #[test]
     fn lone_data_core_is_explained() {
         let text = SMALLEST.replace("1-3", "0");
         assert!(Profile::parse(&text).unwrap().to_toml_text().contains("left to clients"));

@@ -18,7 +18,7 @@ use crate::base::hash::HashSeed;
 use crate::base::limits;
 use crate::base::units::format_bytes;
 use crate::engine::{self, Io, Plan};
-use crate::host::calibration::Calibration;
+use crate::host::calibration::Figures;
 use crate::host::process::{keep_to_cores, raise_open_files};
 use crate::net::socket;
 use crate::serve::admin::{self, Admin, Facts, Live};
@@ -148,8 +148,7 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
             .with("housekeeping", core_list(&settled.housekeeping)),
     );
     // So that whoever reads latencies in this log knows what the machine takes for things.
-    if let Some(taken) = Calibration::load() {
-        let figures = taken.figures();
+    if let Some(figures) = Figures::load() {
         log.write(&Line::info("calibration").with("taken", figures.taken.clone()).with("figures", figures.line()));
     }
     log.flush();

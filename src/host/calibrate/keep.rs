@@ -19,10 +19,11 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
 
 use crate::base::limits;
@@ -54,7 +55,8 @@ impl Calibration {
     /// Writes it to one file, with the folders above it.
     pub fn store_at(&self, path: &Path) -> Result<(), String> {
         let told = |error: &dyn std::fmt::Display| format!("{} cannot be written ({error})", path.display());
-        let text = serde_json::to_string_pretty(self).map_err(|error| told(&error))? + "\n";
+        let kept = Kept { figures: self.figures(), calibration: self };
+        let text = serde_json::to_string_pretty(&kept).map_err(|error| told(&error))? + "\n";
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs::create_dir_all(folder).map_err(|error| told(&error))?;
         }
@@ -63,16 +65,16 @@ impl Calibration {
 
     /// The calibration of the machine this runs on, if one is stored.
     pub fn load() -> Option<Calibration> {
-        let machine = Machine::this().ok()?;
-        let candidates = candidates(&|name| env::var_os(name).map(PathBuf::from));
-        candidates.iter().find_map(|path| Calibration::load_from(path, &machine))
+        let found = stored();
+        let machine = found.first().and_then(|_| Machine::this().ok())?;
+        found.iter().find_map(|path| Calibration::load_from(path, &machine))
     }
 
     /// The one in a file, if it is `machine`'s.
     pub fn load_from(path: &Path, machine: &Machine) -> Option<Calibration> {
-        let mut text = String::new();
-        File::open(path).ok()?.take(limits::CALIBRATE_FILE_BYTES_MAX).read_to_string(&mut text).ok()?;
-        let found: Calibration = serde_json::from_str(&text).ok()?;
+        let mut fields: serde_json::Map<String, serde_json::Value> = serde_json::from_reader(open(path)?).ok()?;
+        fields.remove("figures");
+        let found: Calibration = serde_json::from_value(fields.into()).ok()?;
         (found.version == Calibration::VERSION && found.machine == *machine).then_some(found)
     }
 
@@ -91,6 +93,50 @@ impl Calibration {
         let after = with_figures(&before, &self.figures()).map_err(told)?;
         replace(&real, after.as_bytes()).map_err(|error| told(format!("cannot be written ({error})")))
     }
+}
+
+impl Figures {
+    /// Those of the machine this runs on, if a calibration is stored. The rest of it, which on a large machine is
+    /// megabytes, is read past and never held: a server asks for this while it counts its memory.
+    pub fn load() -> Option<Figures> {
+        let found = stored();
+        let machine = found.first().and_then(|_| Machine::this().ok())?;
+        found.iter().find_map(|path| Figures::load_from(path, &machine))
+    }
+
+    /// Those in a file, if it is `machine`'s.
+    pub fn load_from(path: &Path, machine: &Machine) -> Option<Figures> {
+        let brief: Brief = serde_json::from_reader(open(path)?).ok()?;
+        (brief.version == Calibration::VERSION && brief.machine == *machine).then_some(brief.figures)
+    }
+}
+
+/// What a file holds: the summary first, then everything.
+#[derive(Serialize)]
+struct Kept<'c> {
+    figures: Figures,
+    #[serde(flatten)]
+    calibration: &'c Calibration,
+}
+
+/// What is read of a file for its summary.
+#[derive(Deserialize)]
+struct Brief {
+    figures: Figures,
+    version: u32,
+    machine: Machine,
+}
+
+/// A stored file, as much of it as there may be.
+fn open(path: &Path) -> Option<impl Read> {
+    Some(BufReader::new(File::open(path).ok()?.take(limits::CALIBRATE_FILE_BYTES_MAX)))
+}
+
+/// The files that are there, in the order in which they count.
+fn stored() -> Vec<PathBuf> {
+    let mut paths = candidates(&|name| env::var_os(name).map(PathBuf::from));
+    paths.retain(|path| path.is_file());
+    paths
 }
 
 /// Files to look at in order, given the environment.

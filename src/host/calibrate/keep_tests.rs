@@ -58,12 +58,14 @@ fn what_is_stored_is_found_again_on_this_machine_and_not_on_another() {
     let (path, taken) = (folder.0.join("deep/er/calibration.json"), example());
     taken.store_at(&path).unwrap();
     assert_eq!(Calibration::load_from(&path, &taken.machine), Some(taken.clone()));
+    assert_eq!(Figures::load_from(&path, &taken.machine), Some(taken.figures()));
     for machine in [
         Machine { cores: 4, ..taken.machine.clone() },
         Machine { kernel: "6.2".to_owned(), ..taken.machine.clone() },
         Machine { cpu_model: "Another".to_owned(), ..taken.machine.clone() },
     ] {
         assert_eq!(Calibration::load_from(&path, &machine), None);
+        assert_eq!(Figures::load_from(&path, &machine), None);
     }
     // Nothing is left beside it.
     assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);

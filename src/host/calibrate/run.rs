@@ -225,7 +225,8 @@ fn ladder(topology: &Topology, core: usize, seconds: u64, clock_ns: f64) -> (Lad
     let remote = spread(&far, REMOTE_NODES_MAX);
     let smallest_node = topology.nodes.iter().filter_map(|node| node.memory_bytes).filter(|&bytes| bytes > 0).min();
     let available = topology.memory_available_bytes.unwrap_or(MEMORY_UNTOLD_BYTES);
-    let group = topology.control_group.memory_bytes.unwrap_or(u64::MAX);
+    let used = control_group_bytes(Path::new("/"));
+    let group = topology.control_group.memory_bytes.map_or(u64::MAX, |limit| limit.saturating_sub(used));
     let copies = 2 * (1 + remote.len() as u64);
     let per_node = smallest_node.map_or(u64::MAX, |bytes| bytes / NODE_PART);
     let bounds = Bounds {
@@ -243,6 +244,19 @@ fn ladder(topology: &Topology, core: usize, seconds: u64, clock_ns: f64) -> (Lad
     }
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64);
     (Ladder::prepare(&sets, here.filter(|_| several), &remote, clock_ns, seed), notes)
+}
+
+/// Bytes that the control group of this process holds and would not give back: who asks for the rest is not killed.
+fn control_group_bytes(root: &Path) -> u64 {
+    let text = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
+    let groups = text("proc/self/cgroup");
+    let Some(group) = groups.lines().find_map(|line| line.strip_prefix("0::")) else { return 0 };
+    let folder = format!("sys/fs/cgroup{}", group.trim_end_matches('/'));
+    let held: u64 = text(&format!("{folder}/memory.current")).trim().parse().unwrap_or(0);
+    let stat = text(&format!("{folder}/memory.stat"));
+    // Pages of files that nobody has used for a while are dropped before anybody is killed.
+    let spare = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.trim().parse().ok());
+    held.saturating_sub(spare.unwrap_or(0))
 }
 
 /// At most `most` of `all`, first and last among them.
@@ -296,6 +310,22 @@ mod tests {
         assert_eq!(spread(&[1], 3), [1]);
         assert_eq!(spread(&[1, 2, 3, 4, 5, 6, 7], 3), [1, 4, 7]);
         assert!(spread(&[], 3).is_empty());
+    }
+
+    #[test]
+    fn what_a_control_group_holds_is_counted_less_what_it_would_drop() {
+        let root = std::env::temp_dir().join(format!("spinetail-group-{}", std::process::id()));
+        let write = |path: &str, text: &str| {
+            fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+            fs::write(root.join(path), text).unwrap();
+        };
+        assert_eq!(control_group_bytes(&root), 0);
+        write("proc/self/cgroup", "0::/a/b\n");
+        write("sys/fs/cgroup/a/b/memory.current", "5000\n");
+        assert_eq!(control_group_bytes(&root), 5000);
+        write("sys/fs/cgroup/a/b/memory.stat", "anon 1\nactive_file 7\ninactive_file 1200\n");
+        assert_eq!(control_group_bytes(&root), 3800);
+        fs::remove_dir_all(root).unwrap();
     }
 
     #[test]

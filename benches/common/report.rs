@@ -5,6 +5,9 @@ use std::{env, fs, io};
 
 use serde_json::{Value, json};
 
+use spinetail::host::calibrate::keep::HINT;
+use spinetail::host::calibration::{Calibration, Figures};
+
 use crate::common::measure::{Rounds, median};
 
 /// One line of the table: a subject in a case.
@@ -77,8 +80,10 @@ pub fn write(name: &str, host: Value, rows: &[Row]) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// The machine, as far as it says.
+/// The machine, as far as it says, and its own figures where it was calibrated; these are printed as well.
 pub fn host(cores: usize, core: Option<usize>, size: &str) -> Value {
+    let calibration = Calibration::load().map(|taken| taken.figures());
+    println!("{}", calibration.as_ref().map_or_else(|| HINT.to_owned(), Figures::line));
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = read("/proc/cpuinfo");
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
@@ -91,6 +96,7 @@ pub fn host(cores: usize, core: Option<usize>, size: &str) -> Value {
         "transparent_huge_pages": read("/sys/kernel/mm/transparent_hugepage/enabled").trim(),
         "load_average": read("/proc/loadavg").split(' ').next().unwrap_or_default(),
         "size": size,
+        "calibration": calibration,
     })
 }
 

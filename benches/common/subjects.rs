@@ -256,7 +256,10 @@ impl PointerChase {
         for last in (1..lines).rev() {
             order.swap(last, prng.below(last as u64) as usize);
         }
+        // Offsets in bytes, so that a step is a load and not a shift besides: that is a cycle of five in the first cache.
+        assert!(lines * LINE_BYTES <= u32::MAX as usize, "offsets have 32 bits");
         for (line, next) in order.iter().enumerate() {
+            let next = next * LINE_BYTES as u32;
             memory[line * LINE_BYTES..line * LINE_BYTES + 4].copy_from_slice(&next.to_le_bytes());
         }
         Ok(PointerChase { memory, lines, entries, skewed })
@@ -283,8 +286,8 @@ impl Subject for PointerChase {
                 Answer { carry: u64::from(word(at + LINE_BYTES / 2)), sum: number }
             })
         } else {
-            round(plan.extent, |_, line| {
-                let next = u64::from(word(line as usize * LINE_BYTES));
+            round(plan.extent, |_, at| {
+                let next = u64::from(word(at as usize));
                 Answer { carry: next, sum: next }
             })
         }

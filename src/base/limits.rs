@@ -584,6 +584,10 @@ pub const CALIBRATE_SECONDS_MIN: u64 = 2;
 /// Part of a figure's median by which its interval is widened for what changes more slowly than a run lasts.
 pub const CALIBRATE_DRIFT_SHARE: f64 = 0.03;
 
+/// The same for the rate of the processor's counter: it is a crystal's, but the clock it is held against may be slewed by
+/// NTP, by 500 in a million at most (adjtimex(2)).
+pub const CALIBRATE_SLEW_SHARE: f64 = 0.0005;
+
 /// Working set that must not fit the last cache, in sizes of that: a quarter of the loads still hits, which the result
 /// says by naming both sizes; eight times would take memory and start-up that nobody has.
 pub const CALIBRATE_DRAM_PER_CACHE: u64 = 4;

@@ -1,8 +1,9 @@
 //! `spinetail host check`: the machine against a profile, line by line.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use serde_json::json;
 
 use crate::cli::host::{EXIT_CONFIGURATION, EXIT_FAILED, print};
@@ -13,12 +14,28 @@ use spinetail::host::process::Limits;
 use spinetail::host::profile::Profile;
 use spinetail::host::topology::Topology;
 
-/// Prints the lines; an error if one is refused. `profile` is a file, or `auto`.
-pub fn run(root: &Path, profile: &str, json: bool) -> Result<(), (u8, String)> {
-    let files = Files::open(root).map_err(|reason| (EXIT_FAILED, reason))?;
+/// Hold this machine against a profile: have, want, cost, remedy; exit 1 if a line is refused
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  spinetail host check --profile generic-vm\n  \
+    spinetail host check --root recorded.tree --profile my.toml")]
+pub struct CheckArguments {
+    /// The profile: a file, the name of a shipped one, or 'auto' for the one that detect would write
+    #[arg(long, value_name = "FILE|auto", default_value = "auto")]
+    profile: String,
+    /// Look at another machine: a directory that holds its sys and proc, or a recording
+    #[arg(long, value_name = "DIR|FILE", default_value = "/")]
+    root: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the lines; an error if one is refused.
+pub fn run(arguments: &CheckArguments) -> Result<(), (u8, String)> {
+    let files = Files::open(&arguments.root).map_err(|reason| (EXIT_FAILED, reason))?;
     let machine = Topology::read(&files).map_err(|reason| (EXIT_FAILED, reason))?;
     let limits = Limits::of(&machine, files.live());
-    let (name, profile) = match profile {
+    let (name, profile) = match arguments.profile.as_str() {
         "auto" => ("auto", Profile::auto(&machine, &limits.allowed_cores)),
         path => {
             let read = Profile::read(Path::new(path));
@@ -34,7 +51,7 @@ pub fn run(root: &Path, profile: &str, json: bool) -> Result<(), (u8, String)> {
     let (ok, total) = score(&lines);
     let refused: Vec<&str> =
         lines.iter().filter(|line| line.verdict == Verdict::Refused).map(|line| line.item.as_str()).collect();
-    print(&if json {
+    print(&if arguments.json {
         format!("{:#}\n", json!({ "profile": name, "ok": ok, "total": total, "lines": lines }))
     } else {
         let hint = if figures.is_some() { "" } else { "; 'spinetail host calibrate' puts figures to some costs" };

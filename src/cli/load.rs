@@ -10,6 +10,8 @@ use serde_json::json;
 use spinetail::base::limits;
 use spinetail::base::units::{format_ns, parse_bytes, parse_duration};
 use spinetail::client::Client;
+use spinetail::host::calibrate::keep::HINT;
+use spinetail::host::calibration::{Calibration, Figures};
 use spinetail::host::process::raise_open_files;
 use spinetail::host::topology::Topology;
 use spinetail::load::keys::key_digits;
@@ -155,7 +157,13 @@ pub fn run(arguments: LoadArguments) -> Outcome {
     if !quiet {
         println!("{}", run.outcome.table().trim_end());
     }
-    write_files(&arguments, &name, &run)?;
+    let calibration = Calibration::load().map(|taken| taken.figures());
+    match &calibration {
+        Some(figures) if !quiet => println!("{}", figures.line()),
+        Some(_) => (),
+        None => eprintln!("{HINT}"),
+    }
+    write_files(&arguments, &name, &run, calibration.as_ref())?;
     if plan.verify {
         let by_right = lost_by_right(&arguments)?.saturating_sub(evicted_before);
         let lost = run.verified.missing.saturating_sub(by_right);
@@ -259,12 +267,18 @@ fn lost_by_right(arguments: &LoadArguments) -> Result<u64, (u8, String)> {
     Ok(value("evicted") + value("expired"))
 }
 
-fn write_files(arguments: &LoadArguments, name: &str, run: &Run) -> Result<(), (u8, String)> {
+fn write_files(
+    arguments: &LoadArguments,
+    name: &str,
+    run: &Run,
+    calibration: Option<&Figures>,
+) -> Result<(), (u8, String)> {
     let write = |path: &Path, text: String| {
         std::fs::write(path, text).map_err(|error| (1, format!("{}: {error}", path.display())))
     };
     if let Some(path) = &arguments.json {
         let mut value = run.outcome.to_json();
+        value["calibration"] = json!(calibration);
         if arguments.verify {
             value["verified"] = json!({ "wrong": run.verified.wrong, "missing": run.verified.missing });
         }

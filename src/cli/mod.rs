@@ -5,6 +5,7 @@
 pub mod calibrate;
 pub mod check;
 pub mod demo;
+pub mod detect;
 pub mod host;
 pub mod keys;
 pub mod load;

@@ -17,8 +17,8 @@
 //!   round, and what a round finds by chance (which physical pages a small working set gets, which line two cores pass to
 //!   and fro) is drawn again in the next.
 //! - Widened by the timer's resolution, spread over the operations of a batch: below that equal is all that can be said.
-//! - Widened by [`limits::CALIBRATE_DRIFT_SHARE`] of the median for what no round of one run can see: what changes more
-//!   slowly than a run lasts. The share is measured, see there.
+//! - Widened by a share of itself for what no round of one run can see, because it changes more slowly than a run lasts:
+//!   [`limits::CALIBRATE_DRIFT_SHARE`], measured, see there. The counter's rate has a smaller one.
 //!
 //! `rounds` below nine says that some of them gave no figure (two cores that others kept busy never met).
 
@@ -27,6 +27,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::base::limits;
+use crate::base::units::format_bytes;
 use crate::host::topology::Topology;
 
 /// A figure with the noise it reports.
@@ -273,7 +274,7 @@ pub struct Figures {
     pub l1_ns: Option<f64>,
     /// From the second.
     pub l2_ns: Option<f64>,
-    /// From the third.
+    /// From the third: of the small working set.
     pub l3_ns: Option<f64>,
     /// From memory, in the largest pages that were granted.
     pub dram_ns: Option<f64>,
@@ -298,14 +299,15 @@ pub struct Figures {
 }
 
 impl Measured {
-    /// The figure of these rounds, if there are any, widened by the timer's `resolution` (same unit) and by drift.
-    pub fn of_rounds(rounds: &[f64], resolution: f64) -> Option<Measured> {
+    /// The figure of these rounds, if there are any, widened by the timer's `resolution` (same unit) and by a share of
+    /// itself for drift.
+    pub fn of_rounds(rounds: &[f64], resolution: f64, drift_share: f64) -> Option<Measured> {
         let median = median(rounds)?;
-        let wide = resolution + median.abs() * limits::CALIBRATE_DRIFT_SHARE;
-        let low = rounds.iter().copied().fold(f64::INFINITY, f64::min) - wide;
-        let high = rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max) + wide;
+        let lowest = rounds.iter().copied().fold(f64::INFINITY, f64::min);
+        let highest = rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let (low, high) = (lowest * (1.0 - drift_share) - resolution, highest * (1.0 + drift_share) + resolution);
         // Nothing that is measured here can be negative.
-        Some(Measured { median, low: low.max(0.0), high, rounds: rounds.len() as u32 })
+        Some(Measured { median, low: low.max(0.0), high, rounds: rounds.len() as u32 }.per(1.0))
     }
 
     /// The two say nothing against each other.
@@ -316,7 +318,8 @@ impl Measured {
     /// The same in a unit `factor` times as large: nanoseconds as microseconds with 1,000.
     #[must_use]
     pub fn per(self, factor: f64) -> Measured {
-        Measured { median: self.median / factor, low: self.low / factor, high: self.high / factor, ..self }
+        let scaled = |figure: f64| digits(figure / factor, DIGITS);
+        Measured { median: scaled(self.median), low: scaled(self.low), high: scaled(self.high), ..self }
     }
 }
 
@@ -327,9 +330,12 @@ impl Calibration {
     /// The flat summary.
     pub fn figures(&self) -> Figures {
         let local = |level: &str| {
-            let rungs = self.ladder.iter().filter(|rung| rung.level == level && !rung.remote);
-            // What a server gets: the largest pages granted. They come last, see `calibrate::chase`.
-            rungs.max_by(|a, b| a.huge_share.total_cmp(&b.huge_share)).map(|rung| rung.load_ns.median)
+            let rungs = || self.ladder.iter().filter(|rung| rung.level == level && !rung.remote);
+            // Of the third cache the small set: what a virtual machine has of a cache is less than it is told.
+            let smallest = rungs().map(|rung| rung.bytes).min()?;
+            // What a server gets: the largest pages granted.
+            let found = rungs().filter(|rung| rung.bytes == smallest);
+            found.max_by(|a, b| a.huge_share.total_cmp(&b.huge_share)).map(|rung| rung.load_ns.median)
         };
         let remote = self.ladder.iter().filter(|rung| rung.remote).map(|rung| rung.load_ns.median);
         let one_way = |far: bool| {
@@ -372,7 +378,8 @@ impl Calibration {
         ];
         for rung in &self.ladder {
             let node = rung.node.map_or(String::new(), |node| format!(", node {node}"));
-            all.push((format!("load_ns {} in {}{node}", rung.level, rung.pages), rung.load_ns));
+            let (level, bytes, pages) = (&rung.level, format_bytes(rung.bytes), &rung.pages);
+            all.push((format!("load_ns {level} {bytes} in {pages}{node}"), rung.load_ns));
         }
         for pair in &self.pairs.pairs {
             all.push((format!("one_way_ns {}-{}", pair.first, pair.second), pair.one_way_ns));
@@ -507,14 +514,25 @@ pub(super) fn median(figures: &[f64]) -> Option<f64> {
     }
 }
 
-/// To four digits: more would claim what nobody measured, and make every diff of a profile a long one.
+/// A figure for a summary: more digits would claim what nobody measured, and make every diff of a profile a long one.
 fn rounded(figure: Option<f64>) -> Option<f64> {
-    let figure = figure.filter(|figure| figure.is_finite())?;
-    format!("{figure:.3e}").parse().ok()
+    figure.filter(|figure| figure.is_finite()).map(|figure| digits(figure, DIGITS_OF_SUMMARY))
 }
+
+/// `figure` to so many decimal digits. What is rounded so is the same after it was written and read as JSON.
+pub(super) fn digits(figure: f64, count: usize) -> f64 {
+    format!("{figure:.*e}", count - 1).parse().unwrap_or(figure)
+}
+
+/// Decimal digits of a figure: a counter's rate is known to that many.
+pub(super) const DIGITS: usize = 7;
+const DIGITS_OF_SUMMARY: usize = 4;
 
 const _: () = assert!(limits::CALIBRATE_ROUNDS >= 5, "fewer rounds contradict each other too often");
 
 #[cfg(test)]
 #[path = "calibration_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+pub(crate) use tests::example;

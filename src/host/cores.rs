@@ -104,7 +104,7 @@ pub(crate) fn read(files: &Files, online: &[usize], nodes: &[Node]) -> Result<Ve
         let directory = format!("sys/devices/system/cpu/cpu{id}");
         let topology = format!("{directory}/topology");
         let mut siblings = files.list(&format!("{topology}/thread_siblings_list"))?.unwrap_or_default();
-        siblings.retain(|other| *other != id && online.contains(other));
+        siblings.retain(|other| *other != id && online.binary_search(other).is_ok());
         let frequency = frequencies.remove(&id);
         let capacity = files.number(&format!("{directory}/cpu_capacity"))?;
         cores.push(Core {
@@ -144,7 +144,7 @@ fn read_caches(files: &Files, directory: &str, id: usize, online: &[usize]) -> R
             None => 0,
         };
         let mut shared_with = files.list(&format!("{cache}/shared_cpu_list"))?.unwrap_or_default();
-        shared_with.retain(|other| *other != id && online.contains(other));
+        shared_with.retain(|other| *other != id && online.binary_search(other).is_ok());
         caches.push(Cache {
             level: level.min(u64::from(u32::MAX)) as u32,
             kind,

@@ -207,7 +207,7 @@ pub(crate) fn parse(text: &str) -> Result<Answers, String> {
     })
 }
 
-/// The commands used here, by their numbers in [1].
+/// The commands used here, by their numbers in the header named above.
 #[derive(Clone, Copy, Debug)]
 #[repr(u32)]
 enum Command {
@@ -229,7 +229,8 @@ type Words = [u32; 32];
 
 const EMPTY: Words = [0; 32];
 
-// Where the words stand in [1]: `ethtool_ringparam`, `ethtool_channels`, `ethtool_coalesce`, `ethtool_value`.
+// Where the words stand in that header's structures: `ethtool_ringparam`, `ethtool_channels`,
+// `ethtool_coalesce`, `ethtool_value`.
 const RING_RX_MAX: usize = 1;
 const RING_TX_MAX: usize = 4;
 const RING_RX: usize = 5;

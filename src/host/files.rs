@@ -92,6 +92,11 @@ impl Recording {
         if let Some((number, path, content)) = open {
             insert(&mut entries, number, path, &Entry::Text(content))?;
         }
+        if entries.is_empty() {
+            return Err(
+                "it has no line '== path'; 'spinetail host detect --record FILE' writes one that has".to_owned()
+            );
+        }
         Ok(Recording { entries })
     }
 
@@ -133,14 +138,14 @@ impl Files {
     /// Opens a machine's files: a directory (`/` for the machine this runs on), or a recording
     /// `NAME.tree`, whose ending may be left off.
     pub fn open(root: &Path) -> Result<Files, String> {
-        let longer = root.with_added_extension(RECORDING_SUFFIX);
-        let recorded = if root.is_file() {
-            root.to_owned()
-        } else if !root.exists() && longer.is_file() {
-            longer
-        } else {
+        if root.is_dir() {
             return Ok(Files { source: Source::Directory(root.to_owned()), answered: None });
-        };
+        }
+        let mut longer = root.as_os_str().to_owned();
+        longer.push(".");
+        longer.push(RECORDING_SUFFIX);
+        let longer = PathBuf::from(longer);
+        let recorded = if root.exists() || !longer.exists() { root.to_owned() } else { longer };
         let failed = |reason: &dyn std::fmt::Display| format!("{} is no recording: {reason}", recorded.display());
         let bytes = fs::metadata(&recorded).map_err(|error| failed(&error))?.len();
         if bytes > limits::RECORDING_BYTES_MAX {
@@ -148,7 +153,12 @@ impl Files {
         }
         let text = fs::read_to_string(&recorded).map_err(|error| failed(&error))?;
         let recording = Recording::parse(&text).map_err(|reason| failed(&reason))?;
-        Ok(Files { source: Source::Recorded { path: recorded, recording }, answered: None })
+        Ok(Files::recorded(&recorded, recording))
+    }
+
+    /// The files in `recording`; complaints say that they stand in `path`.
+    pub fn recorded(path: &Path, recording: Recording) -> Files {
+        Files { source: Source::Recorded { path: path.to_owned(), recording }, answered: None }
     }
 
     /// From now on keeps what it answers, for [`Files::recording`].
@@ -172,6 +182,13 @@ impl Files {
     /// These are the files of the machine this runs on, so the kernel may be asked what they leave out.
     pub fn live(&self) -> bool {
         matches!(&self.source, Source::Directory(root) if root == Path::new("/"))
+    }
+
+    /// Where all of them stand, for people.
+    pub(crate) fn root(&self) -> String {
+        match &self.source {
+            Source::Directory(path) | Source::Recorded { path, .. } => path.display().to_string(),
+        }
     }
 
     /// Where a file stands, for people.
@@ -361,8 +378,7 @@ mod tests {
     const TREE: &str = "A comment.\n== a/one\n1\n== a/b -> ../c\n\n== a/b/two\n\\== two\n\\\\\n\n== empty\n";
 
     fn recorded(text: &str) -> Files {
-        let source = Source::Recorded { path: PathBuf::from("some.tree"), recording: Recording::parse(text).unwrap() };
-        Files { source, answered: None }
+        Files::recorded(Path::new("some.tree"), Recording::parse(text).unwrap())
     }
 
     #[test]
@@ -390,6 +406,7 @@ mod tests {
     #[test]
     fn recordings_that_are_none_are_refused_with_the_line() {
         let refused = [
+            ("A text like any other.\n", "no line"),
             ("== /etc/passwd\n", "line 1"),
             ("== a\n1\n== ../a\n", "line 3"),
             ("== a\n== a\n", "twice"),
@@ -423,6 +440,14 @@ mod tests {
             let files = Files::open(&root.join(name)).unwrap();
             assert_eq!(files.text("sys/devices/system/cpu/online").as_deref(), Some("0-1"));
             assert!(!files.live());
+        }
+    }
+
+    #[test]
+    fn root_that_is_nothing_is_refused_with_its_name() {
+        for root in ["/nonexistent-machine", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")] {
+            let complaint = Files::open(Path::new(root)).unwrap_err();
+            assert!(complaint.starts_with(root), "{complaint}");
         }
     }
 

@@ -18,7 +18,7 @@
 //! - `nics`, `ethtool`, `disks`: network interfaces with queues and interrupts; disks
 //! - `system`, `cgroup`, `cpu_list`: processor, hypervisor, steal; control groups; lists of cores
 //! - `process`: limits and allowed cores of this process
-//! - `probe`: whether the kernel gives us the io_uring we need, and if not, why
+//! - `probe`: whether the kernel gives us the io_uring we need, if not, why, and what else it has
 //! - `memory`: `Arena`, a shard's memory in 2 MiB pages where they are granted
 //! - `shared`: memory files that other processes may read
 //! - `profile`: what the appliance takes of a machine: `Profile`, the one for any machine, validation

@@ -261,3 +261,75 @@ fn parse_interrupts(text: &str) -> Vec<(usize, String)> {
     };
     lines.filter_map(parse).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::host::files::Recording;
+
+    fn nics(tree: &str) -> Vec<Nic> {
+        read(&Files::recorded(Path::new("some.tree"), Recording::parse(tree).unwrap())).unwrap()
+    }
+
+    #[test]
+    fn queue_is_found_in_the_name_each_driver_writes() {
+        let names = [
+            ("virtio2-input.11", Some(11)),
+            ("virtio2-output.0", Some(0)),
+            ("virtio2-config", None),
+            ("mlx5_comp3@pci:0000:17:00.0", Some(3)),
+            ("mlx5_async0@pci:0000:17:00.0", None),
+            ("eth0-Tx-Rx-3", Some(3)),
+            ("ena-mgmnt@pci:0000:00:05.0", None),
+            ("i40e-eth0-TxRx-3", Some(3)),
+            ("ice-ens2f0-TxRx-62", Some(62)),
+            ("ice-0000:ca:00.0:misc", None),
+            ("eth0-TxRx-3", Some(3)),
+            ("eth0-rx-1", Some(1)),
+            ("eth0-tx-1", Some(1)),
+            ("eth0", None),
+            ("gve-ntfy-blk3@pci:0000:00:04.0", Some(3)),
+            ("gve-mgmnt@pci:0000:00:04.0", None),
+            ("mana_q3@pci:7870:00:00.0", Some(3)),
+        ];
+        for (name, queue) in names {
+            assert_eq!(queue_of(name), queue, "{name}");
+        }
+    }
+
+    #[test]
+    fn second_half_of_the_blocks_of_gve_receives() {
+        let names = (0..4).map(|block| format!("{}: 0 0 PCI-MSIX 0-edge gve-ntfy-blk{block}@pci:0\n", 30 + block));
+        let tree = format!(
+            "== sys/class/net/ens4 -> ../../devices/pci0/0000:00:04.0/net/ens4\n\
+             == sys/class/net/ens4/device -> ../../../0000:00:04.0\n\
+             == sys/devices/pci0/0000:00:04.0/msi_irqs/{{30-35}}\nmsix\n\
+             == proc/interrupts\nCPU0 CPU1\n{}34: 0 0 PCI-MSIX 4-edge gve-mgmnt@pci:0\n",
+            names.collect::<String>()
+        );
+        let queues: Vec<_> = nics(&tree)[0].irqs.iter().map(|irq| (irq.number, irq.queue)).collect();
+        // 35 is set aside and has no name.
+        assert_eq!(queues, [(30, Some(0)), (31, Some(1)), (32, Some(0)), (33, Some(1)), (34, None)]);
+    }
+
+    #[test]
+    fn card_without_message_signalled_interrupts_is_found_by_its_device() {
+        let tree = "== sys/class/net/eth0 -> ../../devices/platform/virtio2/net/eth0\n\
+             == sys/class/net/eth0/device -> ../../../virtio2\n\
+             == proc/interrupts\nCPU0\n5: 9 IO-APIC 5-edge virtio2\n6: 9 IO-APIC 6-edge virtio20\n";
+        let irqs = &nics(tree)[0].irqs;
+        assert_eq!(irqs.iter().map(|irq| irq.number).collect::<Vec<_>>(), [5]);
+    }
+
+    #[test]
+    fn interface_without_a_device_has_no_interrupts() {
+        let tree = "== sys/class/net/br0 -> ../../devices/virtual/net/br0\n== sys/class/net/bonding_masters\nbond0\n\
+             == sys/class/net/br0/flags\n0x1003\n== sys/class/net/br0/carrier\n1\n\
+             == proc/interrupts\nCPU0\n5: 9 IO-APIC 5-edge br0\n";
+        let nics = nics(tree);
+        assert_eq!(nics.len(), 1);
+        assert_eq!((nics[0].physical, nics[0].up, &nics[0].irqs[..]), (false, true, &[][..]));
+    }
+}

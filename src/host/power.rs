@@ -73,7 +73,8 @@ pub(crate) fn read_idle_states(files: &Files, directory: &str) -> Result<Vec<Idl
             index,
             name,
             exit_latency_us: files.number(&format!("{state}/latency"))?.unwrap_or(0),
-            disabled: files.switch(&format!("{state}/disable"))?.unwrap_or(false),
+            // Some kernels show who disabled it, the user by one bit and the driver by another.
+            disabled: files.number(&format!("{state}/disable"))?.is_some_and(|by| by != 0),
         });
     }
     Ok(states)

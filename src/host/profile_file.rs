@@ -12,7 +12,7 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::host::profile::{CoreWish, Profile, ProfileError, Source};
+use crate::host::profile::{CoreWish, Profile, ProfileError, SHIPPED, Source};
 
 /// Letters a misspelt key may differ in and still be recognised.
 const MISSPELLING_MAX: usize = 3;
@@ -304,17 +304,22 @@ const KEYS: [Key; 33] = [
 ];
 
 impl Profile {
-    /// Reads and validates the profile in a file, as far as that goes without a machine.
+    /// Reads and validates the profile in a file, as far as that goes without a machine; or one that is shipped, by
+    /// its name, where there is no such file.
     ///
     /// The error names the file, the line and the key, and says what to write instead.
     pub fn read(path: &Path) -> Result<Profile, ProfileError> {
+        if let Some((name, text)) = SHIPPED.iter().find(|(name, _)| path == Path::new(name) && !path.exists()) {
+            return Profile::parse_file(text, Some(format!("hw-profiles/{name}.toml")));
+        }
         let text = fs::read_to_string(path).map_err(|error| ProfileError {
             file: Some(path.display().to_string()),
             line: None,
             key: None,
             message: format!(
-                "cannot be read ({error}): name a file from hw-profiles/, or write one with \
-                 'spinetail host detect --write FILE'"
+                "cannot be read ({error}): name a file, or one that is shipped ({}), or write one with \
+                 'spinetail host detect --write FILE'",
+                SHIPPED.map(|(name, _)| name).join(", ")
             ),
         })?;
         Profile::parse_file(&text, Some(path.display().to_string()))

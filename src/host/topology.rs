@@ -233,126 +233,12 @@ fn online_cores(files: &Files, cpuinfo: &CpuInfo) -> Result<Vec<usize>, String> 
         online = cpuinfo.processors();
     }
     if online.is_empty() {
-        let root = files.display("");
+        let root = files.root();
         return Err(format!("no cores found below {root}: mount sysfs on /sys or procfs on /proc"));
     }
     Ok(online)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::path::PathBuf;
-
-    use super::*;
-
-    fn recorded(name: &str) -> Topology {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/host").join(name);
-        Topology::detect(&root).unwrap()
-    }
-
-    /// A directory of this test's own that is gone when the test is.
-    struct Scratch(PathBuf);
-
-    impl Scratch {
-        fn new(name: &str, files: &[(&str, &str)]) -> Scratch {
-            let root = std::env::temp_dir().join(format!("spinetail-topology-{name}-{}", std::process::id()));
-            fs::create_dir_all(&root).unwrap();
-            for (path, text) in files {
-                let path = root.join(path);
-                fs::create_dir_all(path.parent().unwrap()).unwrap();
-                fs::write(path, text).unwrap();
-            }
-            Scratch(root)
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    #[test]
-    fn two_sockets_are_read_with_threads_and_nodes() {
-        let machine = recorded("two-socket-smt");
-        assert_eq!(machine.core_ids(), (0..32).collect::<Vec<_>>());
-        let core = machine.core(9).unwrap();
-        assert_eq!((core.package, core.core_id, core.node, &core.siblings[..]), (1, 1, 1, &[25][..]));
-        assert_eq!(core.governor.as_deref(), Some("powersave"));
-        assert_eq!(machine.core(24).unwrap().siblings, [8]);
-        assert_eq!(machine.nodes.len(), 2);
-        assert_eq!(machine.nodes[1].cores, parse_cpu_list("8-15,24-31").unwrap());
-        assert_eq!(machine.nodes[1].memory_bytes, Some(66_048_000 * 1024));
-        assert_eq!((machine.nodes[1].huge_pages_total, machine.nodes[1].huge_pages_free), (512, 256));
-        assert_eq!(machine.isolated, parse_cpu_list("1-7,9-15").unwrap());
-        assert_eq!(machine.nohz_full, machine.isolated);
-        assert_eq!(machine.transparent, Some(TransparentMode::Madvise));
-        assert_eq!(machine.clocksource.as_deref(), Some("tsc"));
-        assert_eq!(
-            machine.control_group,
-            ControlGroup { hierarchy: Some(Hierarchy::Unified), ..ControlGroup::default() }
-        );
-        assert!(!machine.virtualised);
-    }
-
-    #[test]
-    fn small_vm_is_read_with_its_hypervisor_and_its_control_group() {
-        let machine = recorded("vm-2core");
-        assert_eq!(machine.core_ids(), [0, 1]);
-        assert!(machine.virtualised);
-        assert_eq!(machine.nodes.len(), 1);
-        assert_eq!(machine.memory_total_bytes, Some(24_684_096 * 1024));
-        assert_eq!(machine.cpu_model.as_deref(), Some("Intel(R) Xeon(R) Processor"));
-        assert_eq!(machine.swap_bytes, 0);
-        // The quota stands in the group itself, the memory limit in its parent.
-        assert_eq!(machine.control_group.cpu_cores, Some(1.5));
-        assert_eq!(machine.control_group.cpu_period_us, Some(100_000));
-        assert_eq!(machine.control_group.memory_bytes, Some(2 << 30));
-    }
-
-    #[test]
-    fn machine_that_shows_only_cpuinfo_is_one_node() {
-        let scratch = Scratch::new("bare", &[("proc/cpuinfo", "processor : 0\n\nprocessor : 1\n")]);
-        let machine = Topology::detect(&scratch.0).unwrap();
-        assert_eq!(machine.core_ids(), [0, 1]);
-        assert_eq!(machine.nodes.len(), 1);
-        assert_eq!(machine.nodes[0].cores, [0, 1]);
-        assert_eq!(machine.memory_total_bytes, None);
-        assert_eq!(machine.transparent, None);
-        assert!(machine.cores.iter().all(|core| core.siblings.is_empty() && core.governor.is_none()));
-    }
-
-    #[test]
-    fn empty_tree_is_refused_with_what_to_mount() {
-        let scratch = Scratch::new("empty", &[]);
-        let complaint = Topology::detect(&scratch.0).unwrap_err();
-        assert!(complaint.contains("/sys") && complaint.contains("/proc"), "{complaint}");
-    }
-
-    #[test]
-    fn senseless_core_list_is_refused_with_its_file() {
-        let scratch = Scratch::new("senseless", &[("sys/devices/system/cpu/online", "0-x\n")]);
-        let complaint = Topology::detect(&scratch.0).unwrap_err();
-        assert!(complaint.contains("cpu/online") && complaint.contains("0-x"), "{complaint}");
-    }
-
-    #[test]
-    fn null_list_of_tickless_cores_is_none() {
-        let files = [("sys/devices/system/cpu/online", "0\n"), ("sys/devices/system/cpu/nohz_full", "(null)\n")];
-        let scratch = Scratch::new("null", &files);
-        assert_eq!(Topology::detect(&scratch.0).unwrap().nohz_full, Vec::<usize>::new());
-    }
-
-    #[test]
-    fn this_machine_can_be_read() {
-        let machine = Topology::detect(Path::new("/")).unwrap();
-        assert!(!machine.cores.is_empty() && !machine.nodes.is_empty());
-    }
-
-    #[test]
-    fn one_thread_is_kept_of_each_physical_core() {
-        let machine = recorded("two-socket-smt");
-        assert_eq!(machine.one_per_physical_core(&[0, 16, 17, 1, 8]), [0, 17, 8]);
-    }
-}
+#[path = "topology_tests.rs"]
+mod tests;

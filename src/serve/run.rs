@@ -18,6 +18,7 @@ use crate::base::hash::HashSeed;
 use crate::base::limits;
 use crate::base::units::format_bytes;
 use crate::engine::{self, Io, Plan};
+use crate::host::calibration::Calibration;
 use crate::host::process::{keep_to_cores, raise_open_files};
 use crate::net::socket;
 use crate::serve::admin::{self, Admin, Facts, Live};
@@ -146,6 +147,11 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
             .with("pages", running.pages.first().map_or("-", |pages| pages.name()))
             .with("housekeeping", core_list(&settled.housekeeping)),
     );
+    // So that whoever reads latencies in this log knows what the machine takes for things.
+    if let Some(taken) = Calibration::load() {
+        let figures = taken.figures();
+        log.write(&Line::info("calibration").with("taken", figures.taken.clone()).with("figures", figures.line()));
+    }
     log.flush();
     let mut stdout = io::stdout();
     // Whoever waits for this line has gone if it cannot be written; serving goes on.

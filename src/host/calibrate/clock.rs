@@ -12,6 +12,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use crate::base::limits;
 use crate::host::calibrate::counter;
 use crate::host::calibrate::rounds::{Rounds, median_batch, resolution_ns};
 use crate::host::calibration::ClockFigures;
@@ -29,7 +30,7 @@ impl Clock {
     pub fn prepare(clock_ns: f64) -> Clock {
         let resolution = resolution_ns(clock_ns, READINGS);
         Clock {
-            rate: Rounds::default(),
+            rate: Rounds::with_drift(limits::CALIBRATE_SLEW_SHARE),
             counter: Rounds::with_resolution(resolution),
             clock: Rounds::with_resolution(resolution),
         }

@@ -26,7 +26,7 @@ use hdrhistogram::Histogram;
 use crate::base::limits;
 use crate::host::calibrate::counter::{self, Counter};
 use crate::host::calibrate::rounds::Rounds;
-use crate::host::calibration::{CoreJitter, Hiccups, JitterFigures, SizeCount};
+use crate::host::calibration::{CoreJitter, DIGITS, Hiccups, JitterFigures, SizeCount, digits};
 use crate::host::process::keep_to_cores;
 use crate::host::vitals::Vitals;
 
@@ -58,7 +58,7 @@ impl Jitter {
         Jitter {
             counter,
             cores: cores.iter().map(|&core| Watched::new(core)).collect(),
-            lost_share: Rounds::default(),
+            lost_share: Rounds::with_resolution(0.0),
             hiccups: [one(), one(), one(), one()],
         }
     }
@@ -92,8 +92,8 @@ impl Jitter {
         let us = |rounds: &Rounds| rounds.measured().map(|measured| measured.per(1e3));
         let [p50, p99, p999, max] = &self.hiccups;
         Some(JitterFigures {
-            threshold_ns: self.counter.ns(self.counter.hiccup_ticks()),
-            watched_s: all.watched_ns / 1e9 / self.cores.len().max(1) as f64,
+            threshold_ns: digits(self.counter.ns(self.counter.hiccup_ticks()), DIGITS),
+            watched_s: digits(all.watched_ns / 1e9 / self.cores.len().max(1) as f64, DIGITS),
             lost_share: self.lost_share.measured()?,
             hiccup_p50_us: us(p50)?,
             hiccup_p99_us: us(p99)?,
@@ -120,7 +120,7 @@ impl Watched {
     }
 
     fn figures(&self) -> CoreJitter {
-        let share = |ns: f64| if self.watched_ns > 0.0 { ns / self.watched_ns } else { 0.0 };
+        let share = |ns: f64| if self.watched_ns > 0.0 { digits(ns / self.watched_ns, DIGITS) } else { 0.0 };
         CoreJitter {
             core: self.core,
             lost_share: share(self.lost_ns),
@@ -171,7 +171,8 @@ fn read_on(watched: &mut Watched, counter: Counter, slice: Duration) {
     let (threshold, length) = (counter.hiccup_ticks(), counter.ticks(slice.as_nanos() as u64));
     // Touches the histogram's memory, and the code that writes to it.
     watched.hiccups.saturating_record(HICCUP_NS_MAX);
-    watched.hiccups.clear();
+    // Not `clear`, which keeps the longest.
+    watched.hiccups.reset();
     let started = counter::read();
     let (mut before, mut lost) = (started, 0);
     while before.wrapping_sub(started) < length {

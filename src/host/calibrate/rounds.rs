@@ -8,19 +8,26 @@
 
 use std::time::{Duration, Instant};
 
+use crate::base::limits;
 use crate::host::calibration::{Measured, median};
 
 /// A subject's rounds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Rounds {
     figures: Vec<f64>,
     resolution: f64,
+    drift_share: f64,
 }
 
 impl Rounds {
     /// For a subject whose figures the timer cannot tell apart by less than `resolution`.
     pub fn with_resolution(resolution: f64) -> Rounds {
-        Rounds { figures: Vec::new(), resolution }
+        Rounds { figures: Vec::new(), resolution, drift_share: limits::CALIBRATE_DRIFT_SHARE }
+    }
+
+    /// For a subject that is known to drift by another share of itself.
+    pub fn with_drift(drift_share: f64) -> Rounds {
+        Rounds { figures: Vec::new(), resolution: 0.0, drift_share }
     }
 
     /// Takes a round's figure in; one that is no number is none.
@@ -32,7 +39,7 @@ impl Rounds {
 
     /// The figure, if any round gave one.
     pub fn measured(&self) -> Option<Measured> {
-        Measured::of_rounds(&self.figures, self.resolution)
+        Measured::of_rounds(&self.figures, self.resolution, self.drift_share)
     }
 }
 

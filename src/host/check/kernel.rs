@@ -2,6 +2,7 @@
 
 use crate::host::check::line::{Line, Source, calibrated};
 use crate::host::check::subject::Subject;
+use crate::host::files::Files;
 use crate::host::placement::Placement;
 use crate::host::profile::{Io, Poll};
 use crate::host::topology::{Topology, format_cpu_list};
@@ -178,11 +179,15 @@ fn virtualisation(machine: &Topology) -> Line {
     )
 }
 
+/// The value of a kernel parameter, by its sysctl name.
+pub fn parameter(files: &Files, name: &str) -> Option<String> {
+    files.text(&format!("proc/sys/{}", name.replace('.', "/")))
+}
+
 /// A line for each kernel parameter of the profile.
 pub(super) fn parameters(subject: &Subject<'_>) -> Vec<Line> {
     let line = |(name, wanted): (&String, &String)| {
-        let path = format!("proc/sys/{}", name.replace('.', "/"));
-        let Some(have) = subject.files.text(&path) else {
+        let Some(have) = parameter(subject.files, name) else {
             let have = if subject.files.live() { "not in this kernel" } else { "not recorded" };
             return Line::ok(name, have, wanted);
         };

@@ -24,6 +24,7 @@ mod memory;
 mod network;
 mod subject;
 
+pub use kernel::parameter;
 pub use line::{Line, Source, Verdict, score};
 pub use subject::{Subject, check, denied};
 

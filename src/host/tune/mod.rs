@@ -22,7 +22,7 @@
 //!   the systemd files
 //! - `cmdline`: what the kernel's command line lacks, and how to add it
 //! - `apply`, `undo`: the two flows
-//! - `report`: what came of each setting
+//! - `report`: what came of each setting; `error`: why nothing, or nothing more, was done
 
 pub mod apply;
 pub mod change;

@@ -162,7 +162,7 @@ fn huge_pages_are_what_shards_need_beside_others_and_never_fewer() {
         let path = format!("sys/devices/system/node/node{node}/hugepages/hugepages-2048kB/nr_hugepages");
         assert_eq!(wants(&plan, &path), Some("70"), "{path}");
     }
-    assert_eq!(plan.changes[0].path.contains("hugepages"), true, "first, while memory is in one piece");
+    assert!(plan.changes[0].path.contains("hugepages"), "first, while memory is in one piece");
     assert_eq!(wants(&plan, "sys/kernel/mm/transparent_hugepage/enabled"), Some("madvise"));
     assert_eq!(wants(&plan, "sys/kernel/mm/transparent_hugepage/defrag"), Some("madvise"));
     tree.put("sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages", "500\n");

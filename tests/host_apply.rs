@@ -365,13 +365,9 @@ fn kill_within(mut command: Command, whole: Duration, random: &mut u64) {
     *random ^= *random << 17;
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a process");
     thread::sleep(whole.mul_f64((*random % 1000) as f64 / 1000.0));
-    signal_everything(&child);
+    // SIGKILL; `nsenter` without `--pid` has been replaced by its program by then, so that this is it.
+    let _ = child.kill();
     let _ = child.wait();
-}
-
-/// The process, and what it started in a namespace: `nsenter` without `--pid` is replaced by its program.
-fn signal_everything(child: &Child) {
-    let _ = Command::new("kill").arg("-KILL").arg(child.id().to_string()).status();
 }
 
 #[test]
@@ -425,8 +421,8 @@ fn a_dry_run_writes_nothing_and_needs_no_rights() {
     assert_eq!(host(&machine, &["undo", "--dry-run"]).status, Some(0));
     assert_eq!(host(&machine, &["undo"]).status, Some(0));
     assert_eq!(listing(), before);
-    let Some(nobody) = as_nobody(&machine, &["apply", "--dry-run"]) else { return };
-    let shown_to_nobody = run(nobody, PATIENCE);
+    let Some(executable) = nobodys() else { return };
+    let shown_to_nobody = as_nobody(&executable, &machine, &["apply", "--dry-run"]);
     assert_eq!((shown_to_nobody.status, shown_to_nobody.stdout), (Some(0), shown.stdout));
     assert_eq!(listing(), before);
 }
@@ -435,33 +431,41 @@ fn a_dry_run_writes_nothing_and_needs_no_rights() {
 fn nobody_is_told_to_be_root() {
     let machine = machine("nobody", 8);
     let before = everything(&machine);
-    let Some(apply) = as_nobody(&machine, &["apply"]) else { return };
-    run(apply, PATIENCE).assert_refused(77, &["run as root"]);
+    let Some(executable) = nobodys() else { return };
+    as_nobody(&executable, &machine, &["apply"]).assert_refused(77, &["run as root"]);
     // Also where only the journal may be written.
     let state = machine.path().join("var/lib/spinetail/host");
     fs::create_dir_all(&state).unwrap();
     fs::set_permissions(&state, fs::Permissions::from_mode(0o777)).unwrap();
-    run(as_nobody(&machine, &["apply"]).unwrap(), PATIENCE).assert_refused(77, &["none of", "run as root"]);
+    as_nobody(&executable, &machine, &["apply"]).assert_refused(77, &["none of", "run as root"]);
     assert_eq!(everything(&machine), before);
     assert!(!state.join("journal.jsonl").exists());
 }
 
-/// The command as user nobody, from a copy of the executable that nobody may run.
-fn as_nobody(machine: &Scratch, arguments: &[&str]) -> Option<Command> {
-    if !is_root() {
-        eprintln!("SKIPPED: only root can step down");
+/// An executable that user nobody may run; `None`, and says so, where nobody can be stepped down to.
+fn nobodys() -> Option<Scratch> {
+    if !is_root() || !Command::new("setpriv").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: only root can step down to nobody, and with setpriv");
         return None;
     }
-    let copy = machine.path().join("../").join(format!("spinetail-nobody-{}", std::process::id()));
-    if !copy.exists() {
-        fs::copy(SPINETAIL, &copy).unwrap();
-        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    // Threads of one process: each test has its own.
+    let name = thread::current().name().unwrap_or("apply").replace("::", "-");
+    let scratch = Scratch::new(&format!("nobody-{name}"));
+    for path in [scratch.path().to_owned(), scratch.path().join("spinetail")] {
+        if path != scratch.path() {
+            fs::copy(SPINETAIL, &path).unwrap();
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
-    let inner = on(machine, arguments);
+    Some(scratch)
+}
+
+/// The command as user nobody.
+fn as_nobody(executable: &Scratch, machine: &Scratch, arguments: &[&str]) -> Ended {
     let mut command = Command::new("setpriv");
-    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).arg(copy).args(inner.get_args());
-    command.current_dir("/");
-    Some(command)
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).arg(executable.file("spinetail"));
+    command.args(on(machine, arguments).get_args()).current_dir("/");
+    run(command, PATIENCE)
 }
 
 #[test]

@@ -12,6 +12,7 @@ use spinetail::host::profile::{Profile, ProfileError};
 use spinetail::host::topology::Topology;
 use spinetail::host::tune::TuneError;
 use spinetail::host::tune::apply::{Apply, Untouched, apply, preview};
+use spinetail::host::tune::change::{Change, Kind};
 use spinetail::host::tune::journal::Lock;
 use spinetail::host::tune::plan::{Plan, plan};
 use spinetail::host::tune::report::{Outcome as Came, Report, Row};
@@ -112,7 +113,8 @@ pub fn run_apply(arguments: &ApplyArguments) -> Outcome {
         });
         format!("{body:#}\n")
     } else {
-        format!("{}{}", rows_text(&report), apply_text(name, &report, &plan, arguments.dry_run))
+        let text = rows_text(&report, &plan.changes);
+        format!("{text}{}", apply_text(name, &report, &plan, arguments.dry_run))
     })?;
     ended(&report, "refused; the rest is as wanted")
 }
@@ -127,7 +129,7 @@ pub fn run_undo(arguments: &UndoArguments) -> Outcome {
         let body = json!({ "dry_run": arguments.dry_run, "summary": report.summary(), "rows": report.rows });
         format!("{body:#}\n")
     } else {
-        format!("{}{}", rows_text(&report), undo_text(&report))
+        format!("{}{}", rows_text(&report, &[]), undo_text(&report))
     })?;
     ended(&report, "not restored; the journal stays, 'spinetail host undo' may be run again")
 }
@@ -160,8 +162,8 @@ fn ended(report: &Report, what: &str) -> Outcome {
     Err((EXIT_FAILED, format!("{} {what}: {}", troubles.len(), troubles.join(", "))))
 }
 
-/// A line for each setting, with what to do beneath it where there is something to do.
-fn rows_text(report: &Report) -> String {
+/// A line for each setting; beneath it what to do, where there is something to do, and the text of a file that is new.
+fn rows_text(report: &Report, changes: &[Change]) -> String {
     let width = |row: &Row| row.path.chars().count() + 1;
     let column = report.rows.iter().map(width).max().unwrap_or(0).min(PATH_COLUMN_MAX);
     let mut text = String::new();
@@ -172,6 +174,11 @@ fn rows_text(report: &Report) -> String {
         let _ = writeln!(text, "{:<10} {path:<column$}  {values}{why}", row.outcome.name());
         if !row.remedy.is_empty() {
             let _ = writeln!(text, "{:<10} {}", "", row.remedy);
+        }
+        let is_new = matches!(row.outcome, Came::Would | Came::Done);
+        let file = changes.iter().find(|change| is_new && change.kind == Kind::File && change.path == row.path);
+        for line in file.iter().flat_map(|change| change.want.lines()) {
+            let _ = writeln!(text, "{:<10} | {line}", "");
         }
     }
     text

@@ -212,14 +212,15 @@ impl Journal {
     /// Ends the journal after everything was restored. The last one is kept as `journal.undone`, for people.
     pub fn retire(mut self, now_s: u64) -> Result<(), JournalError> {
         let (path, undone) = (self.directory.join(NAME), self.directory.join("journal.undone"));
-        self.append(&line_of(&UndoneLine { undone_s: now_s }))?;
+        // For people only. A disk without a free byte must not keep an undo from ending.
+        let _ = self.append(&line_of(&UndoneLine { undone_s: now_s }));
         let renamed = fs::rename(&path, &undone).and_then(|()| sync_directory(&self.directory));
         renamed.map_err(refused(&path, "renamed"))
     }
 
     fn append(&mut self, line: &str) -> Result<(), JournalError> {
         let path = self.directory.join(NAME);
-        self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data()).map_err(refused(&path, "appended to"))
+        self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data()).map_err(refused(&path, APPENDED))
     }
 }
 
@@ -237,6 +238,9 @@ impl fmt::Display for JournalError {
             }
             JournalError::Refused { path, what, error } => {
                 write!(f, "{} cannot be {what}: {error}", path.display())?;
+                if *what == APPENDED {
+                    f.write_str("; nothing more is changed, and 'spinetail host undo' restores what was")?;
+                }
                 match error.kind() {
                     io::ErrorKind::PermissionDenied => f.write_str("; run as root"),
                     io::ErrorKind::ReadOnlyFilesystem => f.write_str("; without a journal nothing is changed"),
@@ -278,6 +282,9 @@ fn refused<'p>(path: &'p Path, what: &'static str) -> impl Fn(io::Error) -> Jour
 // --- The lines -------------------------------------------------------------------------------
 
 const NAME: &str = "journal.jsonl";
+
+/// What is being done to the journal while a machine is being changed.
+const APPENDED: &str = "appended to";
 
 /// The format this file describes.
 pub const FORMAT: u32 = 1;

@@ -22,7 +22,7 @@
 //!   the systemd files
 //! - `cmdline`: what the kernel's command line lacks, and how to add it
 //! - `apply`, `undo`: the two flows
-//! - `report`: what came of each setting
+//! - `report`: what came of each setting; `error`: why nothing, or nothing more, was done
 
 pub mod apply;
 pub mod change;
@@ -33,6 +33,7 @@ pub mod report;
 pub mod undo;
 pub mod write;
 
+mod error;
 mod interrupts;
 mod network;
 mod power;
@@ -41,45 +42,4 @@ mod units;
 #[cfg(test)]
 mod crash_tests;
 
-use std::fmt;
-
-use crate::host::tune::journal::JournalError;
-
-/// Why nothing was done.
-#[derive(Debug)]
-pub enum TuneError {
-    /// Not one setting may be written by this user.
-    Permission(String),
-    /// The journal cannot be used.
-    Journal(JournalError),
-}
-
-impl TuneError {
-    /// Whether another user could.
-    pub fn is_permission(&self) -> bool {
-        match self {
-            TuneError::Permission(_) => true,
-            TuneError::Journal(JournalError::Refused { error, .. }) => {
-                error.kind() == std::io::ErrorKind::PermissionDenied
-            }
-            TuneError::Journal(_) => false,
-        }
-    }
-}
-
-impl fmt::Display for TuneError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            TuneError::Permission(reason) => f.write_str(reason),
-            TuneError::Journal(error) => write!(f, "{error}"),
-        }
-    }
-}
-
-impl std::error::Error for TuneError {}
-
-impl From<JournalError> for TuneError {
-    fn from(error: JournalError) -> TuneError {
-        TuneError::Journal(error)
-    }
-}
+pub use error::TuneError;

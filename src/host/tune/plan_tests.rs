@@ -162,7 +162,7 @@ fn huge_pages_are_what_shards_need_beside_others_and_never_fewer() {
         let path = format!("sys/devices/system/node/node{node}/hugepages/hugepages-2048kB/nr_hugepages");
         assert_eq!(wants(&plan, &path), Some("70"), "{path}");
     }
-    assert_eq!(plan.changes[0].path.contains("hugepages"), true, "first, while memory is in one piece");
+    assert!(plan.changes[0].path.contains("hugepages"), "first, while memory is in one piece");
     assert_eq!(wants(&plan, "sys/kernel/mm/transparent_hugepage/enabled"), Some("madvise"));
     assert_eq!(wants(&plan, "sys/kernel/mm/transparent_hugepage/defrag"), Some("madvise"));
     tree.put("sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages", "500\n");
@@ -260,6 +260,11 @@ fn a_partition_leaves_a_core_to_the_system_or_is_none() {
     let plan = tree.plan(&format!("{all}{partition}"));
     assert!(is_left_out(&plan, "kernel.partition", "core of its own"), "{:?}", plan.left_out);
     assert!(wants(&plan, slice).is_none() && !wants(&plan, service).unwrap().contains("Slice="));
+    // Nobody keeps house: its threads run beside the shards, on any core that is left.
+    let plan = tree.plan(&format!("{}{partition}", SMALL.replace("housekeeping = \"1\"\n", "")));
+    let roomy = plan.changes.iter().find(|change| change.path == service).map(|change| change.want.clone()).unwrap();
+    assert!(roomy.contains("\nCPUAffinity=0-7\n") && !roomy.contains("Slice="), "{roomy}");
+    assert!(is_left_out(&plan, "kernel.partition", "cores.housekeeping is empty"), "{:?}", plan.left_out);
     fs::remove_dir_all(tree.0.join("etc")).unwrap();
     let plan = tree.plan(&format!("{SMALL}{partition}"));
     assert!(is_left_out(&plan, "kernel.partition", "no systemd"), "{:?}", plan.left_out);

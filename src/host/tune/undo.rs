@@ -21,7 +21,7 @@ pub fn undo(root: &Path, rings: &dyn Rings, now_s: u64) -> Result<Report, TuneEr
     let Some(journal) = Journal::open(root)? else { return Ok(Report::default()) };
     let settings = Settings::new(root, rings);
     let (this_boot, gone) = split_by_boot(&journal.entries, journal.header.boot_id == settings.boot_id());
-    let mut report = Report { rows: gone.iter().map(|entry| gone_row(entry)).collect() };
+    let mut report = Report { rows: gone.iter().map(gone_row).collect() };
     report.rows.extend(restore_all(&settings, &this_boot));
     if report.troubles().next().is_none() {
         journal.retire(now_s)?;
@@ -34,7 +34,7 @@ pub fn undo_preview(root: &Path, rings: &dyn Rings) -> Result<Report, TuneError>
     let Some((header, entries)) = Journal::peek(root)? else { return Ok(Report::default()) };
     let settings = Settings::new(root, rings);
     let (this_boot, gone) = split_by_boot(&entries, header.boot_id == settings.boot_id());
-    let mut rows: Vec<Row> = gone.iter().map(|entry| gone_row(entry)).collect();
+    let mut rows: Vec<Row> = gone.iter().map(gone_row).collect();
     for entry in this_boot.iter().rev() {
         let now = settings.read(entry.kind, &entry.path).ok().flatten();
         let outcome = if now == entry.old { Outcome::AsBefore } else { Outcome::Would };

@@ -46,7 +46,12 @@ pub(super) fn draft(draft: &mut Draft<'_>) {
     }
 }
 
+/// Data and housekeeping cores. Without any of the latter the appliance's other threads run wherever no shard does,
+/// and then every core is one that it must reach.
 fn our_cores(draft: &Draft<'_>) -> Vec<usize> {
+    if draft.placement.housekeeping.is_empty() {
+        return draft.machine.core_ids();
+    }
     let mut cores = [&draft.data[..], &draft.placement.housekeeping].concat();
     cores.sort_unstable();
     cores.dedup();
@@ -57,6 +62,11 @@ fn can_partition(draft: &mut Draft<'_>, ours: &[usize]) -> bool {
     let controllers = draft.untouched.text("sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
     if !controllers.split_whitespace().any(|controller| controller == "cpuset") {
         draft.leave_out("kernel.partition", "the cpuset controller of control groups, version 2, is not here");
+        return false;
+    }
+    if draft.placement.housekeeping.is_empty() {
+        let why = "cores.housekeeping is empty: what else the appliance does would be shut in with its shards";
+        draft.leave_out("kernel.partition", why);
         return false;
     }
     let left = draft.machine.core_ids().into_iter().filter(|core| !ours.contains(core)).count();
@@ -80,7 +90,7 @@ fn service_text(cores: &[usize], shards: usize, partition: Option<&str>) -> Stri
         "# Written by 'spinetail host apply'; 'spinetail host undo' removes it. Changes are better made in a file of\n\
          # its own beside this one, with a later name.\n\
          [Service]\n\
-         # Data and housekeeping cores: a core that is not here cannot be pinned to.\n\
+         # Data and housekeeping cores (all, where none is named for the house): others cannot be pinned to.\n\
          CPUAffinity={}\n\
          # {} for each shard's executor and its buffers, and no less than the unit has.\n\
          LimitMEMLOCK={memlock_bytes}\n",

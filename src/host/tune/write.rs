@@ -437,3 +437,42 @@ fn parse_rings(sizes: &str) -> Option<(u32, u32)> {
 fn interface(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trouble(path: &str, number: i32) -> Trouble {
+        let refusal = refusal(path, &io::Error::from_raw_os_error(number));
+        assert!(!refusal.why.is_empty());
+        assert!(!refusal.remedy.is_empty() || refusal.trouble == Trouble::Absent, "{refusal:?}");
+        refusal.trouble
+    }
+
+    #[test]
+    fn interrupts_that_the_kernel_deals_itself_are_its_own_and_nothing_else_is() {
+        for number in [libc::EPERM, libc::EIO] {
+            assert_eq!(trouble("proc/irq/36/smp_affinity_list", number), Trouble::Kept);
+        }
+        assert_eq!(trouble("proc/sys/vm/swappiness", libc::EIO), Trouble::Other);
+        assert_eq!(trouble("proc/sys/vm/swappiness", libc::EPERM), Trouble::Permission);
+        // Opening the file is refused to whoever is not root, before the kernel is asked about the interrupt.
+        assert_eq!(trouble("proc/irq/36/smp_affinity_list", libc::EACCES), Trouble::Permission);
+    }
+
+    #[test]
+    fn only_a_missing_permission_is_one_that_another_user_would_have() {
+        for number in [libc::EROFS, libc::EINVAL, libc::EBUSY, libc::EOPNOTSUPP, libc::ENOSPC] {
+            assert_eq!(trouble("sys/class/net/eth0", number), Trouble::Other, "{number}");
+        }
+        assert_eq!(trouble("proc/sys/vm/no_such", libc::ENOENT), Trouble::Absent);
+    }
+
+    #[test]
+    fn ring_sizes_are_read_as_they_are_written() {
+        assert_eq!(parse_rings("rx 512 tx 256"), Some((512, 256)));
+        for text in ["", "rx 512", "rx a tx 1", "tx 1 rx 2", "rx 1 tx 2 x"] {
+            assert_eq!(parse_rings(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Why nothing, or nothing more, was done to a machine.
+
+use std::fmt;
+
+use crate::host::tune::journal::JournalError;
+
+/// Why nothing was done.
+#[derive(Debug)]
+pub enum TuneError {
+    /// Not one setting may be written by this user.
+    Permission(String),
+    /// The journal cannot be used.
+    Journal(JournalError),
+}
+
+impl TuneError {
+    /// Whether another user could.
+    pub fn is_permission(&self) -> bool {
+        match self {
+            TuneError::Permission(_) => true,
+            TuneError::Journal(JournalError::Refused { error, .. }) => {
+                error.kind() == std::io::ErrorKind::PermissionDenied
+            }
+            TuneError::Journal(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for TuneError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TuneError::Permission(reason) => f.write_str(reason),
+            TuneError::Journal(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for TuneError {}
+
+impl From<JournalError> for TuneError {
+    fn from(error: JournalError) -> TuneError {
+        TuneError::Journal(error)
+    }
+}

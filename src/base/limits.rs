@@ -595,11 +595,11 @@ pub const CALIBRATE_SLEW_SHARE: f64 = 0.0005;
 /// says by naming both sizes; eight times would take memory and start-up that nobody has.
 pub const CALIBRATE_DRAM_PER_CACHE: u64 = 4;
 
-/// Most bytes of one working set: 32 million lines, whose order takes about a second to draw.
+/// Most bytes of one working set: offsets in it and the time to lay it out stay small on machines of any size.
 pub const CALIBRATE_DRAM_BYTES_MAX: u64 = 2 << 30;
 
-/// Bytes of the largest working set for each second that may be spent: drawing its order and touching it in two kinds of
-/// pages takes about a tenth of the time.
+/// Bytes of the largest working set for each second that may be spent. Where others had cut memory up, finding huge pages
+/// for a gibibyte took 7.5 s: a run of half a minute can bear that, a shorter one could not.
 pub const CALIBRATE_DRAM_BYTES_PER_SECOND: u64 = 40 << 20;
 
 /// Most bytes of the working set that should lie in the third cache. A virtual machine is told the size of the whole
@@ -633,7 +633,7 @@ pub const CALIBRATE_SLEEP_US: u64 = 200;
 /// Load average above which somebody else wants the cores, and whoever calibrates is told.
 pub const CALIBRATE_LOAD_AVERAGE_MAX: f64 = 0.5;
 
-/// Bytes of a stored calibration: all pairs of 256 cores are some 6 MiB.
+/// Bytes of a stored calibration: all pairs of 256 cores are 32,640 records of some 300 bytes.
 pub const CALIBRATE_FILE_BYTES_MAX: u64 = 32 << 20;
 
 // --- Proofs --------------------------------------------------------------------------------

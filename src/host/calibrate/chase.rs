@@ -11,8 +11,7 @@
 //! definition of lmbench's `lat_mem_rd -t` (McVoy & Staelin, USENIX 1996) and of the floor in `benches/`.
 //!
 //! The order is computed, not drawn: step `i` goes to the line that a keyed bijection makes of `i` ([`Order`]). Shuffling
-//! (Sattolo 1986, as the floor in `benches/` does) takes as many dependent misses as there are lines in memory before the
-//! first of them is measured, a second for a gibibyte here; the bijection's are independent, and take a fifth.
+//! (Sattolo 1986, as the floor in `benches/` does) needs a table of all lines beside them, and misses in it for each.
 //!
 //! **Working sets** are half of each cache: the other half is for whoever else lives there, and for the cache's own
 //! imperfect hashing. Of the third there is a small one too, three times the second cache, and that is the one that
@@ -344,7 +343,8 @@ const LINE_BYTES: usize = 64;
 /// Steps of a batch: some µs in the nearest cache, a few hundred in memory.
 const STEPS: u32 = 2_000;
 
-/// The small set of the third cache, in sizes of the second: at most a few in a hundred of its loads hit that one.
+/// The small set of the third cache, in sizes of the second: too large for that one to serve more than a part of the loads,
+/// small enough for a virtual machine's share of the third.
 const L3_PER_CACHE_BELOW: u64 = 3;
 
 /// Share of a working set in huge pages from which it counts as lying in them.

@@ -6,8 +6,7 @@
 //! (see `load::ticks`).
 //!
 //! The clock is read through the vDSO where the kernel trusts the counter (`clocksource` is `tsc`, `kvm-clock` or
-//! `arch_sys_counter`), and through a system call where it does not: twenty times as much, and the commonest reason
-//! for a slow server on an old virtual machine.
+//! `arch_sys_counter`), and through a system call where it does not: then the figure is above that of a system call.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

@@ -1,8 +1,8 @@
 //! The processor's counter: the time-stamp counter of x86-64, the virtual counter of Arm.
 //!
 //! Read without fences: neighbouring instructions may overlap with a reading by some tens of cycles. That is what is
-//! wanted here, where millions of readings in a row look for gaps of hundreds of nanoseconds and a fence would make
-//! each of them four times as long. Elsewhere than on these two the kernel's monotonic clock stands in.
+//! wanted here, where millions of readings in a row look for gaps of hundreds of nanoseconds and a fence would only make
+//! the net coarser. Elsewhere than on these two the kernel's monotonic clock stands in.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ pub const NAME: &str = if cfg!(target_arch = "x86_64") {
 };
 
 impl Counter {
-    /// Measures the rate once, in 20 ms: to 0.001 % or so.
+    /// Measures the rate once, in 20 ms.
     pub fn calibrate() -> Counter {
         Counter { ns_per_tick: 1e3 / rate_mhz(RATE_SLICE) }
     }

@@ -6,11 +6,11 @@
 //! ```
 //!
 //! Two pinned threads spin on one word, alone on its line and the line beside it (processors fetch those together). They
-//! spin without the `pause` instruction: that waits up to 140 cycles on processors since Skylake, and under a
-//! hypervisor may leave the virtual machine, which would be most of what is measured.
+//! spin without the `pause` instruction: that takes up to 140 cycles on processors since Skylake (Intel's optimization
+//! manual), and under a hypervisor may leave the virtual machine, which would be most of what is measured.
 //!
 //! **Many lines.** Every line has a home among the slices of the last cache, chosen by a hash of its address, and a pair's
-//! latency differs by some tens of percent with where that home lies. One line would measure its own luck: batches go
+//! latency differs with where that home lies. One line would measure its own luck: batches go
 //! through [`LINES`] of them, and the median batch is that of a common line.
 //!
 //! **Which pairs.** All of them where that fits the time. On a machine of hundreds of cores it does not (128 cores have 8,128

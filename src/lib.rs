@@ -13,7 +13,7 @@
 //! | `cache` | one shard's memory: index, segments, ghosts, eviction, `check()`; *pure* | base, learn |
 //! | `wire` | codecs: bytes to requests, replies to bytes; *pure* | base |
 //! | `observe` | counters and service-time histograms, one writer each | base |
-//! | `host` | topology, hardware profiles, memory, the check of a machine | base |
+//! | `host` | topology, hardware profiles and their placement, memory, a machine checked, tuned, calibrated | base |
 //! | `l0` | published entries in shared memory: layout, publisher, reader | base, host |
 //! | `embedded` | the cache inside a program: stripes behind locks, hits without one | base, cache, host, l0 |
 //! | `net` | sockets on io_uring, and on epoll: bytes in, bytes out | base, host |

@@ -1,16 +1,17 @@
-//! What this machine is, what the appliance wants of it, and what the difference costs.
+//! What this machine is, what the appliance wants of it, what the difference costs, and who makes it disappear.
 //!
-//! For: reading the topology from sysfs, the limits of this process, hardware profiles, the
-//! line-by-line check of one against the other, and memory in the pages and on the node a
+//! For: reading a machine below a root, hardware profiles and where they put shards, the check of one against the
+//! other, changing a machine so that it can be put back, measuring it, and memory in the pages and on the node a
 //! profile names.
 //!
-//! Not for: placing threads (the
-//! engine pins its executors), or anything on the path of a request.
+//! Not for: pinning threads (the engine's executors do), or anything on the path of a request.
 //!
-//!   sysfs, procfs ── topology ──┬── Profile::auto ──┐
-//!   this process  ── process ───┤                   ├── check ── lines with cost and remedy
-//!                               └── profile file ───┘
-//!                                        └── memory: one arena per shard
+//! ```text
+//!   sysfs, procfs ── files ── topology ──┬── placement ──┬── check ── lines: have, want, cost, remedy
+//!   a file, or auto ──────── profile ────┘               ├── tune ── journal ── settings, and back
+//!   this process ── process, probe                       └── engine: cores, nodes, memory: one arena a shard
+//!   clocks, caches, kernel ── calibrate ── calibration ── figures beside results
+//! ```
 //!
 //! - `topology`: `Topology`, all that is known of the machine, and what is true of it as a whole
 //! - `files`: the files of a machine: below a directory, or in a recording
@@ -19,13 +20,14 @@
 //! - `system`, `cgroup`, `cpu_list`: processor, hypervisor, steal; control groups; lists of cores
 //! - `process`: limits and allowed cores of this process
 //! - `probe`: whether the kernel gives us the io_uring we need, if not, why, and what else it has
-//! - `memory`: `Arena`, a shard's memory in 2 MiB pages where they are granted
-//! - `shared`: memory files that other processes may read
-//! - `profile`: what the appliance takes of a machine: `Profile`, the one for any machine, validation
-//! - `profile_file`: the TOML file of a profile: every key with its meaning, read and written
-//! - `vitals`: how the host treats this process: stolen time, switches, where memory lies
-//! - `tune`: changing the machine to what a profile wants, and back
+//! - `profile`, `profile_file`: what the appliance wishes of a machine; its TOML file, every key with its meaning
+//! - `placement`: who runs where: a pure function of the two
 //! - `check`: the machine against a profile, line by line
+//! - `tune`: changing the machine to what a profile wants, and back
+//! - `calibrate`, `calibration`: measuring the machine; what was measured, as a value that is kept
+//! - `memory`, `numa`: `Arena`, a shard's memory in the pages that were granted; on which node it lies
+//! - `shared`: memory files that other processes may read
+//! - `vitals`: how the host treats this process: stolen time, switches, where memory lies
 
 pub mod calibrate;
 pub mod calibration;

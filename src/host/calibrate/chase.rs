@@ -10,7 +10,7 @@
 //! place is stored as an offset in bytes, so that a step is the load and nothing else: no shift, no hash. That is the
 //! definition of lmbench's `lat_mem_rd -t` (McVoy & Staelin, USENIX 1996) and of the floor in `benches/`.
 //!
-//! The order is computed, not drawn: step `i` goes to the line that a keyed bijection makes of `i` ([`Order`]). Shuffling
+//! The order is computed, not drawn: step `i` goes to the line that a keyed bijection makes of `i` (`Order`). Shuffling
 //! (Sattolo 1986, as the floor in `benches/` does) needs a table of all lines beside them, and misses in it for each.
 //!
 //! **Working sets** are half of each cache: the other half is for whoever else lives there, and for the cache's own

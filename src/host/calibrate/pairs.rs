@@ -11,7 +11,7 @@
 //!
 //! **Many lines.** Every line has a home among the slices of the last cache, chosen by a hash of its address, and a pair's
 //! latency differs with where that home lies. One line would measure its own luck: batches go
-//! through [`LINES`] of them, and the median batch is that of a common line.
+//! through 32 of them, and the median batch is that of a common line.
 //!
 //! **Which pairs.** All of them where that fits the time. On a machine of hundreds of cores it does not (128 cores have 8,128
 //! pairs); then one pair of each relation, and of the others as many as fit, evenly spread. The result says which.

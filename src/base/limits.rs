@@ -508,6 +508,12 @@ pub const LOG_FLUSH_MS: u64 = 250;
 /// largest machines the kernel knows fit, and a file that is none is refused before it is read.
 pub const RECORDING_BYTES_MAX: u64 = 64 << 20;
 
+/// Bytes of one file of a machine. The largest is the table of interrupts, a column for each core.
+pub const HOST_FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// Bytes of a profile. Those shipped have some 8 KiB, most of it comments.
+pub const PROFILE_BYTES_MAX: u64 = 1 << 20;
+
 /// Files of a recorded machine. A core has some 50, so a machine of 8,192 cores fits.
 pub const RECORDING_ENTRIES_MAX: usize = 1 << 20;
 

@@ -5,11 +5,16 @@
 /// Largest core number a list may hold: the kernel's own bound (`NR_CPUS`) on x86.
 pub(crate) const CORE_ID_MAX: usize = 8191;
 
+/// Characters of a list that is none which a complaint shows.
+const SHOWN_CHARS_MAX: usize = 80;
+
 /// Reads a list of cores as the kernel and people write it: `0-3,8`. Ascending, each core once;
 /// an empty text is an empty list.
 pub fn parse_cpu_list(text: &str) -> Result<Vec<usize>, String> {
-    let complaint = || format!("'{text}' is not a list of cores: write numbers and ranges, like 0-3,8");
-    let mut cores = Vec::new();
+    let shown = || text.chars().take(SHOWN_CHARS_MAX).collect::<String>();
+    let complaint = || format!("'{}' is not a list of cores: write numbers and ranges, like 0-3,8", shown());
+    // A place for each core there may be: a list that names ranges over and over takes no more than this.
+    let mut named = vec![false; CORE_ID_MAX + 1];
     for part in text.trim().split(',') {
         let part = part.trim();
         if part.is_empty() && text.trim().is_empty() {
@@ -21,11 +26,9 @@ pub fn parse_cpu_list(text: &str) -> Result<Vec<usize>, String> {
         if first > last {
             return Err(complaint());
         }
-        cores.extend(first..=last);
+        named[first..=last].fill(true);
     }
-    cores.sort_unstable();
-    cores.dedup();
-    Ok(cores)
+    Ok((0..=CORE_ID_MAX).filter(|&core| named[core]).collect())
 }
 
 /// Writes a list of cores the way [`parse_cpu_list`] reads it: `0-3,8`.

@@ -30,6 +30,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::base::limits;
@@ -147,11 +148,7 @@ impl Files {
         let longer = PathBuf::from(longer);
         let recorded = if root.exists() || !longer.exists() { root.to_owned() } else { longer };
         let failed = |reason: &dyn std::fmt::Display| format!("{} is no recording: {reason}", recorded.display());
-        let bytes = fs::metadata(&recorded).map_err(|error| failed(&error))?.len();
-        if bytes > limits::RECORDING_BYTES_MAX {
-            return Err(failed(&format!("it has {bytes} bytes, more than {}", limits::RECORDING_BYTES_MAX)));
-        }
-        let text = fs::read_to_string(&recorded).map_err(|error| failed(&error))?;
+        let text = read_bounded(&recorded, limits::RECORDING_BYTES_MAX).map_err(|error| failed(&error))?;
         let recording = Recording::parse(&text).map_err(|reason| failed(&reason))?;
         Ok(Files::recorded(&recorded, recording))
     }
@@ -202,7 +199,7 @@ impl Files {
     /// The text without surrounding space; `None` when missing, unreadable or empty.
     pub(crate) fn text(&self, relative: &str) -> Option<String> {
         let text = match &self.source {
-            Source::Directory(root) => fs::read_to_string(root.join(relative)).ok()?,
+            Source::Directory(root) => read_bounded(&root.join(relative), limits::HOST_FILE_BYTES_MAX).ok()?,
             Source::Recorded { recording, .. } => match recording.entries.get(relative)? {
                 Entry::Text(text) => text.clone(),
                 Entry::Link(_) => return None,
@@ -346,9 +343,31 @@ impl Files {
 }
 
 /// Puts `entry` under `path`, or under each path its braces stand for.
+/// The text of a file of so many bytes at most. Only files: a device has no end, and a pipe may never have one.
+pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<String> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
+    }
+    let mut text = String::new();
+    let read = fs::File::open(path)?.take(bytes_max + 1).read_to_string(&mut text)?;
+    if read as u64 > bytes_max {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {bytes_max} bytes")));
+    }
+    Ok(text)
+}
+
 fn insert(entries: &mut BTreeMap<String, Entry>, number: usize, path: &str, entry: &Entry) -> Result<(), String> {
     let path = path.trim();
+    if path.matches('{').count() > BRACES_MAX {
+        return Err(format!("line {number}: a path has more than {BRACES_MAX} braces: write it out"));
+    }
     if let Some((before, rest)) = path.split_once('{') {
+        // Each path it stands for has a copy of the content.
+        if let Entry::Text(text) = entry
+            && text.len() > BRACED_BYTES_MAX
+        {
+            return Err(format!("line {number}: more than {BRACED_BYTES_MAX} bytes are the same for several paths"));
+        }
         let (list, after) =
             rest.split_once('}').ok_or_else(|| format!("line {number}: '{path}' has a brace that is not closed"))?;
         for one in parse_cpu_list(list).map_err(|reason| format!("line {number}: {reason}"))? {
@@ -367,6 +386,12 @@ fn insert(entries: &mut BTreeMap<String, Entry>, number: usize, path: &str, entr
         None => Ok(()),
     }
 }
+
+/// Lists in one path of a recording: a core, and one of what it has several of.
+const BRACES_MAX: usize = 2;
+
+/// Bytes of an entry that stands for several paths. What cores have in common is short.
+const BRACED_BYTES_MAX: usize = 4096;
 
 /// As much of a senseless file as a complaint shows.
 const SHOWN_CHARS_MAX: usize = 80;

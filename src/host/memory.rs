@@ -120,10 +120,14 @@ impl Arena {
     pub fn reserve_at(bytes: usize, wish: PageWish, home: Option<Home>, populate: bool) -> Result<Arena, String> {
         let mut arena = Arena::reserve(bytes, wish, home.map(|home| home.node), populate)?;
         let Some(home) = home else { return Ok(arena) };
-        match settle_at(home, Whereabouts::of(&arena)) {
-            Ok(shortfall) => arena.shortfalls.extend(shortfall),
-            Err(refusal) => return Err(refusal),
+        if !populate && arena.granted != PageWish::Huge2M {
+            let node = home.node;
+            arena.shortfalls.push(format!(
+                "whether memory lies on node {node} is not known before it is touched: set memory.populate = true"
+            ));
+            return Ok(arena);
         }
+        arena.shortfalls.extend(settle_at(home, Whereabouts::of(&arena))?);
         Ok(arena)
     }
 

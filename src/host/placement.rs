@@ -243,6 +243,10 @@ impl Work<'_> {
             CoreWish::PerSocket(count) => self.first_of_each(Part::Socket, count, &taken, false),
             CoreWish::Rest => self.rest(&taken),
         };
+        if data.len() > SHARD_COUNT_MAX {
+            let message = format!("that is {} cores, {SHARD_COUNT_MAX} is the most: ask for fewer", data.len());
+            return self.refuse("cores.data", message);
+        }
         if data.is_empty() {
             let message = "no core is left for a shard: ask for fewer cores in cores.housekeeping and cores.irq";
             return self.refuse("cores.data", message.to_owned());
@@ -428,7 +432,7 @@ impl Work<'_> {
             Some(share_of(bytes, hundredths) / shards)
         };
         let shard_bytes = self.machine.nodes.iter().filter_map(of_node).min();
-        shard_bytes.map_or(u64::MAX, |bytes| bytes.max(SHARD_MEMORY_BYTES_MIN) * data.len() as u64)
+        shard_bytes.map_or(u64::MAX, |bytes| bytes.max(SHARD_MEMORY_BYTES_MIN).saturating_mul(data.len() as u64))
     }
 
     fn refuse_beyond_a_node(&self, placement: &Placement) -> Result<(), ProfileError> {

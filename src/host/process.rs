@@ -61,6 +61,35 @@ pub fn raise_open_files() -> u64 {
     }
 }
 
+/// Gives the pages of this program's code back to the page cache, from which those that are still needed come again at
+/// the first touch. What only a start runs (detection, profiles, configuration) would stay resident for good: 1.5 MiB
+/// of 17 with `--memory 16MiB`, and an operator plans resident memory.
+#[expect(unsafe_code, reason = "madvise on one's own code has no safe face")]
+pub fn forget_code_of_the_start() {
+    let own = fs::read_link("/proc/self/exe").unwrap_or_default();
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    for (start, end) in code_in_maps(&maps, &own.to_string_lossy()) {
+        // SAFETY: 1. The range is a mapping of this process, as the kernel has just listed it. 2. It is mapped from a
+        // file and cannot be written, so no page of it holds anything that the file does not: dropping one changes
+        // nothing that can be read. A refusal leaves everything as it was.
+        unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
+    }
+}
+
+/// Ranges of executable, unwritable mappings of the file `own`.
+fn code_in_maps(maps: &str, own: &str) -> Vec<(usize, usize)> {
+    let range = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (range, rights) = (words.next()?, words.next()?);
+        if rights != "r-xp" || own.is_empty() || !line.ends_with(own) {
+            return None;
+        }
+        let (start, end) = range.split_once('-')?;
+        Some((usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?))
+    };
+    maps.lines().filter_map(range).collect()
+}
+
 /// Keeps the calling thread, and the threads it makes from now on, to these cores. A thread may leave them again for
 /// any core that the cpuset allows, which is how shards reach theirs.
 #[expect(unsafe_code, reason = "sched_setaffinity has no name in std")]
@@ -149,6 +178,18 @@ Max locked memory         unlimited            unlimited            bytes
     fn soft_limits_are_read() {
         assert_eq!(soft_limit(RECORDED, "Max open files"), Some(Some(1024)));
         assert_eq!(soft_limit(RECORDED, "Max locked memory"), Some(None));
+    }
+
+    #[test]
+    fn only_code_of_the_program_itself_is_forgotten() {
+        let maps = "55d0-55d8 r--p 00000000 fe:00 1 /bin/own\n55d8-66d8 r-xp 00008000 fe:00 1 /bin/own\n\
+                    66d8-66e8 rw-p 00000000 fe:00 1 /bin/own\n7f00-7f10 r-xp 00000000 fe:00 2 /lib/libc.so.6\n\
+                    7fff-8000 r-xp 00000000 00:00 0 [vdso]\n";
+        assert_eq!(code_in_maps(maps, "/bin/own"), [(0x55d8, 0x66d8)]);
+        assert_eq!(code_in_maps(maps, ""), []);
+        // And it runs on.
+        forget_code_of_the_start();
+        assert!(Limits::read().nofile > 0);
     }
 
     #[test]

@@ -6,12 +6,13 @@
 //! one an example, and every complaint its file, line and key.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
+use crate::base::limits;
+use crate::host::files::read_bounded;
 use crate::host::profile::{CoreWish, Profile, ProfileError, SHIPPED, Source};
 
 /// Letters a misspelt key may differ in and still be recognised.
@@ -192,7 +193,7 @@ const KEYS: [Key; 33] = [
         Defaulted,
         "\"auto\"",
         "Kernel interface: \"auto\" (io_uring where granted, else epoll), \"io_uring\" (or refuse to start)\n\
-         or \"epoll\". Default: \"auto\". epoll costs at most 10 % more core time per request.",
+         or \"epoll\". Default: \"auto\". What epoll costs more is measured by scripts/drivers.",
     ),
     key(
         "nic",
@@ -299,7 +300,8 @@ const KEYS: [Key; 33] = [
         "false",
         "Whether 'host apply' makes the appliance's cores a partition that the scheduler puts nothing else on (cgroup v2\n\
          cpuset, by systemd drop-ins): true or false. Default: false. The system keeps all other cores, so one must be\n\
-         neither in data nor in housekeeping. Isolates without a boot, and nearly as well as isolcpus=.",
+         neither in data nor in housekeeping. Isolates without a boot; the timer's\n\
+         tick and managed interrupts stay, which nohz_full= and isolcpus=managed_irq keep away.",
     ),
 ];
 
@@ -309,10 +311,10 @@ impl Profile {
     ///
     /// The error names the file, the line and the key, and says what to write instead.
     pub fn read(path: &Path) -> Result<Profile, ProfileError> {
-        if let Some((name, text)) = SHIPPED.iter().find(|(name, _)| path == Path::new(name) && !path.exists()) {
+        if let Some((name, text)) = SHIPPED.iter().find(|(name, _)| path == Path::new(name) && !path.is_file()) {
             return Profile::parse_file(text, Some(format!("hw-profiles/{name}.toml")));
         }
-        let text = fs::read_to_string(path).map_err(|error| ProfileError {
+        let text = read_bounded(path, limits::PROFILE_BYTES_MAX).map_err(|error| ProfileError {
             file: Some(path.display().to_string()),
             line: None,
             key: None,
@@ -530,6 +532,8 @@ fn edit_distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::host::memory::PageWish;
     use crate::host::profile::{

@@ -147,6 +147,6 @@ pub(crate) fn hypervisor(
 pub(crate) fn steal_share(stat: &str) -> Option<f64> {
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
     let ticks: Vec<u64> = line.split_whitespace().take(8).map_while(|number| number.parse().ok()).collect();
-    let all: u64 = ticks.iter().sum();
+    let all = ticks.iter().fold(0u64, |all, &ticks| all.saturating_add(ticks));
     (ticks.len() == 8 && all > 0).then(|| ticks[7] as f64 / all as f64)
 }

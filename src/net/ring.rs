@@ -46,6 +46,9 @@ pub struct RingNetwork {
     load: Load,
 }
 
+/// How long a card is looked at before the shard looks at its mailboxes again.
+const CARD_POLL_NS: u32 = 5_000;
+
 struct Listener {
     socket: TcpListener,
     /// Armed, or waiting until this moment to be armed again after a failure.
@@ -120,11 +123,12 @@ impl RingNetwork {
     }
 
     /// Has the kernel look into the receive queues of the cards that connections came in by. It does so only on behalf
-    /// of somebody who waits for a completion, hence the wait for one that ends at once. For connections that came in
-    /// by no card (loopback) there is nothing to look into, and the call costs what it costs.
+    /// of somebody who waits for a completion, and for as long as the wait has left: hence a short wait. (Not none:
+    /// the kernel takes what is left of a wait that has ended for a very large number.) For connections that came in by
+    /// no card (loopback) there is nothing to look into, and the call costs what it costs.
     fn poll_cards(&mut self) -> io::Result<()> {
-        let at_once = Timespec::new();
-        match self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&at_once)) {
+        let short = Timespec::new().nsec(CARD_POLL_NS);
+        match self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&short)) {
             Ok(_) => Ok(()),
             Err(error)
                 if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) =>

@@ -19,7 +19,7 @@ use crate::base::limits;
 use crate::base::units::format_bytes;
 use crate::engine::{self, Io, Plan};
 use crate::host::calibration::Figures;
-use crate::host::process::{keep_to_cores, raise_open_files};
+use crate::host::process::{forget_code_of_the_start, keep_to_cores, raise_open_files};
 use crate::net::socket;
 use crate::serve::admin::{self, Admin, Facts, Live};
 use crate::serve::config::{Source, core_list};
@@ -78,6 +78,8 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
     };
     // Before memory is touched, which takes its time: whoever asks meanwhile is told that it starts.
     let admin = admin_listener.map(|listener| Admin::open(listener, live.clone())).transpose()?;
+    // Before memory is touched, so that the most that was ever resident is what stays.
+    forget_code_of_the_start();
     let seed = random_seed();
     let (tables, l0_parts) = match &settled.l0 {
         None => (None, Vec::new()),

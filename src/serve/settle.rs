@@ -19,7 +19,7 @@ use crate::host::memory::PageWish;
 use crate::host::placement::{Placement, place};
 use crate::host::probe::io_uring_refusal;
 use crate::host::process::Limits;
-use crate::host::profile::{self, Profile, ProfileError};
+use crate::host::profile::{self, MemoryWish, Profile, ProfileError};
 use crate::host::topology::Topology;
 use crate::serve::l0::{self, Tenant};
 use crate::serve::log;
@@ -170,6 +170,11 @@ pub fn settle(options: &Options, ground: &Ground) -> Result<Settled, Failure> {
         None => Profile::auto(machine, &process.allowed_cores),
         Some(path) => Profile::read(path).map_err(refused)?,
     };
+    let mut profile = profile;
+    if let Some(bytes) = options.memory {
+        profile.memory.total = Some(MemoryWish::Bytes(bytes));
+        profile.memory.per_shard_bytes = None;
+    }
     let placed = place(machine, &process.allowed_cores, &profile).map_err(refused)?;
     let mut remarks: Vec<String> = profile.matches.differences(machine);
     let cores = choose_cores(options, &placed, process, &mut remarks)?;
@@ -236,7 +241,8 @@ pub fn settle(options: &Options, ground: &Ground) -> Result<Settled, Failure> {
         pages: profile.memory.pages,
         populate: profile.memory.populate,
         remote: profile.memory.remote,
-        busy_poll_us: profile.nic.busy_poll_us.filter(|&us| us > 0),
+        // Whoever sleeps is woken by the card's interrupt.
+        busy_poll_us: profile.nic.busy_poll_us.filter(|&us| us > 0 && poll == PollMode::Spin),
         remarks,
         denied,
     })

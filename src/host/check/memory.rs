@@ -8,7 +8,7 @@ use crate::host::memory::PageWish;
 use crate::host::placement::{NodeShare, Placement};
 use crate::host::process::Limits;
 use crate::host::profile::Io;
-use crate::host::topology::{Topology, TransparentMode};
+use crate::host::topology::{HUGE_PAGE_BYTES, Topology, TransparentMode};
 
 /// Locked memory below which glommio 0.9 refuses to start an executor, in bytes.
 const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
@@ -38,7 +38,10 @@ fn memory(subject: &Subject<'_>, placed: &Placement) -> Line {
     let want_bytes = placed.memory_bytes;
     // Pages set aside are not among what the kernel calls available, though they are ours to take.
     let set_aside = match subject.profile.memory.pages {
-        PageWish::Huge2M => machine.nodes.iter().map(|node| node.huge_pages_free << 21).sum(),
+        PageWish::Huge2M => machine
+            .nodes
+            .iter()
+            .fold(0u64, |bytes, node| bytes.saturating_add(node.huge_pages_free.saturating_mul(HUGE_PAGE_BYTES))),
         _ => 0u64,
     };
     let available = machine.memory_available_bytes.map(|bytes| bytes.saturating_add(set_aside));
@@ -96,7 +99,7 @@ fn by_node(shares: &[NodeShare], text: impl Fn(&NodeShare) -> String) -> String 
 
 fn huge_pages(subject: &Subject<'_>, placed: &Placement) -> Line {
     let machine = subject.machine;
-    let free: u64 = machine.nodes.iter().map(|node| node.huge_pages_free).sum();
+    let free = machine.nodes.iter().fold(0u64, |free, node| free.saturating_add(node.huge_pages_free));
     if subject.profile.memory.pages != PageWish::Huge2M {
         return Line::ok("2 MiB pages set aside", format!("{free} free"), "not wanted");
     }
@@ -110,10 +113,23 @@ fn huge_pages(subject: &Subject<'_>, placed: &Placement) -> Line {
     if short.is_empty() {
         return line;
     }
+    // A server that runs already holds its pages: they are not free, and there are enough.
+    let total_on = |id: usize| node(id).map_or(0, |node| node.huge_pages_total);
+    if shares.iter().all(|share| total_on(share.node) >= share.huge_pages()) {
+        return Line {
+            have: format!("{} in all, some held by others", by_node(&shares, |share| total_on(share.node).to_string())),
+            ..line
+        }
+        .costs(
+            "transparent or 4 KiB pages for whoever starts next to the present holder",
+            Source::NotMeasured,
+            "none if the holder is the server that runs; else see who holds them (grep -s HugetlbPages /proc/*/status)",
+        );
+    }
     let write = |share: &NodeShare| {
         let path = format!("/sys/devices/system/node/node{}/hugepages/hugepages-2048kB/nr_hugepages", share.node);
         let total = node(share.node).map_or(0, |node| node.huge_pages_total);
-        format!("write {} to {path}", total + share.huge_pages() - free_on(share.node))
+        format!("write {} to {path}", total.saturating_add(share.huge_pages()).saturating_sub(free_on(share.node)))
     };
     let remedy: Vec<String> = short.into_iter().map(write).collect();
     line.costs(
@@ -174,7 +190,7 @@ fn locked_memory(subject: &Subject<'_>, placed: &Placement) -> Line {
         }
         Some(bytes) if bytes < MEMLOCK_BYTES_MIN => line.costs(
             "epoll instead of io_uring, whose executor refuses below 512 KiB: at most 10 % more core time a request",
-            Source::Measured("a 2-core virtual machine, docs/latency.md".to_owned()),
+            Source::Measured("a 2-core virtual machine, scripts/drivers".to_owned()),
             remedy,
         ),
         Some(bytes) if bytes < want_bytes => {

@@ -157,6 +157,10 @@ impl Card<'_> {
         let want = (wish.gro_flush_timeout_ns.or(have.0), wish.napi_defer_hard_irqs.map(u64::from).or(have.1));
         let text = |(flush, defer)| format!("timer {} ns, {} polls", shown(flush), shown(defer));
         let line = Line::ok(self.item("deferred interrupts"), text(have), text(want));
+        if have == want && want.0.is_some_and(|ns| ns > 0) && wish.busy_poll_us.is_none_or(|us| us == 0) {
+            let cost = format!("nobody polls the card: packets wait up to {} ns for its timer", shown(want.0));
+            return Some(line.costs(cost, Source::Follows, "set nic.busy_poll_us, or leave both out"));
+        }
         if have == want {
             return Some(line);
         }

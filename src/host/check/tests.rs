@@ -140,6 +140,7 @@ fn cards_are_held_against_their_wishes_queue_by_queue() {
     profile.nic.rps = Some(false);
     profile.nic.rx_ring = Some(100_000);
     profile.nic.gro_flush_timeout_ns = Some(200_000);
+    profile.nic.busy_poll_us = Some(50);
     profile.nic.rfs_entries = Some(0);
     let found = |machine: &Topology, what: &str| line(&format!("ens1f0np0: {what}"), machine, &limits, &profile);
     let of_card = |machine: &Topology| {
@@ -234,7 +235,11 @@ fn no_number_stands_without_a_source() {
 fn parameters_and_command_line_are_compared_word_by_word() {
     let (mut machine, limits, mut profile) = two_sockets();
     profile.sysctl = [("no.such.parameter".to_owned(), "1".to_owned())].into();
-    assert_eq!(line("no.such.parameter", &machine, &limits, &profile).have, "not recorded");
+    let unknown = line("no.such.parameter", &machine, &limits, &profile);
+    assert_eq!((unknown.verdict, &unknown.have[..]), (Verdict::Ok, "not recorded"));
+    profile.sysctl = [("vm.swapiness".to_owned(), "1".to_owned())].into();
+    let misspelt = line("vm.swapiness", &machine, &limits, &profile);
+    assert_eq!((misspelt.verdict, &misspelt.remedy[..]), (Verdict::Costs, "did you mean vm.swappiness?"));
     profile.kernel.cmdline = vec!["nohz_full={data}".to_owned(), "nosmt".to_owned()];
     machine.command_line = Some("quiet nohz_full=1-15 nosmt=force".to_owned());
     let missing = line("kernel command line", &machine, &limits, &profile);

@@ -19,7 +19,7 @@ use crate::host::memory::PageWish;
 use crate::host::placement::{Placement, place};
 use crate::host::probe::io_uring_refusal;
 use crate::host::process::Limits;
-use crate::host::profile::{self, MemoryWish, Profile, ProfileError};
+use crate::host::profile::{self, Profile, ProfileError};
 use crate::host::topology::Topology;
 use crate::serve::l0::{self, Tenant};
 use crate::serve::log;
@@ -170,11 +170,6 @@ pub fn settle(options: &Options, ground: &Ground) -> Result<Settled, Failure> {
         None => Profile::auto(machine, &process.allowed_cores),
         Some(path) => Profile::read(path).map_err(refused)?,
     };
-    let mut profile = profile;
-    if let Some(bytes) = options.memory {
-        profile.memory.total = Some(MemoryWish::Bytes(bytes));
-        profile.memory.per_shard_bytes = None;
-    }
     let placed = place(machine, &process.allowed_cores, &profile).map_err(refused)?;
     let mut remarks: Vec<String> = profile.matches.differences(machine);
     let cores = choose_cores(options, &placed, process, &mut remarks)?;

@@ -115,9 +115,10 @@ fn huge_pages(subject: &Subject<'_>, placed: &Placement) -> Line {
     }
     // A server that runs already holds its pages: they are not free, and there are enough.
     let total_on = |id: usize| node(id).map_or(0, |node| node.huge_pages_total);
-    if shares.iter().all(|share| total_on(share.node) >= share.huge_pages()) {
+    let all_held = |share: &NodeShare| free_on(share.node) == 0 && total_on(share.node) >= share.huge_pages();
+    if shares.iter().all(all_held) {
         return Line {
-            have: format!("{} in all, some held by others", by_node(&shares, |share| total_on(share.node).to_string())),
+            have: format!("{} in all, none free", by_node(&shares, |share| total_on(share.node).to_string())),
             ..line
         }
         .costs(

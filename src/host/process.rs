@@ -61,33 +61,52 @@ pub fn raise_open_files() -> u64 {
     }
 }
 
-/// Gives the pages of this program's code back to the page cache, from which those that are still needed come again at
-/// the first touch. What only a start runs (detection, profiles, configuration) would stay resident for good: 1.5 MiB
-/// of 17 with `--memory 16MiB`, and an operator plans resident memory.
+/// Gives the pages of code and constants back to the page cache, from which those that are still needed come again at
+/// the first touch. What only a start runs (detection, profiles, configuration, the loader) would stay resident for good:
+/// 1.5 MiB of 17 with `--memory 16MiB`, and an operator plans resident memory.
 #[expect(unsafe_code, reason = "madvise on one's own code has no safe face")]
 pub fn forget_code_of_the_start() {
-    let own = fs::read_link("/proc/self/exe").unwrap_or_default();
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    for (start, end) in code_in_maps(&maps, &own.to_string_lossy()) {
+    for (start, end) in code_in_maps(&maps) {
         // SAFETY: 1. The range is a mapping of this process, as the kernel has just listed it. 2. It is mapped from a
-        // file and cannot be written, so no page of it holds anything that the file does not: dropping one changes
-        // nothing that can be read. A refusal leaves everything as it was.
+        // file, and nothing ever wrote to it (see `code_in_maps`), so no page of it holds anything that the file does
+        // not: dropping one changes nothing that can be read. A refusal leaves everything as it was.
         unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
     }
 }
 
-/// Ranges of executable, unwritable mappings of the file `own`.
-fn code_in_maps(maps: &str, own: &str) -> Vec<(usize, usize)> {
-    let range = |line: &str| {
+/// Ranges that hold what their files do: of each file its executable part, and what lies before that and cannot be
+/// written, which is constants. What lies behind it may have been written before it was protected: the loader puts
+/// addresses there.
+fn code_in_maps(maps: &str) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    // Constants of a file whose code has not come yet.
+    let mut before: Vec<(usize, usize)> = Vec::new();
+    let mut file = "";
+    for line in maps.lines() {
+        // start-end rights offset device inode path
         let mut words = line.split_whitespace();
-        let (range, rights) = (words.next()?, words.next()?);
-        if rights != "r-xp" || own.is_empty() || !line.ends_with(own) {
-            return None;
+        let (Some(range), Some(rights), Some(path)) = (words.next(), words.next(), words.nth(3)) else { continue };
+        let ends = range.split_once('-').and_then(|(start, end)| {
+            Some((usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?))
+        });
+        if path != file {
+            (file, before) = (path, Vec::new());
         }
-        let (start, end) = range.split_once('-')?;
-        Some((usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?))
-    };
-    maps.lines().filter_map(range).collect()
+        match (rights, ends) {
+            ("r--p", Some(ends)) if path.starts_with('/') => before.push(ends),
+            ("r-xp", Some(ends)) if path.starts_with('/') => {
+                found.append(&mut before);
+                found.push(ends);
+            }
+            _ => before.clear(),
+        }
+        if rights == "rw-p" {
+            // Nothing behind what can be written is taken for constants, whatever comes.
+            file = "";
+        }
+    }
+    found
 }
 
 /// Keeps the calling thread, and the threads it makes from now on, to these cores. A thread may leave them again for
@@ -181,12 +200,13 @@ Max locked memory         unlimited            unlimited            bytes
     }
 
     #[test]
-    fn only_code_of_the_program_itself_is_forgotten() {
+    fn only_what_nobody_can_have_written_is_forgotten() {
         let maps = "55d0-55d8 r--p 00000000 fe:00 1 /bin/own\n55d8-66d8 r-xp 00008000 fe:00 1 /bin/own\n\
-                    66d8-66e8 rw-p 00000000 fe:00 1 /bin/own\n7f00-7f10 r-xp 00000000 fe:00 2 /lib/libc.so.6\n\
-                    7fff-8000 r-xp 00000000 00:00 0 [vdso]\n";
-        assert_eq!(code_in_maps(maps, "/bin/own"), [(0x55d8, 0x66d8)]);
-        assert_eq!(code_in_maps(maps, ""), []);
+                    66d8-66e8 r--p 00000000 fe:00 1 /bin/own\n66e8-66f8 rw-p 00000000 fe:00 1 /bin/own\n\
+                    66f8-6708 rw-p 00000000 00:00 0 [heap]\n7e00-7e10 rwxp 00000000 fe:00 1 /bin/jit\n\
+                    7f00-7f10 r-xp 00000000 fe:00 2 /lib/libc.so.6\n7f10-7f20 r--p 00000000 fe:00 2 /lib/libc.so.6\n\
+                    7f20-7f30 r--s 00000000 fe:00 3 /data\n7fff-8000 r-xp 00000000 00:00 0 [vdso]\n";
+        assert_eq!(code_in_maps(maps), [(0x55d0, 0x55d8), (0x55d8, 0x66d8), (0x7f00, 0x7f10)]);
         // And it runs on.
         forget_code_of_the_start();
         assert!(Limits::read().nofile > 0);

@@ -6,7 +6,7 @@
 //! believed: after the touch the kernel is asked where the pages are, by move_pages(2) without a destination, which
 //! moves nothing. It answers for a process's own memory without privileges.
 //!
-//! Not every page is asked about: [`SAMPLES_MAX`] of them, evenly spread, which takes some milliseconds for an arena of
+//! Not every page is asked about: `SAMPLES_MAX` of them, evenly spread, which takes some milliseconds for an arena of
 //! any size. A node that was full gave the last part of an arena elsewhere, not one page in ten thousand.
 #![expect(unsafe_code, reason = "move_pages(2) has no safe wrapper among our dependencies")]
 

@@ -5,7 +5,7 @@
 //! to show to people (`shown`), and what has to be written (`encoded`).
 //!
 //!   value   10                        words, compared one by one; tabs and spaces are the same
-//!   choice  always [madvise] never    the word in brackets is the value
+//!   choice  always \[madvise\] never    the word in brackets is the value
 //!   mask    ff,00000003               a set of cores, in hexadecimal groups
 //!   list    0-1,64-71                 a set of cores, as people write it
 //!   rings   rx 512 tx 512             no file: asked of the network card's driver

@@ -489,6 +489,26 @@ fn a_wrong_profile_is_refused_before_anything_is_touched() {
 }
 
 #[test]
+fn a_profile_for_another_kind_of_machine_is_refused_unless_it_is_meant() {
+    let machine = machine("another", 8);
+    let before = everything(&machine);
+    let profile = machine.path().join("profile.toml");
+    let text = fs::read_to_string(&profile).unwrap();
+    fs::write(&profile, format!("{text}[match]\nsockets = 2\n")).unwrap();
+    let words = ["the number of sockets is 1, the profile is for 2", "[match]", "--other-machine"];
+    host(&machine, &["apply"]).assert_refused(78, &words);
+    let shown = host(&machine, &["apply", "--dry-run"]);
+    assert!(shown.stdout.contains("60 → 1"), "the plan is shown all the same: {shown:?}");
+    shown.assert_refused(78, &words);
+    assert!(!machine.path().join("var/lib/spinetail").exists());
+    let applied = host(&machine, &["apply", "--other-machine"]);
+    assert_eq!(applied.status, Some(0), "{applied:?}");
+    assert_eq!(host(&machine, &["undo"]).status, Some(0));
+    fs::write(&profile, text).unwrap();
+    assert_eq!(everything(&machine), before);
+}
+
+#[test]
 fn two_applies_do_not_interleave() {
     let machine = machine("locked", 8);
     assert_eq!(host(&machine, &["apply"]).status, Some(0));

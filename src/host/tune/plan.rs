@@ -106,6 +106,17 @@ impl Draft<'_> {
         if kept.is_empty() { self.placement.irq.clone() } else { kept }
     }
 
+    /// Processes whose program has this name.
+    pub(super) fn processes(&self, program: &str) -> Vec<String> {
+        let is_number = |name: &String| name.bytes().all(|byte| byte.is_ascii_digit());
+        let mut processes: Vec<String> = self.names("proc").into_iter().filter(is_number).collect();
+        processes.retain(|process| {
+            let name = fs::read_to_string(self.untouched.root().join("proc").join(process).join("comm"));
+            name.is_ok_and(|name| name.trim() == program)
+        });
+        processes
+    }
+
     /// Names in a folder below the root, in the order of the numbers in them.
     pub(super) fn names(&self, folder: &str) -> Vec<String> {
         let Ok(found) = fs::read_dir(self.untouched.root().join(folder)) else { return Vec::new() };
@@ -167,11 +178,36 @@ fn huge_pages(draft: &mut Draft<'_>) {
         }
         // Once applied, a server may hold what others seem to: then only what is there is known.
         let held_by_others = if draft.untouched.is_touched(&path) { 0 } else { now.saturating_sub(free) };
+        if let Some(why) = may_be_ours(draft, held_by_others, now >= share.huge_pages() && free == 0) {
+            draft.leave_out(format!("{} pages of 2 MiB on node {}", share.huge_pages(), share.node), why);
+            continue;
+        }
         let want = (held_by_others + share.huge_pages()).max(now).max(first);
         let reason =
             format!("{} shards of node {} need {} pages of 2 MiB", share.shards, share.node, share.huge_pages());
         draft.change(Kind::Value, &path, want.to_string(), reason);
     }
+}
+
+/// Why pages that are held may be our own server's, which would be counted a second time: they were set aside by
+/// somebody else (at boot), and it has them already.
+fn may_be_ours(draft: &Draft<'_>, held: u64, all_and_enough: bool) -> Option<String> {
+    if held == 0 {
+        return None;
+    }
+    // This very command has the server's name, and another word behind it.
+    let serves = |process: &String| {
+        let line = fs::read(draft.untouched.root().join("proc").join(process).join("cmdline"));
+        line.map_or(true, |line| line.split(|&byte| byte == 0).any(|word| word == b"serve"))
+    };
+    if let Some(server) = draft.processes("spinetail").into_iter().find(serves) {
+        return Some(format!(
+            "{held} pages are held, and a server runs (process {server}) whose they may be: stop it first if it lacks any"
+        ));
+    }
+    let why =
+        format!("all {held} pages there are held, which is as many as the shards need: stop what holds them first");
+    all_and_enough.then_some(why)
 }
 
 fn sysctl(draft: &mut Draft<'_>) {

@@ -177,6 +177,32 @@ fn huge_pages_are_what_shards_need_beside_others_and_never_fewer() {
 }
 
 #[test]
+fn huge_pages_that_our_own_server_may_hold_are_not_counted_twice() {
+    let tree = Tree::new("held");
+    let profile = SMALL.replace("4KiB", "2MiB");
+    let folder = |node: u32| format!("sys/devices/system/node/node{node}/hugepages/hugepages-2048kB");
+    let wish = |plan: &Plan, node| wants(plan, &format!("{}/nr_hugepages", folder(node))).map(str::to_owned);
+    // Set aside at boot, 64 for the shards of each node; all of node 0's are held.
+    for (node, free) in [(0, "0\n"), (1, "64\n")] {
+        tree.put(&format!("{}/nr_hugepages", folder(node)), "64\n");
+        tree.put(&format!("{}/free_hugepages", folder(node)), free);
+    }
+    let plan = tree.plan(&profile);
+    assert_eq!((wish(&plan, 0), wish(&plan, 1).as_deref()), (None, Some("64")));
+    assert!(is_left_out(&plan, "node 0", "all 64 pages there are held"), "{:?}", plan.left_out);
+    // Some are free, and a server runs: this very command, or a load, is none.
+    tree.put(&format!("{}/free_hugepages", folder(0)), "4\n");
+    tree.put("proc/78/comm", "spinetail\n");
+    tree.put("proc/78/cmdline", "spinetail\0host\0apply\0");
+    assert_eq!(wish(&tree.plan(&profile), 0).as_deref(), Some("124"));
+    tree.put("proc/79/comm", "spinetail\n");
+    tree.put("proc/79/cmdline", "/usr/bin/spinetail\0serve\0--profile\0auto\0");
+    let plan = tree.plan(&profile);
+    assert_eq!(wish(&plan, 0), None);
+    assert!(is_left_out(&plan, "node 0", "process 79"), "{:?}", plan.left_out);
+}
+
+#[test]
 fn sysctl_names_become_paths_below_proc_sys_and_nothing_else() {
     let tree = Tree::new("sysctl");
     let profile = format!(

@@ -433,10 +433,14 @@ fn nobody_is_told_to_be_root() {
     let before = everything(&machine);
     let Some(executable) = nobodys() else { return };
     as_nobody(&executable, &machine, &["apply"]).assert_refused(77, &["run as root"]);
-    // Also where only the journal may be written.
+    // Also where only the journal may be written; and one that everybody may write is nobody's.
     let state = machine.path().join("var/lib/spinetail/host");
     fs::create_dir_all(&state).unwrap();
     fs::set_permissions(&state, fs::Permissions::from_mode(0o777)).unwrap();
+    as_nobody(&executable, &machine, &["apply"]).assert_refused(77, &["belongs to user 0", "run as root"]);
+    host(&machine, &["apply"]).assert_refused(1, &["may be written by others", "chmod go-w"]);
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).unwrap();
+    std::os::unix::fs::chown(&state, Some(65534), Some(65534)).unwrap();
     as_nobody(&executable, &machine, &["apply"]).assert_refused(77, &["none of", "run as root"]);
     assert_eq!(everything(&machine), before);
     assert!(!state.join("journal.jsonl").exists());

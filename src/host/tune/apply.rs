@@ -19,9 +19,10 @@ use std::path::Path;
 use crate::host::tune::TuneError;
 use crate::host::tune::change::{Change, Held, Kind, companions};
 use crate::host::tune::journal::{Entry, FORMAT, Header, Journal, Lock};
+use crate::host::tune::paths::missing_directories;
 use crate::host::tune::report::{Outcome, Report, Row};
 use crate::host::tune::undo::{restore_all, split_by_boot};
-use crate::host::tune::write::{Refusal, Rings, Settings, Trouble, missing_directories, refusal};
+use crate::host::tune::write::{Refusal, Rings, Settings, Trouble, refusal};
 
 /// The machine as it was before the first apply: what is there, and over it what the journal remembers.
 pub struct Untouched<'s> {

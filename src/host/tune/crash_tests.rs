@@ -14,7 +14,7 @@ use crate::host::tune::change::{Change, Kind};
 use crate::host::tune::journal::{Entry, Journal, Lock, STATE_DIRECTORY};
 use crate::host::tune::report::{Outcome, Report};
 use crate::host::tune::undo::{undo, undo_preview};
-use crate::host::tune::write::{NoRings, Rings};
+use crate::host::tune::write::{NoRings, Rings, Settings};
 
 /// Makes half of a write in a tree.
 type Half = Box<dyn Fn(&Tree)>;
@@ -350,6 +350,73 @@ fn a_symbolic_link_in_a_files_place_is_refused() {
     let report = tree.apply(&[Change::new(Kind::File, "etc/link.conf", "y", "a test")]);
     assert_eq!(report.count(Outcome::Refused), 1, "{report:#?}");
     assert_eq!(fs::read_to_string(target).unwrap(), "x");
+}
+
+#[test]
+fn a_link_in_the_neighbours_place_is_not_followed() {
+    let tree = Tree::new("neighbour");
+    let before = tree.everything();
+    let target = tree.path("etc/precious");
+    fs::write(&target, "precious").unwrap();
+    let beside = tree.path("etc/systemd/system/old.service.d/.50-host.conf.spinetail");
+    std::os::unix::fs::symlink(&target, beside).unwrap();
+    assert_eq!(tree.apply(&Tree::changes()).troubles().count(), 0);
+    assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
+    assert_eq!(tree.undo().troubles().count(), 0);
+    fs::remove_file(target).unwrap();
+    assert_eq!(tree.everything(), before);
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_refused_and_its_journal_ends_all_the_same() {
+    let tree = Tree::new("unwritable");
+    std::os::unix::fs::symlink("nowhere", tree.path("etc/systemd/system/new.service.d")).unwrap();
+    fs::create_dir(tree.path("etc/systemd/system/old.service.d/.50-host.conf.spinetail")).unwrap();
+    let report = tree.apply(&Tree::changes());
+    let why: Vec<&str> = report.troubles().map(|row| row.why.as_str()).collect();
+    assert!(why.len() == 2 && why.iter().all(|why| why.contains("in the way")), "{report:#?}");
+    // The same where it came between the rehearsal and the write: it is in the journal, and was never made.
+    let path = "etc/systemd/system/new.service.d/50-host.conf";
+    let (header, mut entries) = Journal::peek(&tree.0).unwrap().unwrap();
+    let old = "etc/systemd/system/old.service.d/50-host.conf";
+    for (path, made) in [(path, vec!["etc/systemd/system/new.service.d".to_owned()]), (old, Vec::new())] {
+        let held = fs::read(tree.path(path))
+            .ok()
+            .map(|_| Settings::new(&tree.0, &NoRings).read(Kind::File, path).unwrap().unwrap());
+        let sequence = entries.last().unwrap().sequence + 1;
+        entries.push(Entry {
+            sequence,
+            path: path.to_owned(),
+            old: held,
+            made,
+            kind: Kind::File,
+            ..entries[0].clone()
+        });
+    }
+    Journal::replace(&tree.0, header, entries).unwrap();
+    assert_eq!(tree.undo().troubles().count(), 0);
+    assert!(!tree.journal().exists());
+}
+
+#[test]
+fn links_that_lead_out_of_the_root_are_refused_and_the_rest_is_done() {
+    let (tree, outside) = (Tree::new("contained"), Tree::new("outside"));
+    let before = outside.everything();
+    for folder in ["proc/sys/vm", "etc/systemd/system"] {
+        fs::remove_dir_all(tree.path(folder)).unwrap();
+        std::os::unix::fs::symlink(outside.path(folder), tree.path(folder)).unwrap();
+    }
+    let report = tree.apply(&Tree::changes());
+    let refused: Vec<&str> = report.troubles().map(|row| row.why.as_str()).collect();
+    assert!(refused.len() == 4 && refused.iter().all(|why| why.contains("leads out of")), "{report:#?}");
+    assert_eq!(report.count(Outcome::Done), Tree::changes().len() - 4);
+    assert_eq!(outside.everything(), before);
+    // A link that came after the apply leads undo nowhere either.
+    fs::rename(tree.path("proc/irq"), outside.path("irq")).unwrap();
+    std::os::unix::fs::symlink(outside.path("irq"), tree.path("proc/irq")).unwrap();
+    let report = tree.undo();
+    assert_eq!(report.troubles().map(|row| row.path.as_str()).collect::<Vec<_>>(), ["proc/irq/24/smp_affinity_list"]);
+    assert_eq!(outside.text("irq/24/smp_affinity_list"), "0\n");
 }
 
 #[test]

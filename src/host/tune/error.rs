@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::host::process::effective_user;
 use crate::host::tune::journal::JournalError;
 
 /// Why nothing was done.
@@ -21,6 +22,7 @@ impl TuneError {
             TuneError::Journal(JournalError::Refused { error, .. }) => {
                 error.kind() == std::io::ErrorKind::PermissionDenied
             }
+            TuneError::Journal(JournalError::Open { .. }) => effective_user() != 0,
             TuneError::Journal(_) => false,
         }
     }

@@ -17,6 +17,7 @@
 //!
 //! - `change`: one setting, its form, and when two texts of it mean the same
 //! - `journal`: old values on disk, the lock
+//! - `paths`: where a path below a root really is, and whether root may write there
 //! - `write`: reading, rehearsing, writing, restoring one setting
 //! - `plan`: which changes a profile means on this machine; with it `interrupts`, `network`, `power` and `units`,
 //!   the systemd files
@@ -36,6 +37,7 @@ pub mod write;
 mod error;
 mod interrupts;
 mod network;
+mod paths;
 mod power;
 mod units;
 

@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
 use crate::base::limits::TUNE_SETTING_BYTES_MAX;
 use crate::host::ethtool;
 use crate::host::tune::change::{Change, Held, Kind, ONE_WAY, Owner};
-use crate::host::tune::journal::{Entry, make_directories, sync_parent};
+use crate::host::tune::journal::Entry;
+use crate::host::tune::paths::{below, create_anew, dead_link, make_directories, sync_parent};
 
 /// The settings below a root.
 #[derive(Clone, Copy)]
@@ -134,7 +135,7 @@ impl<'s> Settings<'s> {
             let sizes = self.rings.read(interface(path))?;
             return Ok(Some(Held { bytes: sizes.into_bytes(), owner: None }));
         }
-        let full = self.root.join(path);
+        let full = below(self.root, path)?;
         if kind == Kind::File && fs::symlink_metadata(&full).is_ok_and(|found| !found.is_file()) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not an ordinary file"));
         }
@@ -191,13 +192,9 @@ impl<'s> Settings<'s> {
     pub fn write(&self, change: &Change, old: Option<&Held>) -> Result<Held, Refusal> {
         let refuse = |error: io::Error| refusal(&change.path, &error);
         if change.kind == Kind::File {
-            let full = self.root.join(&change.path);
+            let full = below(self.root, &change.path).map_err(refuse)?;
             let parent = full.parent().expect("a file stands in a folder");
-            make_directories(parent).map_err(|error| Refusal {
-                why: error.to_string(),
-                remedy: String::new(),
-                trouble: Trouble::Other,
-            })?;
+            make_directories(parent).map_err(|(_, error)| refuse(error))?;
             replace_file(&full, change.want.as_bytes(), old.and_then(|held| held.owner)).map_err(refuse)?;
         } else {
             let held = old.map_or(&[][..], |held| &held.bytes);
@@ -254,7 +251,7 @@ impl<'s> Settings<'s> {
         if kind == Kind::Rings {
             return self.rings.write(interface(path), &String::from_utf8_lossy(held));
         }
-        let full = self.root.join(path);
+        let full = below(self.root, path)?;
         let file = OpenOptions::new().write(true).open(&full)?;
         if is_plain(&file, held)? || kind != Kind::Choice {
             return write_once(file, held);
@@ -266,7 +263,7 @@ impl<'s> Settings<'s> {
         if kind == Kind::Rings {
             return self.rings.write(interface(path), want);
         }
-        let file = OpenOptions::new().write(true).open(self.root.join(path))?;
+        let file = OpenOptions::new().write(true).open(below(self.root, path)?)?;
         let plain = is_plain(&file, held)?;
         if plain {
             file.set_len(0)?;
@@ -278,7 +275,7 @@ impl<'s> Settings<'s> {
         if kind == Kind::Rings {
             return self.rings.write(interface(path), &String::from_utf8_lossy(old));
         }
-        let full = self.root.join(path);
+        let full = below(self.root, path)?;
         let file = OpenOptions::new().write(true).open(&full)?;
         if is_plain(&file, &fs::read(&full)?)? {
             file.set_len(0)?;
@@ -293,7 +290,18 @@ impl<'s> Settings<'s> {
     /// Whether a file could be made or replaced in its folder, or in the nearest one that exists: an unnamed
     /// file is opened there and closed, of which no end can leave a trace.
     fn rehearse_file(&self, path: &str) -> Result<(), Refusal> {
-        let full = self.root.join(path);
+        let full = below(self.root, path).map_err(|error| refusal(path, &error))?;
+        let in_the_way = |what: String| Refusal {
+            why: format!("{what} is in the way"),
+            remedy: "remove it, after looking at what it is for".to_owned(),
+            trouble: Trouble::Other,
+        };
+        if let Some(link) = dead_link(self.root, path) {
+            return Err(in_the_way(format!("/{link}, a link that leads nowhere,")));
+        }
+        if fs::symlink_metadata(neighbour(&full)).is_ok_and(|found| found.is_dir()) {
+            return Err(in_the_way(format!("{}, a folder,", neighbour(&full).display())));
+        }
         let folder = full.ancestors().skip(1).find(|folder| folder.is_dir()).unwrap_or(self.root);
         match OpenOptions::new().write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(folder) {
             Ok(_) => Ok(()),
@@ -304,11 +312,13 @@ impl<'s> Settings<'s> {
     }
 
     fn restore_file(&self, entry: &Entry, now: Option<Held>) -> io::Result<Restored> {
-        let full = self.root.join(&entry.path);
+        let full = below(self.root, &entry.path)?;
         let beside = neighbour(&full);
-        if beside.exists() {
-            fs::remove_file(&beside)?; // half of a write that never came to its rename
-            sync_parent(&beside)?;
+        match fs::remove_file(&beside) {
+            Ok(()) => sync_parent(&beside)?, // half of a write that never came to its rename
+            // A folder of that name is nobody's half of a write.
+            Err(error) if is_nothing_of_ours(&error) => {}
+            Err(error) => return Err(error),
         }
         let mut restored = Restored::AsBefore;
         if now != entry.old {
@@ -323,26 +333,18 @@ impl<'s> Settings<'s> {
             restored = judge(entry, &bytes);
         }
         for folder in entry.made.iter().rev() {
-            let folder = self.root.join(folder);
+            let folder = below(self.root, folder)?;
             match fs::remove_dir(&folder) {
                 Ok(()) => sync_parent(&folder)?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 // Somebody else keeps something there, and with it the folder.
                 Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => break,
+                // It was never made: something else has its place, which apply did not get past either.
+                Err(error) if is_nothing_of_ours(&error) => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(restored)
     }
-}
-
-/// What is missing of the folders above `path`, outermost first, below `root`.
-pub(super) fn missing_directories(root: &Path, path: &str) -> Vec<String> {
-    let parents = Path::new(path).ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty());
-    let missing = parents.take_while(|folder| !root.join(folder).is_dir());
-    let mut missing: Vec<String> = missing.map(|folder| folder.to_string_lossy().into_owned()).collect();
-    missing.reverse();
-    missing
 }
 
 /// What an error means for the setting at `path`, and what to do.
@@ -375,9 +377,17 @@ pub(super) fn refusal(path: &str, error: &io::Error) -> Refusal {
             "leave it out of the profile (0 leaves it as it is)".to_owned(),
             Trouble::Other,
         ),
+        (None, io::ErrorKind::InvalidInput) => {
+            (error.to_string(), "remove what is in the way, or leave it out of the profile".to_owned(), Trouble::Other)
+        }
         _ => (error.to_string(), "leave it out of the profile, or see 'dmesg'".to_owned(), Trouble::Other),
     };
     Refusal { why, remedy, trouble }
+}
+
+/// Whether a name that was to be removed is not there, or is something that this program never makes of it.
+fn is_nothing_of_ours(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory)
 }
 
 /// Mode of a file that is new: everybody may read it.
@@ -404,7 +414,7 @@ fn write_once(mut file: File, bytes: &[u8]) -> io::Result<()> {
 /// Puts `bytes` at `path` all at once; with `owner`, as theirs.
 fn replace_file(path: &Path, bytes: &[u8], owner: Option<Owner>) -> io::Result<()> {
     let beside = neighbour(path);
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
+    let mut file = create_anew(&beside)?;
     file.write_all(bytes)?;
     if let Some(owner) = owner {
         let made = file.metadata()?;

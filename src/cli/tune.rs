@@ -14,6 +14,7 @@ use spinetail::host::tune::TuneError;
 use spinetail::host::tune::apply::{Apply, Untouched, apply, preview};
 use spinetail::host::tune::change::{Change, Kind};
 use spinetail::host::tune::journal::Lock;
+use spinetail::host::tune::parameters::refuse_texts;
 use spinetail::host::tune::plan::{Plan, plan};
 use spinetail::host::tune::report::{Outcome as Came, Report, Row};
 use spinetail::host::tune::undo::{undo, undo_preview};
@@ -97,6 +98,7 @@ pub fn run_apply(arguments: &ApplyArguments) -> Outcome {
         "auto" => Profile::auto(&machine, &[]),
         path => Profile::read(Path::new(path)).map_err(configuration)?,
     };
+    refuse_texts(&profile).map_err(configuration)?;
     let another = if arguments.other_machine { None } else { another_kind(&profile, &machine) };
     if let (Some(refused), false) = (&another, arguments.dry_run) {
         return Err(refused.clone());
@@ -124,7 +126,7 @@ pub fn run_apply(arguments: &ApplyArguments) -> Outcome {
         let text = rows_text(&report, &plan.changes);
         format!("{text}{}", apply_text(name, &report, &plan, arguments.dry_run))
     })?;
-    another.map_or_else(|| ended(&report, "refused; the rest is as wanted"), Err)
+    another.map_or_else(|| ended(&report, "refused or moved; the rest is as wanted"), Err)
 }
 
 /// The refusal of a profile that is for another kind of machine, by its own word.

@@ -79,6 +79,9 @@ pub struct Entry {
     pub left: Vec<Vec<u8>>,
     /// Folders that were made for it, the outermost first.
     pub made: Vec<String>,
+    /// The device whose setting it was, where the path is a number that another may have had since: an interrupt's
+    /// name.
+    pub of: Option<String>,
 }
 
 /// Why a journal cannot be used.
@@ -165,15 +168,10 @@ impl Journal {
         Ok(Some(Journal { directory, file, header, entries }))
     }
 
-    /// What the journal below `root` says, without opening it for anything. A journal that this user may not read
-    /// counts as none: whoever only looks sees the machine as it is, and whoever wants to change it does not get
-    /// past the lock.
+    /// What the journal below `root` says, without opening it for anything.
     pub fn peek(root: &Path) -> Result<Option<(Header, Vec<Entry>)>, JournalError> {
-        match read(&root.join(STATE_DIRECTORY).join(NAME)) {
-            Ok(read) => Ok(read.map(|(header, entries, _)| (header, entries))),
-            Err(JournalError::Refused { error, .. }) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
-            Err(error) => Err(error),
-        }
+        let read = read(&root.join(STATE_DIRECTORY).join(NAME))?;
+        Ok(read.map(|(header, entries, _)| (header, entries)))
     }
 
     /// Puts a journal of these entries in place of whatever is there, all at once.
@@ -184,6 +182,7 @@ impl Journal {
         for entry in &entries {
             entry_lines(entry).iter().for_each(|line| text.push_str(line));
         }
+        refuse_longer(&path, text.len() as u64)?;
         let create = || {
             let mut file = create_anew(&next)?;
             file.write_all(text.as_bytes())?;
@@ -211,14 +210,16 @@ impl Journal {
 
     /// Records that a setting in the journal was given, or is about to be given, another value.
     pub fn record_left(&mut self, sequence: u64, left: &[u8]) -> Result<(), JournalError> {
-        let entry = self.entries.iter_mut().find(|entry| entry.sequence == sequence);
+        let entry = self.entries.iter().find(|entry| entry.sequence == sequence);
         let entry = entry.expect("only what is in the journal has a sequence");
-        if entry.left.last().is_some_and(|last| last == left) {
+        if entry.left.iter().any(|before| before == left) {
             return Ok(());
         }
-        entry.left.push(left.to_vec());
         let line = line_of(&LeftLine { sequence, left: BASE64.encode(left) });
-        self.append(&line)
+        self.append(&line)?;
+        let entry = self.entries.iter_mut().find(|entry| entry.sequence == sequence);
+        entry.expect("it was there above").left.push(left.to_vec());
+        Ok(())
     }
 
     /// What is recorded of a path.
@@ -237,7 +238,23 @@ impl Journal {
 
     fn append(&mut self, line: &str) -> Result<(), JournalError> {
         let path = self.directory.join(NAME);
+        let length = self.file.metadata().map_err(refused(&path, APPENDED))?.len();
+        refuse_longer(&path, length + line.len() as u64)?;
         self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data()).map_err(refused(&path, APPENDED))
+    }
+}
+
+impl Header {
+    /// Whether this boot's values are recorded. A boot without a name is none that can be recognised.
+    pub fn is_of(&self, boot_id: Option<&str>) -> bool {
+        boot_id.is_some() && self.boot_id.as_deref() == boot_id
+    }
+}
+
+impl JournalError {
+    /// Whether this user may not read it.
+    pub fn is_hidden(&self) -> bool {
+        matches!(self, JournalError::Refused { error, .. } if error.kind() == io::ErrorKind::PermissionDenied)
     }
 }
 
@@ -286,6 +303,15 @@ fn refused<'p>(path: &'p Path, what: &'static str) -> impl Fn(io::Error) -> Jour
     move |error| JournalError::Refused { path: path.to_owned(), what, error }
 }
 
+/// What could not be read again is not written.
+fn refuse_longer(path: &Path, bytes: u64) -> Result<(), JournalError> {
+    if bytes <= TUNE_JOURNAL_BYTES_MAX {
+        return Ok(());
+    }
+    let why = format!("it would have {bytes} bytes, and {TUNE_JOURNAL_BYTES_MAX} are the most that is read again");
+    Err(refused(path, APPENDED)(io::Error::new(io::ErrorKind::FileTooLarge, why)))
+}
+
 // --- The lines -------------------------------------------------------------------------------
 
 const NAME: &str = "journal.jsonl";
@@ -310,6 +336,8 @@ struct EntryLine {
     new: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     made: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    of: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -343,6 +371,7 @@ fn entry_lines(entry: &Entry) -> Vec<String> {
         old: old.map(|held| HeldLine { bytes: BASE64.encode(&held.bytes), owner: held.owner }),
         new: entry.left.first().map(|left| BASE64.encode(left)),
         made: entry.made.clone(),
+        of: entry.of.clone(),
     };
     let later = entry.left.iter().skip(1);
     let later = later.map(|left| line_of(&LeftLine { sequence: entry.sequence, left: BASE64.encode(left) }));
@@ -422,7 +451,8 @@ fn take_line(body: &str, entries: &mut Vec<Entry>) -> Result<(), String> {
     if climbs(&line.path) || line.made.iter().any(climbs) {
         return Err(format!("{} leads out of the root", line.path));
     }
-    entries.push(Entry { sequence: line.sequence, kind: line.kind, path: line.path, old, left, made: line.made });
+    let EntryLine { sequence, kind, path, made, of, .. } = line;
+    entries.push(Entry { sequence, kind, path, old, left, made, of });
     Ok(())
 }
 

@@ -38,6 +38,7 @@ fn entry(path: &str, old: &[u8], new: &[u8]) -> Entry {
         old: Some(Held { bytes: old.to_vec(), owner: None }),
         left: vec![new.to_vec()],
         made: Vec::new(),
+        of: None,
     }
 }
 
@@ -193,4 +194,38 @@ fn a_state_folder_outside_of_the_root_is_refused() {
     std::os::unix::fs::symlink("../elsewhere", scratch.0.join("root/var")).unwrap();
     assert!(Lock::take(&scratch.0.join("root")).unwrap_err().to_string().contains("leads out of"));
     assert_eq!(fs::read_dir(scratch.0.join("elsewhere")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_value_that_is_recorded_is_not_recorded_again() {
+    let scratch = Scratch::new("again");
+    let (mut journal, _lock) = written(&scratch);
+    let length = || fs::metadata(scratch.journal_path()).unwrap().len();
+    let before = length();
+    for left in [&b"2"[..], b"480\n", b"2"] {
+        journal.record_left(3, left).unwrap();
+    }
+    assert_eq!(length(), before);
+    journal.record_left(3, b"481\n").unwrap();
+    assert!(length() > before);
+    assert_eq!(Journal::open(&scratch.0).unwrap().unwrap().entries, journal.entries);
+}
+
+#[test]
+fn what_could_not_be_read_again_is_not_appended() {
+    let scratch = Scratch::new("bound");
+    let (mut journal, _lock) = written(&scratch);
+    let entries = journal.entries.clone();
+    journal.file.set_len(TUNE_JOURNAL_BYTES_MAX).unwrap();
+    let refused = journal.record(entry("proc/sys/vm/more", b"1", b"2")).unwrap_err().to_string();
+    assert!(refused.contains("16777216") && refused.contains("host undo"), "{refused}");
+    assert!(journal.record_left(3, b"9").is_err());
+    assert_eq!(journal.entries, entries);
+}
+
+#[test]
+fn a_boot_without_a_name_is_never_the_same() {
+    let of = |boot_id: Option<&str>| Header { boot_id: boot_id.map(str::to_owned), ..header() };
+    assert!(of(Some("b")).is_of(Some("b")));
+    assert!(!of(Some("b")).is_of(Some("c")) && !of(Some("b")).is_of(None) && !of(None).is_of(None));
 }

@@ -14,6 +14,7 @@ use spinetail::host::tune::TuneError;
 use spinetail::host::tune::apply::{Apply, Untouched, apply, preview};
 use spinetail::host::tune::change::{Change, Kind};
 use spinetail::host::tune::journal::Lock;
+use spinetail::host::tune::parameters::refuse_texts;
 use spinetail::host::tune::plan::{Plan, plan};
 use spinetail::host::tune::report::{Outcome as Came, Report, Row};
 use spinetail::host::tune::undo::{undo, undo_preview};
@@ -41,7 +42,7 @@ Every old value is on disk before it is overwritten; what could not be put back 
 docs/host-tuning.md.
 
 Exit status: 0 all as wanted; 1 some settings were refused, the rest is done; 77 run as root; 78 the profile is wrong, \
-nothing was touched.
+or for another kind of machine, and nothing was touched.
 
 Examples:
   spinetail host apply --profile my.toml --dry-run
@@ -54,6 +55,9 @@ pub struct ApplyArguments {
     /// Show what would be changed, and write nothing at all; needs no rights
     #[arg(long)]
     dry_run: bool,
+    /// Apply a profile all the same whose [match] says that it is for another kind of machine
+    #[arg(long)]
+    other_machine: bool,
     /// Change the machine whose files are below DIR
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
@@ -94,7 +98,13 @@ pub fn run_apply(arguments: &ApplyArguments) -> Outcome {
         "auto" => Profile::auto(&machine, &[]),
         path => Profile::read(Path::new(path)).map_err(configuration)?,
     };
-    let placement = place(&machine, &[], &profile).map_err(configuration)?;
+    refuse_texts(&profile).map_err(configuration)?;
+    let another = if arguments.other_machine { None } else { another_kind(&profile, &machine) };
+    if let (Some(refused), false) = (&another, arguments.dry_run) {
+        return Err(refused.clone());
+    }
+    // What does not fit a machine of another kind is none of the profile's faults: that it is another is said instead.
+    let placement = place(&machine, &[], &profile).map_err(|error| another.clone().unwrap_or(configuration(error)))?;
     let name = &profile.machine.name;
 
     let lock = if arguments.dry_run { None } else { Some(Lock::take(root).map_err(refuse)?) };
@@ -116,7 +126,22 @@ pub fn run_apply(arguments: &ApplyArguments) -> Outcome {
         let text = rows_text(&report, &plan.changes);
         format!("{text}{}", apply_text(name, &report, &plan, arguments.dry_run))
     })?;
-    ended(&report, "refused; the rest is as wanted")
+    another.map_or_else(|| ended(&report, "refused or moved; the rest is as wanted"), Err)
+}
+
+/// The refusal of a profile that is for another kind of machine, by its own word.
+fn another_kind(profile: &Profile, machine: &Topology) -> Option<(u8, String)> {
+    let differences = profile.matches.differences(machine);
+    if differences.is_empty() {
+        return None;
+    }
+    let message = format!(
+        "profile {} is for another kind of machine: {}. Nothing was touched: take the profile of this kind ('spinetail \
+         host detect' names it), change its [match], or add --other-machine to apply it all the same",
+        profile.machine.name,
+        differences.join("; ")
+    );
+    Some((EXIT_CONFIGURATION, message))
 }
 
 /// Runs `host undo`.

@@ -250,7 +250,7 @@ const QUEUE_WORDS: [&str; 11] =
     ["txrx-", "tx-rx-", "-rx-", "-tx-", "-input.", "-output.", "_comp", "-ntfy-blk", "-ntfy-block.", "_q", "-fp-"];
 
 /// Numbers and names of the interrupts in use: behind the counts stand the chip, its own number, the name.
-fn parse_interrupts(text: &str) -> Vec<(usize, String)> {
+pub(crate) fn parse_interrupts(text: &str) -> Vec<(usize, String)> {
     let mut lines = text.lines();
     let columns = lines.next().unwrap_or_default().split_whitespace().count();
     let parse = |line: &str| {

@@ -142,6 +142,20 @@ pub(crate) fn hypervisor(
     })
 }
 
+/// Where a kernel parameter is, below a root. As sysctl(8) has it: a name whose first separator is a slash is a path
+/// as it stands; in any other dots separate, and a slash stands for a dot that belongs to a name, like that of a
+/// virtual network in `net.ipv4.conf.eth0/7.rp_filter`.
+pub(crate) fn parameter_path(name: &str) -> String {
+    let is_path = name.find(['.', '/']).is_some_and(|at| name[at..].starts_with('/'));
+    let swapped = |character| match character {
+        '.' => '/',
+        '/' => '.',
+        other => other,
+    };
+    let path = if is_path { name.to_owned() } else { name.chars().map(swapped).collect() };
+    format!("proc/sys/{path}")
+}
+
 /// Steal among the first eight numbers of `cpu user nice system idle iowait irq softirq steal …`: what comes
 /// behind them is counted in the first two already.
 pub(crate) fn steal_share(stat: &str) -> Option<f64> {
@@ -149,4 +163,22 @@ pub(crate) fn steal_share(stat: &str) -> Option<f64> {
     let ticks: Vec<u64> = line.split_whitespace().take(8).map_while(|number| number.parse().ok()).collect();
     let all = ticks.iter().fold(0u64, |all, &ticks| all.saturating_add(ticks));
     (ticks.len() == 8 && all > 0).then(|| ticks[7] as f64 / all as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_parameters_are_paths_as_sysctl_has_it() {
+        for (name, path) in [
+            ("vm.swappiness", "vm/swappiness"),
+            ("vm/swappiness", "vm/swappiness"),
+            ("net.ipv4.conf.eth0/7.rp_filter", "net/ipv4/conf/eth0.7/rp_filter"),
+            ("net/ipv4/conf/eth0.7/rp_filter", "net/ipv4/conf/eth0.7/rp_filter"),
+            ("alone", "alone"),
+        ] {
+            assert_eq!(parameter_path(name), format!("proc/sys/{path}"));
+        }
+    }
 }

@@ -182,7 +182,7 @@ fn virtualisation(machine: &Topology) -> Line {
 
 /// The value of a kernel parameter, by its sysctl name.
 pub fn parameter(files: &Files, name: &str) -> Option<String> {
-    files.text(&format!("proc/sys/{}", name.replace('.', "/")))
+    files.text(&crate::host::system::parameter_path(name))
 }
 
 /// A line for each kernel parameter of the profile.

@@ -11,7 +11,8 @@
 //! and the list says which.
 //!
 //! The plan was made for the machine as it was before the first apply ([`Untouched`]), so that applying twice is
-//! the same as once, and applying another profile the same as undoing this one first.
+//! the same as once, and applying another profile the same as undoing this one first. But for huge pages: these only
+//! ever go up until undo, since a server may hold what an earlier profile asked for.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,14 +20,17 @@ use std::path::Path;
 use crate::host::tune::TuneError;
 use crate::host::tune::change::{Change, Held, Kind, companions};
 use crate::host::tune::journal::{Entry, FORMAT, Header, Journal, Lock};
+use crate::host::tune::parameters::one_way;
+use crate::host::tune::paths::missing_directories;
 use crate::host::tune::report::{Outcome, Report, Row};
-use crate::host::tune::undo::{restore_all, split_by_boot};
-use crate::host::tune::write::{Refusal, Rings, Settings, Trouble, missing_directories, refusal};
+use crate::host::tune::undo::{restore_all, split_by_boot, split_by_device};
+use crate::host::tune::write::{Actions, BOOT_ID, Refusal, Restored, Rings, Settings, Trouble, refusal};
 
 /// The machine as it was before the first apply: what is there, and over it what the journal remembers.
 pub struct Untouched<'s> {
     settings: Settings<'s>,
     remembered: BTreeMap<String, Option<Held>>,
+    is_hidden: bool,
 }
 
 /// What is applied, to what, in whose name.
@@ -48,14 +52,18 @@ impl<'s> Untouched<'s> {
     /// Reads the journal below `root`, if there is one.
     pub fn open(root: &'s Path, rings: &'s dyn Rings) -> Result<Untouched<'s>, TuneError> {
         let settings = Settings::new(root, rings);
-        let remembered = match Journal::peek(root)? {
-            None => BTreeMap::new(),
-            Some((header, entries)) => {
-                let (known, _) = split_by_boot(&entries, header.boot_id == settings.boot_id());
-                known.into_iter().map(|entry| (entry.path, entry.old)).collect()
-            }
-        };
-        Ok(Untouched { settings, remembered })
+        let (journal, is_hidden) = look_up(root)?;
+        let remembered = journal.map_or(BTreeMap::new(), |(header, entries)| {
+            let (known, _) = split_by_boot(&entries, header.is_of(settings.boot_id().as_deref()));
+            let (ours, _) = split_by_device(&settings, &known);
+            ours.into_iter().map(|entry| (entry.path, entry.old)).collect()
+        });
+        Ok(Untouched { settings, remembered, is_hidden })
+    }
+
+    /// Whether there is a journal that this user may not read: then what is there counts as untouched.
+    pub fn is_hidden(&self) -> bool {
+        self.is_hidden
     }
 
     /// What a setting held before the first apply; `None` if it was not there or cannot be read.
@@ -92,17 +100,22 @@ impl<'s> Untouched<'s> {
 /// Changes the machine. The lock is held since before the plan was made, so that the plan is for this machine.
 pub fn apply(_lock: &Lock, what: Apply<'_>) -> Result<Report, TuneError> {
     let settings = Settings::new(what.root, what.rings);
+    if settings.boot_id().is_none() {
+        return Err(TuneError::NoBootId(what.root.join(BOOT_ID)));
+    }
     let header =
         Header { format: FORMAT, boot_id: settings.boot_id(), profile: what.profile.to_owned(), started_s: what.now_s };
     let mut rows = Vec::new();
     let mut journal = Journal::open(what.root)?;
-    if let Some(old) = journal.take_if(|journal| journal.header.boot_id != header.boot_id) {
+    if let Some(old) = journal.take_if(|journal| !journal.header.is_of(header.boot_id.as_deref())) {
         let (kept, _) = split_by_boot(&old.entries, false);
         journal = Some(Journal::replace(what.root, header.clone(), kept)?);
     }
     if let Some(old) = journal.take() {
-        let (wanted, unwanted) = split_by_want(&old.entries, what.changes);
-        let restored = restore_all(&settings, &unwanted);
+        let (ours, others) = split_by_device(&settings, &old.entries);
+        rows.extend(others);
+        let (wanted, unwanted) = split_by_want(&ours, what.changes);
+        let restored = restore_all(&settings, &unwanted, what.now_s);
         // What could not be restored stays in the journal, for undo to try again.
         let failed =
             |entry: &&Entry| restored.iter().any(|row| row.path == entry.path && row.outcome == Outcome::Failed);
@@ -127,12 +140,14 @@ pub fn apply(_lock: &Lock, what: Apply<'_>) -> Result<Report, TuneError> {
             return Ok(Report { rows });
         }
     };
+    let actions = settings.actions();
     for step in rehearsed {
         rows.push(match step {
             Step::Row(row, _) => row,
-            Step::Write(change, old) => write(&settings, &mut journal, change, old)?,
+            Step::Write(change, old) => write(&settings, &mut journal, &actions, change, old, what.now_s)?,
         });
     }
+    tell_what_moved(&settings, what.changes, &mut rows);
     if journal.entries.is_empty() {
         journal.retire(what.now_s)?; // this profile changes nothing, and what others did is restored
     }
@@ -143,9 +158,11 @@ pub fn apply(_lock: &Lock, what: Apply<'_>) -> Result<Report, TuneError> {
 pub fn preview(root: &Path, rings: &dyn Rings, changes: &[Change]) -> Result<Report, TuneError> {
     let settings = Settings::new(root, rings);
     let mut rows = Vec::new();
-    if let Some((header, entries)) = Journal::peek(root)? {
-        let (known, _) = split_by_boot(&entries, header.boot_id == settings.boot_id());
-        let (_, unwanted) = split_by_want(&known, changes);
+    if let Some((header, entries)) = look_up(root)?.0 {
+        let (known, _) = split_by_boot(&entries, header.is_of(settings.boot_id().as_deref()));
+        let (ours, others) = split_by_device(&settings, &known);
+        rows.extend(others);
+        let (_, unwanted) = split_by_want(&ours, changes);
         for entry in unwanted.iter().rev() {
             let now = settings.read(entry.kind, &entry.path).ok().flatten();
             rows.push(Row {
@@ -163,6 +180,34 @@ pub fn preview(root: &Path, rings: &dyn Rings, changes: &[Change]) -> Result<Rep
         Step::Write(change, old) => row_of(change, old.as_ref(), Outcome::Would),
     }));
     Ok(Report { rows })
+}
+
+/// The journal as far as this user may read it, and whether there is one that he may not. Whoever only looks sees the
+/// machine as it is then; whoever wants to change it does not get past the lock.
+type LookedUp = (Option<(Header, Vec<Entry>)>, bool);
+
+fn look_up(root: &Path) -> Result<LookedUp, TuneError> {
+    match Journal::peek(root) {
+        Ok(journal) => Ok((journal, false)),
+        Err(error) if error.is_hidden() => Ok((None, true)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Reads once more what reads as wanted: a later write may have moved it (a card asks for its interrupts anew), or
+/// somebody else has.
+fn tell_what_moved(settings: &Settings<'_>, changes: &[Change], rows: &mut [Row]) {
+    for row in rows.iter_mut().filter(|row| row.outcome == Outcome::Done) {
+        let Some(change) = changes.iter().find(|change| change.path == row.path) else { continue };
+        let now = settings.read(change.kind, &change.path).ok().flatten();
+        if !now.as_ref().is_some_and(|now| change.satisfied_by(&now.bytes)) {
+            let now = shown(change.kind, now.as_ref());
+            row.outcome = Outcome::Moved;
+            row.why = format!("read as wanted when it was written, and reads {now} after the last write");
+            row.remedy =
+                "another setting moved it, or a program (irqbalance, tuned): stop that, then apply again".to_owned();
+        }
+    }
 }
 
 /// What is to be done about one change.
@@ -197,7 +242,15 @@ fn look<'c>(settings: &Settings<'_>, change: &'c Change) -> Step<'c> {
             let trouble = refusal.trouble;
             Step::Row(Row::refused(&change.path, "absent".to_owned(), want(change), refusal), Some(trouble))
         }
-        Ok(old) => Step::Write(change, old),
+        Ok(old) => match one_way(&change.path) {
+            None => Step::Write(change, old),
+            Some((why, remedy)) => {
+                let (why, remedy) = (why.to_owned(), remedy.to_owned());
+                let refusal = Refusal { why, remedy, trouble: Trouble::Other };
+                let have = shown(change.kind, old.as_ref());
+                Step::Row(Row::refused(&change.path, have, want(change), refusal), Some(Trouble::Other))
+            }
+        },
     }
 }
 
@@ -238,7 +291,14 @@ fn refuse_without_permission(steps: &[Step<'_>], restored: &[Row]) -> Result<(),
 }
 
 /// Journal, disk, write, read back.
-fn write(settings: &Settings<'_>, journal: &mut Journal, change: &Change, old: Option<Held>) -> Result<Row, TuneError> {
+fn write(
+    settings: &Settings<'_>,
+    journal: &mut Journal,
+    actions: &Actions,
+    change: &Change,
+    old: Option<Held>,
+    now_s: u64,
+) -> Result<Row, TuneError> {
     let encoded = change.want.clone().into_bytes();
     for path in companions(&change.path) {
         if journal.entry(&path).is_none()
@@ -251,10 +311,17 @@ fn write(settings: &Settings<'_>, journal: &mut Journal, change: &Change, old: O
                 old: Some(held),
                 left: Vec::new(),
                 made: Vec::new(),
+                of: None,
             })?;
         }
     }
     let known = journal.entry(&change.path).map(|entry| entry.sequence);
+    if let Some(entry) = journal.entry(&change.path)
+        && let Err(error) = settings.keep_theirs(entry, old.as_ref(), now_s)
+    {
+        let refusal = refusal(&change.path, &error);
+        return Ok(Row::refused(&change.path, shown(change.kind, old.as_ref()), want(change), refusal));
+    }
     let sequence = match known {
         Some(sequence) => {
             journal.record_left(sequence, &encoded)?;
@@ -270,6 +337,7 @@ fn write(settings: &Settings<'_>, journal: &mut Journal, change: &Change, old: O
                 Kind::File => missing_directories(settings.root(), &change.path),
                 _ => Vec::new(),
             },
+            of: actions.of(&change.path).map(str::to_owned),
         })?,
     };
     Ok(match settings.write(change, old.as_ref()) {
@@ -278,7 +346,7 @@ fn write(settings: &Settings<'_>, journal: &mut Journal, change: &Change, old: O
             journal.record_left(sequence, &now.bytes)?;
             given(change, old.as_ref(), &now)
         }
-        Err(refusal) => put_back(settings, journal, change, old.as_ref(), refusal),
+        Err(refusal) => put_back(settings, journal, change, old.as_ref(), refusal, now_s),
     })
 }
 
@@ -301,10 +369,25 @@ fn given(change: &Change, old: Option<&Held>, now: &Held) -> Row {
 
 /// A write that failed after its rehearsal may have done half of its work: what was there is restored at once, and
 /// stays in the journal besides.
-fn put_back(settings: &Settings<'_>, journal: &Journal, change: &Change, old: Option<&Held>, refusal: Refusal) -> Row {
+fn put_back(
+    settings: &Settings<'_>,
+    journal: &Journal,
+    change: &Change,
+    old: Option<&Held>,
+    refusal: Refusal,
+    now_s: u64,
+) -> Row {
     let entry = journal.entry(&change.path).expect("it was recorded before it was written");
-    settings.restore(entry);
-    Row::refused(&change.path, shown(change.kind, old), want(change), refusal)
+    let have = shown(change.kind, old);
+    match settings.restore(entry, now_s) {
+        Restored::Failed(again) => Row {
+            why: format!("{}; and what it held could not be put back: {}", refusal.why, again.why),
+            remedy: again.remedy,
+            have,
+            ..row_of(change, old, Outcome::Failed)
+        },
+        _ => Row::refused(&change.path, have, want(change), refusal),
+    }
 }
 
 /// Entries whose path some change names, or whose companion it is; and the others.

@@ -144,22 +144,20 @@ pub const COMPANIONS: [(&str, &[&str]); 7] = [
     ("kernel/watchdog", &["kernel/nmi_watchdog", "kernel/soft_watchdog"]),
 ];
 
-/// Switches that the kernel does not let anybody turn back before the next boot
-/// (Documentation/admin-guide/sysctl/kernel.rst, Documentation/admin-guide/LSM/Yama.rst). Paths below `proc/sys`.
-pub const ONE_WAY: [&str; 6] = [
-    "kernel/modules_disabled",
-    "kernel/kexec_load_disabled",
-    "kernel/kexec_load_limit_panic",
-    "kernel/kexec_load_limit_reboot",
-    "kernel/unprivileged_bpf_disabled",
-    "kernel/yama/ptrace_scope",
-];
-
 /// The settings that change along with the one at `path`.
 pub fn companions(path: &str) -> impl Iterator<Item = String> {
     let name = path.strip_prefix("proc/sys/").unwrap_or_default();
     let found = COMPANIONS.iter().find(|(owner, _)| *owner == name).map_or(&[][..], |(_, others)| others);
     found.iter().map(|other| format!("proc/sys/{other}"))
+}
+
+/// Of two alternatives the one that is not in force reads 0, which the kernel does not take (`dirty_bytes`), or takes as
+/// an order to drop the other (`overcommit_kbytes`). It becomes 0 again when the other is written back, so the other
+/// is what is to be rehearsed: its path, for one of a pair that holds 0.
+pub fn in_force_instead(path: &str, held: &[u8]) -> Option<String> {
+    let name = path.strip_prefix("proc/sys/")?;
+    let pair = COMPANIONS.iter().find(|(owner, others)| *owner == name && others.len() == 1)?;
+    Kind::Value.same(held, b"0").then(|| format!("proc/sys/{}", pair.1[0]))
 }
 
 /// Writes a set of cores as the kernel shows a mask: groups of 32 bits, the highest first.
@@ -236,5 +234,9 @@ mod tests {
             assert_eq!(back, [format!("proc/sys/{owner}")]);
         }
         assert_eq!(companions("proc/sys/vm/swappiness").count(), 0);
+        let other = Some("proc/sys/vm/dirty_ratio".to_owned());
+        assert_eq!(in_force_instead("proc/sys/vm/dirty_bytes", b"0\n"), other);
+        assert_eq!(in_force_instead("proc/sys/vm/dirty_bytes", b"4096\n"), None);
+        assert_eq!(in_force_instead("proc/sys/kernel/watchdog", b"0\n"), None, "its halves are no alternatives");
     }
 }

@@ -14,7 +14,7 @@ use crate::host::tune::change::{Change, Kind};
 use crate::host::tune::journal::{Entry, Journal, Lock, STATE_DIRECTORY};
 use crate::host::tune::report::{Outcome, Report};
 use crate::host::tune::undo::{undo, undo_preview};
-use crate::host::tune::write::{NoRings, Rings};
+use crate::host::tune::write::{NoRings, Rings, Settings};
 
 /// Makes half of a write in a tree.
 type Half = Box<dyn Fn(&Tree)>;
@@ -342,6 +342,51 @@ fn what_is_not_there_or_turns_only_one_way_is_refused_and_the_rest_done() {
 }
 
 #[test]
+fn what_no_undo_can_put_back_is_refused_also_in_a_dry_run() {
+    let tree = Tree::new("one-way");
+    let names = ["kernel/tainted", "net/ipv4/ip_forward", "net/ipv6/conf/all/disable_ipv6", "vm/nr_hugepages"];
+    let changes = names.map(|name| {
+        fs::create_dir_all(tree.path(&format!("proc/sys/{name}")).parent().unwrap()).unwrap();
+        fs::write(tree.path(&format!("proc/sys/{name}")), "0\n").unwrap();
+        Change::new(Kind::Value, format!("proc/sys/{name}"), "1", "a test")
+    });
+    let before = tree.everything();
+    for report in [preview(&tree.0, &NoRings, &changes).unwrap(), tree.apply(&changes)] {
+        assert_eq!(report.count(Outcome::Refused), names.len(), "{report:#?}");
+        assert!(report.rows.iter().all(|row| !row.remedy.is_empty()));
+    }
+    assert_eq!(tree.everything(), before);
+    // What is as wanted already needs no undo.
+    let already = [Change::new(Kind::Value, "proc/sys/net/ipv4/ip_forward", "0", "a test")];
+    assert_eq!(tree.apply(&already).count(Outcome::Already), 1);
+}
+
+#[test]
+fn one_of_a_pair_that_is_not_in_force_is_rehearsed_by_the_other() {
+    use std::os::unix::fs::MetadataExt as _;
+    let tree = Tree::new("pair");
+    let settings = Settings::new(&tree.0, &NoRings);
+    let written = |name: &str| {
+        let found = fs::metadata(tree.path(&format!("proc/sys/vm/{name}"))).unwrap();
+        (found.mtime(), found.mtime_nsec())
+    };
+    let (ratio, bytes) = (written("dirty_ratio"), written("dirty_bytes"));
+    std::thread::sleep(std::time::Duration::from_millis(20)); // a clock tick of the file system
+    let change = Change::new(Kind::Value, "proc/sys/vm/dirty_bytes", "4194304", "a test");
+    let old = settings.read(Kind::Value, &change.path).unwrap();
+    settings.rehearse(&change, old.as_ref()).unwrap();
+    assert_ne!(written("dirty_ratio"), ratio);
+    assert_eq!(written("dirty_bytes"), bytes, "0 is what the kernel would not take");
+    let before = tree.everything();
+    assert_eq!(tree.apply(&[change]).count(Outcome::Done), 1);
+    let (_, entries) = Journal::peek(&tree.0).unwrap().unwrap();
+    assert_eq!(entries[0].path, "proc/sys/vm/dirty_ratio", "its companion first, so that undo writes it last");
+    fs::write(tree.path("proc/sys/vm/dirty_ratio"), "0\n").unwrap(); // as the kernel does
+    assert_eq!(tree.undo().troubles().count(), 0);
+    assert_eq!(tree.everything(), before);
+}
+
+#[test]
 fn a_symbolic_link_in_a_files_place_is_refused() {
     let tree = Tree::new("link");
     let target = tree.path("etc/elsewhere");
@@ -350,6 +395,73 @@ fn a_symbolic_link_in_a_files_place_is_refused() {
     let report = tree.apply(&[Change::new(Kind::File, "etc/link.conf", "y", "a test")]);
     assert_eq!(report.count(Outcome::Refused), 1, "{report:#?}");
     assert_eq!(fs::read_to_string(target).unwrap(), "x");
+}
+
+#[test]
+fn a_link_in_the_neighbours_place_is_not_followed() {
+    let tree = Tree::new("neighbour");
+    let before = tree.everything();
+    let target = tree.path("etc/precious");
+    fs::write(&target, "precious").unwrap();
+    let beside = tree.path("etc/systemd/system/old.service.d/.50-host.conf.spinetail");
+    std::os::unix::fs::symlink(&target, beside).unwrap();
+    assert_eq!(tree.apply(&Tree::changes()).troubles().count(), 0);
+    assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
+    assert_eq!(tree.undo().troubles().count(), 0);
+    fs::remove_file(target).unwrap();
+    assert_eq!(tree.everything(), before);
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_refused_and_its_journal_ends_all_the_same() {
+    let tree = Tree::new("unwritable");
+    std::os::unix::fs::symlink("nowhere", tree.path("etc/systemd/system/new.service.d")).unwrap();
+    fs::create_dir(tree.path("etc/systemd/system/old.service.d/.50-host.conf.spinetail")).unwrap();
+    let report = tree.apply(&Tree::changes());
+    let why: Vec<&str> = report.troubles().map(|row| row.why.as_str()).collect();
+    assert!(why.len() == 2 && why.iter().all(|why| why.contains("in the way")), "{report:#?}");
+    // The same where it came between the rehearsal and the write: it is in the journal, and was never made.
+    let path = "etc/systemd/system/new.service.d/50-host.conf";
+    let (header, mut entries) = Journal::peek(&tree.0).unwrap().unwrap();
+    let old = "etc/systemd/system/old.service.d/50-host.conf";
+    for (path, made) in [(path, vec!["etc/systemd/system/new.service.d".to_owned()]), (old, Vec::new())] {
+        let held = fs::read(tree.path(path))
+            .ok()
+            .map(|_| Settings::new(&tree.0, &NoRings).read(Kind::File, path).unwrap().unwrap());
+        let sequence = entries.last().unwrap().sequence + 1;
+        entries.push(Entry {
+            sequence,
+            path: path.to_owned(),
+            old: held,
+            made,
+            kind: Kind::File,
+            ..entries[0].clone()
+        });
+    }
+    Journal::replace(&tree.0, header, entries).unwrap();
+    assert_eq!(tree.undo().troubles().count(), 0);
+    assert!(!tree.journal().exists());
+}
+
+#[test]
+fn links_that_lead_out_of_the_root_are_refused_and_the_rest_is_done() {
+    let (tree, outside) = (Tree::new("contained"), Tree::new("outside"));
+    let before = outside.everything();
+    for folder in ["proc/sys/vm", "etc/systemd/system"] {
+        fs::remove_dir_all(tree.path(folder)).unwrap();
+        std::os::unix::fs::symlink(outside.path(folder), tree.path(folder)).unwrap();
+    }
+    let report = tree.apply(&Tree::changes());
+    let refused: Vec<&str> = report.troubles().map(|row| row.why.as_str()).collect();
+    assert!(refused.len() == 4 && refused.iter().all(|why| why.contains("leads out of")), "{report:#?}");
+    assert_eq!(report.count(Outcome::Done), Tree::changes().len() - 4);
+    assert_eq!(outside.everything(), before);
+    // A link that came after the apply leads undo nowhere either.
+    fs::rename(tree.path("proc/irq"), outside.path("irq")).unwrap();
+    std::os::unix::fs::symlink(outside.path("irq"), tree.path("proc/irq")).unwrap();
+    let report = tree.undo();
+    assert_eq!(report.troubles().map(|row| row.path.as_str()).collect::<Vec<_>>(), ["proc/irq/24/smp_affinity_list"]);
+    assert_eq!(outside.text("irq/24/smp_affinity_list"), "0\n");
 }
 
 #[test]
@@ -382,6 +494,149 @@ fn looking_writes_nothing() {
     assert_eq!(undo(&tree.0, &NoRings, 1).unwrap(), Report::default());
     assert_eq!(tree.everything(), before);
     assert!(!tree.path("var/lib/spinetail").exists());
+}
+
+#[test]
+fn an_interrupt_whose_number_is_another_devices_now_is_left_alone() {
+    let tree = Tree::new("reused");
+    let interrupts = |name: &str| format!("      CPU0  CPU1\n 24:   1   2  PCI-MSIX-0000:00:03.0  0-edge  {name}\n");
+    fs::write(tree.path("proc/interrupts"), interrupts("eth0-TxRx-0")).unwrap();
+    tree.apply(&Tree::changes());
+    let (_, entries) = Journal::peek(&tree.0).unwrap().unwrap();
+    let of: Vec<&str> = entries.iter().filter_map(|entry| entry.of.as_deref()).collect();
+    assert_eq!(of, ["eth0-TxRx-0"]);
+    fs::write(tree.path("proc/interrupts"), interrupts("nvme0q1")).unwrap();
+    fs::write(tree.path("proc/irq/24/smp_affinity_list"), "1\n").unwrap();
+    let untouched = Untouched::open(&tree.0, &NoRings).unwrap();
+    assert_eq!(untouched.text("proc/irq/24/smp_affinity_list").as_deref(), Some("1"), "the other's own beginning");
+    for report in [undo_preview(&tree.0, &NoRings).unwrap(), tree.undo()] {
+        let gone: Vec<_> = report.rows.iter().filter(|row| row.outcome == Outcome::Gone).collect();
+        assert!(gone.len() == 1 && gone[0].why.contains("eth0-TxRx-0") && gone[0].why.contains("nvme0q1"), "{gone:?}");
+        assert_eq!(report.troubles().count(), 0);
+    }
+    assert_eq!(tree.text("proc/irq/24/smp_affinity_list"), "1\n");
+    assert!(!tree.journal().exists());
+}
+
+#[test]
+fn an_interrupt_that_nobody_uses_any_more_is_put_back() {
+    let tree = Tree::new("asleep");
+    fs::write(tree.path("proc/interrupts"), "  CPU0\n 24:  1  PCI-MSIX  0-edge  eth0-TxRx-0\n").unwrap();
+    tree.apply(&Tree::changes());
+    fs::write(tree.path("proc/interrupts"), "  CPU0\n").unwrap();
+    tree.undo();
+    assert_eq!(tree.text("proc/irq/24/smp_affinity_list"), "0-3\n");
+}
+
+#[test]
+fn a_file_that_somebody_edited_is_kept_before_it_is_overwritten() {
+    let tree = Tree::new("edited");
+    let before = tree.everything();
+    tree.apply(&Tree::changes());
+    let (old, new) = ("etc/systemd/system/old.service.d/50-host.conf", "etc/systemd/system/new.service.d/50-host.conf");
+    fs::write(tree.path(old), "theirs").unwrap();
+    fs::write(tree.path(new), "also theirs").unwrap();
+    let report = tree.undo();
+    assert_eq!(report.count(Outcome::Overridden), 2, "{report:#?}");
+    for (path, text) in [(old, "theirs"), (new, "also theirs")] {
+        let kept = format!("{STATE_DIRECTORY}/kept/{}.2", path.replace('/', "-"));
+        assert_eq!(tree.text(&kept), text);
+        assert!(report.rows.iter().any(|row| row.path == path && row.why.contains(&kept)), "{report:#?}");
+    }
+    assert_eq!(tree.everything(), before);
+    // Another apply overwrites it as well, and what undo finds of its own is not kept.
+    tree.apply(&Tree::changes());
+    fs::write(tree.path(old), "theirs again").unwrap();
+    tree.apply(&Tree::changes());
+    tree.undo();
+    let kept = fs::read_dir(tree.path(STATE_DIRECTORY).join("kept")).unwrap();
+    let mut kept: Vec<String> = kept.map(|kept| fs::read_to_string(kept.unwrap().path()).unwrap()).collect();
+    kept.sort();
+    assert_eq!(kept, ["also theirs", "theirs", "theirs again"]);
+}
+
+#[test]
+fn a_machine_that_does_not_say_which_boot_it_is_is_not_changed() {
+    let tree = Tree::new("no-boot");
+    fs::remove_file(tree.path("proc/sys/kernel/random/boot_id")).unwrap();
+    let before = tree.everything();
+    let lock = Lock::take(&tree.0).unwrap();
+    let changes = Tree::changes();
+    let what = Apply { root: &tree.0, rings: &NoRings, profile: "test", changes: &changes, now_s: 1 };
+    let refused = apply(&lock, what).unwrap_err().to_string();
+    assert!(refused.contains("boot_id") && refused.contains("Nothing was changed"), "{refused}");
+    assert_eq!(tree.everything(), before);
+}
+
+/// A card in memory whose driver asks for its interrupts anew when its rings change.
+struct Restless<'t>(Card, &'t Tree);
+
+impl Rings for Restless<'_> {
+    fn read(&self, interface: &str) -> std::io::Result<String> {
+        self.0.read(interface)
+    }
+
+    fn write(&self, interface: &str, sizes: &str) -> std::io::Result<()> {
+        if self.read(interface)? != sizes {
+            fs::write(self.1.path("proc/irq/24/smp_affinity_list"), "0-3\n")?;
+        }
+        self.0.write(interface, sizes)
+    }
+}
+
+#[test]
+fn what_a_later_write_moved_is_told_and_undo_ends_where_it_began() {
+    let tree = Tree::new("restless");
+    let card = Restless(Card(std::cell::RefCell::new("rx 256 tx 256".to_owned())), &tree);
+    fs::write(tree.path("proc/irq/24/smp_affinity_list"), "0-1\n").unwrap();
+    let rings = Change::new(Kind::Rings, "sys/class/net/eth0", "rx 512 tx 512", "a test");
+    let interrupt = Change::new(Kind::List, "proc/irq/24/smp_affinity_list", "0", "a test");
+    let run = |changes: &[Change]| {
+        let lock = Lock::take(&tree.0).unwrap();
+        apply(&lock, Apply { root: &tree.0, rings: &card, profile: "test", changes, now_s: 1 }).unwrap()
+    };
+    let report = run(&[interrupt.clone(), rings.clone()]);
+    let moved: Vec<_> = report.troubles().collect();
+    assert!(moved.len() == 1 && moved[0].outcome == Outcome::Moved && moved[0].why.contains("0-3"), "{report:#?}");
+    undo(&tree.0, &card, 2).unwrap();
+    assert_eq!(tree.text("proc/irq/24/smp_affinity_list"), "0-1\n");
+    // In the order of a plan nothing moves; undo meets the interrupt first and looks at it again after the rings.
+    assert_eq!(run(&[rings, interrupt]).count(Outcome::Done), 2);
+    assert_eq!(undo(&tree.0, &card, 2).unwrap().troubles().count(), 0);
+    assert_eq!(
+        (tree.text("proc/irq/24/smp_affinity_list"), card.read("eth0").unwrap()),
+        ("0-1\n".into(), "rx 256 tx 256".into())
+    );
+}
+
+/// A card that takes no sizes any more once it was given others than its own, and keeps half of them.
+struct Broken(Card);
+
+impl Rings for Broken {
+    fn read(&self, interface: &str) -> std::io::Result<String> {
+        self.0.read(interface)
+    }
+
+    fn write(&self, interface: &str, sizes: &str) -> std::io::Result<()> {
+        if self.read(interface)? == sizes {
+            return Ok(());
+        }
+        self.0.write(interface, "rx 512 tx 256")?;
+        Err(std::io::Error::from_raw_os_error(libc::EINVAL))
+    }
+}
+
+#[test]
+fn a_failed_write_that_cannot_be_put_back_at_once_is_failed_and_stays_in_the_journal() {
+    let tree = Tree::new("broken");
+    let card = Broken(Card(std::cell::RefCell::new("rx 256 tx 256".to_owned())));
+    let changes = [Change::new(Kind::Rings, "sys/class/net/eth0", "rx 512 tx 512", "a test")];
+    let lock = Lock::take(&tree.0).unwrap();
+    let what = Apply { root: &tree.0, rings: &card, profile: "test", changes: &changes, now_s: 1 };
+    let report = apply(&lock, what).unwrap();
+    assert_eq!(report.rows[0].outcome, Outcome::Failed, "{report:#?}");
+    assert!(report.rows[0].why.contains("could not be put back"), "{report:#?}");
+    assert_eq!(Journal::peek(&tree.0).unwrap().unwrap().1.len(), 1);
 }
 
 /// A card in memory: rings have no file.

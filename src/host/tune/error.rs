@@ -1,7 +1,9 @@
 //! Why nothing, or nothing more, was done to a machine.
 
 use std::fmt;
+use std::path::PathBuf;
 
+use crate::host::process::effective_user;
 use crate::host::tune::journal::JournalError;
 
 /// Why nothing was done.
@@ -9,6 +11,8 @@ use crate::host::tune::journal::JournalError;
 pub enum TuneError {
     /// Not one setting may be written by this user.
     Permission(String),
+    /// The machine does not say which boot it is, so that nothing could be put back: the file that should.
+    NoBootId(PathBuf),
     /// The journal cannot be used.
     Journal(JournalError),
 }
@@ -18,10 +22,9 @@ impl TuneError {
     pub fn is_permission(&self) -> bool {
         match self {
             TuneError::Permission(_) => true,
-            TuneError::Journal(JournalError::Refused { error, .. }) => {
-                error.kind() == std::io::ErrorKind::PermissionDenied
-            }
-            TuneError::Journal(_) => false,
+            TuneError::Journal(error) if error.is_hidden() => true,
+            TuneError::Journal(JournalError::Open { .. }) => effective_user() != 0,
+            TuneError::Journal(_) | TuneError::NoBootId(_) => false,
         }
     }
 }
@@ -30,6 +33,12 @@ impl fmt::Display for TuneError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TuneError::Permission(reason) => f.write_str(reason),
+            TuneError::NoBootId(path) => write!(
+                f,
+                "{} cannot be read, and without it undo would not know this boot's values from another's. Nothing was \
+                 changed: mount /proc, or put such a file below --root",
+                path.display()
+            ),
             TuneError::Journal(error) => write!(f, "{error}"),
         }
     }

@@ -23,7 +23,7 @@ pub(super) fn draft(draft: &mut Draft<'_>) {
         let reason = format!("the kernel's '{name}' work runs elsewhere");
         mask_away(draft, &format!("sys/bus/workqueue/devices/{name}/cpumask"), &reason);
     }
-    if let Some(process) = irqbalance(draft) {
+    if let Some(process) = draft.processes("irqbalance").first() {
         draft.note(format!(
             "irqbalance (process {process}) moves interrupts as it sees fit, also back to data cores: 'systemctl disable \
              --now irqbalance', or name the data cores in its IRQBALANCE_BANNED_CPULIST"
@@ -92,13 +92,4 @@ fn path_of(irq: usize) -> String {
 fn action_of(draft: &Draft<'_>, irq: usize) -> Option<String> {
     let folder = format!("proc/irq/{irq}");
     draft.names(&folder).into_iter().find(|name| draft.untouched.root().join(&folder).join(name).is_dir())
-}
-
-fn irqbalance(draft: &Draft<'_>) -> Option<String> {
-    let is_number = |name: &String| name.bytes().all(|byte| byte.is_ascii_digit());
-    let mut processes = draft.names("proc").into_iter().filter(is_number);
-    processes.find(|process| {
-        let name = std::fs::read_to_string(draft.untouched.root().join("proc").join(process).join("comm"));
-        name.is_ok_and(|name| name.trim() == "irqbalance")
-    })
 }

@@ -22,8 +22,8 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -32,7 +32,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::base::limits::TUNE_JOURNAL_BYTES_MAX;
+use crate::host::process::effective_user;
 use crate::host::tune::change::{Held, Kind, Owner};
+use crate::host::tune::paths::{below, create_anew, make_directories, not_ours, open_to_others, sync_directory};
 
 /// Where the journal lives, below the root.
 pub const STATE_DIRECTORY: &str = "var/lib/spinetail/host";
@@ -77,6 +79,9 @@ pub struct Entry {
     pub left: Vec<Vec<u8>>,
     /// Folders that were made for it, the outermost first.
     pub made: Vec<String>,
+    /// The device whose setting it was, where the path is a number that another may have had since: an interrupt's
+    /// name.
+    pub of: Option<String>,
 }
 
 /// Why a journal cannot be used.
@@ -93,6 +98,13 @@ pub enum JournalError {
     },
     /// Another process holds it.
     Busy(PathBuf),
+    /// Others may write it, and so say what root restores.
+    Open {
+        /// The file or folder.
+        path: PathBuf,
+        /// What lets them.
+        why: String,
+    },
     /// The file system refuses.
     Refused {
         /// The file or folder.
@@ -113,21 +125,25 @@ pub struct Lock {
 impl Lock {
     /// Makes the state directory if need be, and takes the lock in it without waiting.
     pub fn take(root: &Path) -> Result<Lock, JournalError> {
-        let directory = root.join(STATE_DIRECTORY);
-        make_directories(&directory)?;
+        let directory = below(root, STATE_DIRECTORY).map_err(refused(&root.join(STATE_DIRECTORY), "made"))?;
+        make_directories(&directory).map_err(|(folder, error)| refused(&folder, "made")(error))?;
         Lock::take_in(&directory)
     }
 
     /// The same where nothing may be made: `None` without a state directory.
     pub fn take_existing(root: &Path) -> Result<Option<Lock>, JournalError> {
-        let directory = root.join(STATE_DIRECTORY);
+        let directory = below(root, STATE_DIRECTORY).map_err(refused(&root.join(STATE_DIRECTORY), "used"))?;
         if directory.is_dir() { Lock::take_in(&directory).map(Some) } else { Ok(None) }
     }
 
     fn take_in(directory: &Path) -> Result<Lock, JournalError> {
+        if let Some(why) = open_to_others(directory).map_err(refused(directory, "looked at"))? {
+            return Err(JournalError::Open { path: directory.to_owned(), why });
+        }
         let path = directory.join("lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-        let file = file.map_err(refused(&path, "opened"))?;
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        let file = options.open(&path).map_err(refused(&path, "opened"))?;
         match file.try_lock() {
             Ok(()) => Ok(Lock { _file: file }),
             Err(TryLockError::WouldBlock) => Err(JournalError::Busy(path)),
@@ -142,21 +158,20 @@ impl Journal {
         let directory = root.join(STATE_DIRECTORY);
         let path = directory.join(NAME);
         let Some((header, entries, whole_bytes)) = read(&path)? else { return Ok(None) };
-        let file = OpenOptions::new().append(true).open(&path).map_err(refused(&path, "opened"))?;
+        let file = OpenOptions::new().append(true).custom_flags(libc::O_NOFOLLOW).open(&path);
+        let file = file.map_err(refused(&path, "opened"))?;
+        if let Some(why) = not_ours(&file.metadata().map_err(refused(&path, "opened"))?) {
+            return Err(JournalError::Open { path, why });
+        }
         let cut = file.set_len(whole_bytes).and_then(|()| file.sync_all());
         cut.map_err(refused(&path, "cut to its whole lines"))?;
         Ok(Some(Journal { directory, file, header, entries }))
     }
 
-    /// What the journal below `root` says, without opening it for anything. A journal that this user may not read
-    /// counts as none: whoever only looks sees the machine as it is, and whoever wants to change it does not get
-    /// past the lock.
+    /// What the journal below `root` says, without opening it for anything.
     pub fn peek(root: &Path) -> Result<Option<(Header, Vec<Entry>)>, JournalError> {
-        match read(&root.join(STATE_DIRECTORY).join(NAME)) {
-            Ok(read) => Ok(read.map(|(header, entries, _)| (header, entries))),
-            Err(JournalError::Refused { error, .. }) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
-            Err(error) => Err(error),
-        }
+        let read = read(&root.join(STATE_DIRECTORY).join(NAME))?;
+        Ok(read.map(|(header, entries, _)| (header, entries)))
     }
 
     /// Puts a journal of these entries in place of whatever is there, all at once.
@@ -167,13 +182,14 @@ impl Journal {
         for entry in &entries {
             entry_lines(entry).iter().for_each(|line| text.push_str(line));
         }
+        refuse_longer(&path, text.len() as u64)?;
         let create = || {
-            let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&next)?;
+            let mut file = create_anew(&next)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             fs::rename(&next, &path)?;
             sync_directory(&directory)?;
-            OpenOptions::new().append(true).open(&path)
+            Ok(file)
         };
         let file = create().map_err(refused(&path, "written"))?;
         Ok(Journal { directory, file, header, entries })
@@ -194,14 +210,16 @@ impl Journal {
 
     /// Records that a setting in the journal was given, or is about to be given, another value.
     pub fn record_left(&mut self, sequence: u64, left: &[u8]) -> Result<(), JournalError> {
-        let entry = self.entries.iter_mut().find(|entry| entry.sequence == sequence);
+        let entry = self.entries.iter().find(|entry| entry.sequence == sequence);
         let entry = entry.expect("only what is in the journal has a sequence");
-        if entry.left.last().is_some_and(|last| last == left) {
+        if entry.left.iter().any(|before| before == left) {
             return Ok(());
         }
-        entry.left.push(left.to_vec());
         let line = line_of(&LeftLine { sequence, left: BASE64.encode(left) });
-        self.append(&line)
+        self.append(&line)?;
+        let entry = self.entries.iter_mut().find(|entry| entry.sequence == sequence);
+        entry.expect("it was there above").left.push(left.to_vec());
+        Ok(())
     }
 
     /// What is recorded of a path.
@@ -220,7 +238,23 @@ impl Journal {
 
     fn append(&mut self, line: &str) -> Result<(), JournalError> {
         let path = self.directory.join(NAME);
+        let length = self.file.metadata().map_err(refused(&path, APPENDED))?.len();
+        refuse_longer(&path, length + line.len() as u64)?;
         self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data()).map_err(refused(&path, APPENDED))
+    }
+}
+
+impl Header {
+    /// Whether this boot's values are recorded. A boot without a name is none that can be recognised.
+    pub fn is_of(&self, boot_id: Option<&str>) -> bool {
+        boot_id.is_some() && self.boot_id.as_deref() == boot_id
+    }
+}
+
+impl JournalError {
+    /// Whether this user may not read it.
+    pub fn is_hidden(&self) -> bool {
+        matches!(self, JournalError::Refused { error, .. } if error.kind() == io::ErrorKind::PermissionDenied)
     }
 }
 
@@ -235,6 +269,18 @@ impl fmt::Display for JournalError {
             ),
             JournalError::Busy(path) => {
                 write!(f, "{} is held: another 'host apply' or 'host undo' runs, wait for its end", path.display())
+            }
+            JournalError::Open { path, why } => {
+                let remedy = if effective_user() == 0 {
+                    "see what others left there, then 'chown root' and 'chmod go-w', or remove it"
+                } else {
+                    "run as root"
+                };
+                write!(
+                    f,
+                    "{} {why}, so what it says is not restored, and nothing was changed: {remedy}",
+                    path.display()
+                )
             }
             JournalError::Refused { path, what, error } => {
                 write!(f, "{} cannot be {what}: {error}", path.display())?;
@@ -253,30 +299,17 @@ impl fmt::Display for JournalError {
 
 impl std::error::Error for JournalError {}
 
-/// Makes folders, outermost first, each of them on disk before the next. Answers which were missing.
-pub(super) fn make_directories(path: &Path) -> Result<Vec<PathBuf>, JournalError> {
-    let mut missing: Vec<PathBuf> =
-        path.ancestors().take_while(|folder| !folder.is_dir()).map(Path::to_owned).collect();
-    missing.retain(|folder| !folder.as_os_str().is_empty());
-    missing.reverse();
-    for folder in &missing {
-        let made = fs::DirBuilder::new().mode(0o755).create(folder);
-        made.and_then(|()| sync_parent(folder)).map_err(refused(folder, "made"))?;
-    }
-    Ok(missing)
-}
-
-/// A new name in a folder is on disk once the folder is.
-pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), sync_directory)
-}
-
-pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
 fn refused<'p>(path: &'p Path, what: &'static str) -> impl Fn(io::Error) -> JournalError + 'p {
     move |error| JournalError::Refused { path: path.to_owned(), what, error }
+}
+
+/// What could not be read again is not written.
+fn refuse_longer(path: &Path, bytes: u64) -> Result<(), JournalError> {
+    if bytes <= TUNE_JOURNAL_BYTES_MAX {
+        return Ok(());
+    }
+    let why = format!("it would have {bytes} bytes, and {TUNE_JOURNAL_BYTES_MAX} are the most that is read again");
+    Err(refused(path, APPENDED)(io::Error::new(io::ErrorKind::FileTooLarge, why)))
 }
 
 // --- The lines -------------------------------------------------------------------------------
@@ -303,6 +336,8 @@ struct EntryLine {
     new: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     made: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    of: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -336,6 +371,7 @@ fn entry_lines(entry: &Entry) -> Vec<String> {
         old: old.map(|held| HeldLine { bytes: BASE64.encode(&held.bytes), owner: held.owner }),
         new: entry.left.first().map(|left| BASE64.encode(left)),
         made: entry.made.clone(),
+        of: entry.of.clone(),
     };
     let later = entry.left.iter().skip(1);
     let later = later.map(|left| line_of(&LeftLine { sequence: entry.sequence, left: BASE64.encode(left) }));
@@ -352,16 +388,18 @@ fn line_of<T: Serialize>(content: &T) -> String {
 /// Header, entries and the bytes of whole lines; `None` if there is no journal, or one without a whole line:
 /// it was being made when the end came, and nothing had been touched.
 fn read(path: &Path) -> Result<Option<(Header, Vec<Entry>, u64)>, JournalError> {
-    let length = match fs::metadata(path) {
+    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(refused(path, "read")(error)),
-        Ok(metadata) => metadata.len(),
+        Ok(file) => file,
     };
+    let length = file.metadata().map_err(refused(path, "read"))?.len();
     let damaged = |line, what: String| JournalError::Damaged { path: path.to_owned(), line, what };
     if length > TUNE_JOURNAL_BYTES_MAX {
         return Err(damaged(1, format!("{length} bytes are more than a journal ever has ({TUNE_JOURNAL_BYTES_MAX})")));
     }
-    let bytes = fs::read(path).map_err(refused(path, "read"))?;
+    let mut bytes = Vec::with_capacity(length as usize);
+    file.take(TUNE_JOURNAL_BYTES_MAX).read_to_end(&mut bytes).map_err(refused(path, "read"))?;
     let whole_bytes = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
     let mut header: Option<Header> = None;
     let mut entries: Vec<Entry> = Vec::new();
@@ -413,7 +451,8 @@ fn take_line(body: &str, entries: &mut Vec<Entry>) -> Result<(), String> {
     if climbs(&line.path) || line.made.iter().any(climbs) {
         return Err(format!("{} leads out of the root", line.path));
     }
-    entries.push(Entry { sequence: line.sequence, kind: line.kind, path: line.path, old, left, made: line.made });
+    let EntryLine { sequence, kind, path, made, of, .. } = line;
+    entries.push(Entry { sequence, kind, path, old, left, made, of });
     Ok(())
 }
 

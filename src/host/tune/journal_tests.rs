@@ -38,6 +38,7 @@ fn entry(path: &str, old: &[u8], new: &[u8]) -> Entry {
         old: Some(Held { bytes: old.to_vec(), owner: None }),
         left: vec![new.to_vec()],
         made: Vec::new(),
+        of: None,
     }
 }
 
@@ -142,4 +143,89 @@ fn a_retired_journal_is_kept_once_and_no_longer_open() {
     assert!(Journal::open(&scratch.0).unwrap().is_none());
     let kept = fs::read_to_string(scratch.journal_path().with_file_name("journal.undone")).unwrap();
     assert!(kept.lines().last().unwrap().contains("\"undone_s\":9"), "{kept}");
+}
+
+#[test]
+fn a_state_folder_or_journal_that_others_may_write_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let scratch = Scratch::new("others");
+    let (journal, lock) = written(&scratch);
+    drop((journal, lock));
+    let folder = scratch.0.join(STATE_DIRECTORY);
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    for folder in [folder.clone(), folder.parent().unwrap().to_owned()] {
+        mode(&folder, 0o775);
+        let refused = Lock::take(&scratch.0).unwrap_err();
+        assert!(matches!(&refused, JournalError::Open { .. }) && refused.to_string().contains("nothing was changed"));
+        assert!(matches!(Lock::take_existing(&scratch.0), Err(JournalError::Open { .. })));
+        mode(&folder, 0o755);
+    }
+    mode(&scratch.journal_path(), 0o660);
+    assert!(matches!(Journal::open(&scratch.0), Err(JournalError::Open { .. })));
+    mode(&scratch.journal_path(), 0o600);
+    assert!(Lock::take(&scratch.0).is_ok() && Journal::open(&scratch.0).unwrap().is_some());
+}
+
+#[test]
+fn links_in_the_place_of_the_journals_files_are_not_followed() {
+    use std::os::unix::fs::symlink;
+    let scratch = Scratch::new("links");
+    let folder = scratch.0.join(STATE_DIRECTORY);
+    fs::create_dir_all(&folder).unwrap();
+    let target = scratch.0.join("precious");
+    fs::write(&target, "precious").unwrap();
+    symlink(&target, folder.join("journal.next")).unwrap();
+    Journal::replace(&scratch.0, header(), Vec::new()).unwrap();
+    assert!(fs::symlink_metadata(scratch.journal_path()).unwrap().is_file());
+    for name in ["lock", NAME] {
+        let _ = fs::remove_file(folder.join(name));
+        symlink(&target, folder.join(name)).unwrap();
+    }
+    assert!(matches!(Lock::take(&scratch.0), Err(JournalError::Refused { .. })));
+    assert!(matches!(Journal::open(&scratch.0), Err(JournalError::Refused { .. })));
+    assert_eq!(fs::read_to_string(target).unwrap(), "precious");
+}
+
+#[test]
+fn a_state_folder_outside_of_the_root_is_refused() {
+    let scratch = Scratch::new("outside");
+    fs::create_dir_all(scratch.0.join("root")).unwrap();
+    fs::create_dir_all(scratch.0.join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("../elsewhere", scratch.0.join("root/var")).unwrap();
+    assert!(Lock::take(&scratch.0.join("root")).unwrap_err().to_string().contains("leads out of"));
+    assert_eq!(fs::read_dir(scratch.0.join("elsewhere")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_value_that_is_recorded_is_not_recorded_again() {
+    let scratch = Scratch::new("again");
+    let (mut journal, _lock) = written(&scratch);
+    let length = || fs::metadata(scratch.journal_path()).unwrap().len();
+    let before = length();
+    for left in [&b"2"[..], b"480\n", b"2"] {
+        journal.record_left(3, left).unwrap();
+    }
+    assert_eq!(length(), before);
+    journal.record_left(3, b"481\n").unwrap();
+    assert!(length() > before);
+    assert_eq!(Journal::open(&scratch.0).unwrap().unwrap().entries, journal.entries);
+}
+
+#[test]
+fn what_could_not_be_read_again_is_not_appended() {
+    let scratch = Scratch::new("bound");
+    let (mut journal, _lock) = written(&scratch);
+    let entries = journal.entries.clone();
+    journal.file.set_len(TUNE_JOURNAL_BYTES_MAX).unwrap();
+    let refused = journal.record(entry("proc/sys/vm/more", b"1", b"2")).unwrap_err().to_string();
+    assert!(refused.contains("16777216") && refused.contains("host undo"), "{refused}");
+    assert!(journal.record_left(3, b"9").is_err());
+    assert_eq!(journal.entries, entries);
+}
+
+#[test]
+fn a_boot_without_a_name_is_never_the_same() {
+    let of = |boot_id: Option<&str>| Header { boot_id: boot_id.map(str::to_owned), ..header() };
+    assert!(of(Some("b")).is_of(Some("b")));
+    assert!(!of(Some("b")).is_of(Some("c")) && !of(Some("b")).is_of(None) && !of(None).is_of(None));
 }

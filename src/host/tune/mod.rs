@@ -17,9 +17,10 @@
 //!
 //! - `change`: one setting, its form, and when two texts of it mean the same
 //! - `journal`: old values on disk, the lock
+//! - `paths`: where a path below a root really is, and whether root may write there
 //! - `write`: reading, rehearsing, writing, restoring one setting
-//! - `plan`: which changes a profile means on this machine; with it `interrupts`, `network`, `power` and `units`,
-//!   the systemd files
+//! - `plan`: which changes a profile means on this machine; with it `parameters` (the profile's sysctls, and which cannot
+//!   be put back), `interrupts`, `network`, `power` and `units`, the systemd files
 //! - `cmdline`: what the kernel's command line lacks, and how to add it
 //! - `apply`, `undo`: the two flows
 //! - `report`: what came of each setting; `error`: why nothing, or nothing more, was done
@@ -28,6 +29,7 @@ pub mod apply;
 pub mod change;
 pub mod cmdline;
 pub mod journal;
+pub mod parameters;
 pub mod plan;
 pub mod report;
 pub mod undo;
@@ -36,6 +38,7 @@ pub mod write;
 mod error;
 mod interrupts;
 mod network;
+mod paths;
 mod power;
 mod units;
 

@@ -5,6 +5,15 @@ use crate::host::topology::Nic;
 use crate::host::tune::change::{Kind, format_mask};
 use crate::host::tune::plan::Draft;
 
+/// Ring sizes come before the interrupts: a driver asks for these anew when its rings change, and the kernel then
+/// deals them as it likes.
+pub(super) fn draft_rings(draft: &mut Draft<'_>) {
+    let placed = draft.placement;
+    for nic in placed.nics.iter().filter_map(|place| draft.machine.nic(&place.name)) {
+        rings(draft, nic);
+    }
+}
+
 pub(super) fn draft(draft: &mut Draft<'_>) {
     let wish = &draft.profile.nic;
     if let Some(entries) = wish.rfs_entries {
@@ -21,7 +30,6 @@ pub(super) fn draft(draft: &mut Draft<'_>) {
     let placed = draft.placement.nics.clone();
     for place in &placed {
         let Some(nic) = draft.machine.nic(&place.name).cloned() else { continue };
-        rings(draft, &nic);
         receive(draft, &nic);
         send(draft, place, &nic);
         polling(draft, &nic);

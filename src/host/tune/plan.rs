@@ -2,6 +2,7 @@
 //!
 //!   memory      huge pages first: while memory is in one piece
 //!   sysctl      the profile's own table
+//!   rings       of the cards the profile means: their interrupts are dealt anew when these change
 //!   interrupts  away from data cores, and the kernel's unbound work with them
 //!   network     queues of the cards the profile means
 //!   power       frequency and sleep of data cores
@@ -21,7 +22,7 @@ use crate::host::topology::Topology;
 use crate::host::tune::apply::Untouched;
 use crate::host::tune::change::{Change, Kind};
 use crate::host::tune::cmdline::{Advice, advise};
-use crate::host::tune::{interrupts, network, power, units};
+use crate::host::tune::{interrupts, network, parameters, power, units};
 
 /// What is to be done to a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,11 +66,18 @@ pub fn plan(machine: &Topology, placement: &Placement, profile: &Profile, untouc
     let (changes, left_out, notes) = (Vec::new(), Vec::new(), Vec::new());
     let mut draft = Draft { machine, placement, profile, untouched, data, changes, left_out, notes };
     memory(&mut draft);
-    sysctl(&mut draft);
+    parameters::draft(&mut draft);
+    network::draft_rings(&mut draft);
     interrupts::draft(&mut draft);
     network::draft(&mut draft);
     power::draft(&mut draft);
     units::draft(&mut draft);
+    if untouched.is_hidden() {
+        draft.note(
+            "the journal of an earlier apply cannot be read by this user, so what that changed counts as having been so \
+             always: run as root to see what an apply would do",
+        );
+    }
     Plan {
         changes: draft.changes,
         left_out: draft.left_out,
@@ -104,6 +112,17 @@ impl Draft<'_> {
     pub(super) fn away_from_data(&self, cores: &[usize]) -> Vec<usize> {
         let kept: Vec<usize> = cores.iter().copied().filter(|core| !self.data.contains(core)).collect();
         if kept.is_empty() { self.placement.irq.clone() } else { kept }
+    }
+
+    /// Processes whose program has this name.
+    pub(super) fn processes(&self, program: &str) -> Vec<String> {
+        let is_number = |name: &String| name.bytes().all(|byte| byte.is_ascii_digit());
+        let mut processes: Vec<String> = self.names("proc").into_iter().filter(is_number).collect();
+        processes.retain(|process| {
+            let name = fs::read_to_string(self.untouched.root().join("proc").join(process).join("comm"));
+            name.is_ok_and(|name| name.trim() == program)
+        });
+        processes
     }
 
     /// Names in a folder below the root, in the order of the numbers in them.
@@ -167,6 +186,10 @@ fn huge_pages(draft: &mut Draft<'_>) {
         }
         // Once applied, a server may hold what others seem to: then only what is there is known.
         let held_by_others = if draft.untouched.is_touched(&path) { 0 } else { now.saturating_sub(free) };
+        if let Some(why) = may_be_ours(draft, held_by_others, now >= share.huge_pages() && free == 0) {
+            draft.leave_out(format!("{} pages of 2 MiB on node {}", share.huge_pages(), share.node), why);
+            continue;
+        }
         let want = (held_by_others + share.huge_pages()).max(now).max(first);
         let reason =
             format!("{} shards of node {} need {} pages of 2 MiB", share.shards, share.node, share.huge_pages());
@@ -174,35 +197,25 @@ fn huge_pages(draft: &mut Draft<'_>) {
     }
 }
 
-fn sysctl(draft: &mut Draft<'_>) {
-    let per_node = draft.profile.memory.pages == PageWish::Huge2M;
-    for (name, value) in &draft.profile.sysctl {
-        // sysctl(8) has both spellings: dots, or slashes where a name in it has dots of its own.
-        let path = if name.contains('/') { name.clone() } else { name.replace('.', "/") };
-        if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
-            draft.leave_out(name, "is no name of a kernel parameter");
-        } else if per_node && path == "vm/nr_hugepages" {
-            draft.leave_out(name, "memory.pages sets pages for each node, and this would deal them anew to all");
-        } else {
-            draft.change(Kind::Value, &format!("proc/sys/{path}"), value, sysctl_reason(name));
-        }
+/// Why pages that are held may be our own server's, which would be counted a second time: they were set aside by
+/// somebody else (at boot), and it has them already.
+fn may_be_ours(draft: &Draft<'_>, held: u64, all_and_enough: bool) -> Option<String> {
+    if held == 0 {
+        return None;
     }
-}
-
-/// Why, for the parameters that our own profiles name.
-fn sysctl_reason(name: &str) -> &'static str {
-    match name {
-        "kernel.numa_balancing" => "pages are not unmapped to see who faults on them",
-        "kernel.timer_migration" => "timers of idle cores stay off busy ones, which are the shards'",
-        "kernel.nmi_watchdog" => "no periodic interrupt, and a hardware counter more",
-        "kernel.watchdog" => "no watchdog thread on each core",
-        "kernel.io_uring_disabled" => "rings in place of epoll",
-        "vm.stat_interval" => "memory statistics are folded on data cores less often",
-        "vm.swappiness" => "no entry waits on a disk while there is anything else to drop",
-        "net.core.somaxconn" => "clients that all come back at once are queued, not refused",
-        "net.ipv4.tcp_max_syn_backlog" => "handshakes of clients that all come back at once are not dropped",
-        _ => "the profile's [sysctl] says so",
+    // This very command has the server's name, and another word behind it.
+    let serves = |process: &String| {
+        let line = fs::read(draft.untouched.root().join("proc").join(process).join("cmdline"));
+        line.map_or(true, |line| line.split(|&byte| byte == 0).any(|word| word == b"serve"))
+    };
+    if let Some(server) = draft.processes("spinetail").into_iter().find(serves) {
+        return Some(format!(
+            "{held} pages are held, and a server runs (process {server}) whose they may be: stop it first if it lacks any"
+        ));
     }
+    let why =
+        format!("all {held} pages there are held, which is as many as the shards need: stop what holds them first");
+    all_and_enough.then_some(why)
 }
 
 #[cfg(test)]

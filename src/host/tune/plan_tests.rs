@@ -18,6 +18,7 @@ impl Tree {
         let cpu = "sys/devices/system/cpu";
         tree.put("proc/cpuinfo", &(0..8).map(|core| format!("processor : {core}\n")).collect::<String>());
         tree.put("proc/meminfo", "MemTotal: 16000000 kB\nMemAvailable: 15000000 kB\n");
+        tree.put("proc/sys/kernel/random/boot_id", "first\n");
         tree.put("proc/cmdline", "quiet nohz_full=5\n");
         tree.put(&format!("{cpu}/online"), "0-7\n");
         tree.put(&format!("{cpu}/present"), "0-7\n");
@@ -177,17 +178,41 @@ fn huge_pages_are_what_shards_need_beside_others_and_never_fewer() {
 }
 
 #[test]
+fn huge_pages_that_our_own_server_may_hold_are_not_counted_twice() {
+    let tree = Tree::new("held");
+    let profile = SMALL.replace("4KiB", "2MiB");
+    let folder = |node: u32| format!("sys/devices/system/node/node{node}/hugepages/hugepages-2048kB");
+    let wish = |plan: &Plan, node| wants(plan, &format!("{}/nr_hugepages", folder(node))).map(str::to_owned);
+    // Set aside at boot, 64 for the shards of each node; all of node 0's are held.
+    for (node, free) in [(0, "0\n"), (1, "64\n")] {
+        tree.put(&format!("{}/nr_hugepages", folder(node)), "64\n");
+        tree.put(&format!("{}/free_hugepages", folder(node)), free);
+    }
+    let plan = tree.plan(&profile);
+    assert_eq!((wish(&plan, 0), wish(&plan, 1).as_deref()), (None, Some("64")));
+    assert!(is_left_out(&plan, "node 0", "all 64 pages there are held"), "{:?}", plan.left_out);
+    // Some are free, and a server runs: this very command, or a load, is none.
+    tree.put(&format!("{}/free_hugepages", folder(0)), "4\n");
+    tree.put("proc/78/comm", "spinetail\n");
+    tree.put("proc/78/cmdline", "spinetail\0host\0apply\0");
+    assert_eq!(wish(&tree.plan(&profile), 0).as_deref(), Some("124"));
+    tree.put("proc/79/comm", "spinetail\n");
+    tree.put("proc/79/cmdline", "/usr/bin/spinetail\0serve\0--profile\0auto\0");
+    let plan = tree.plan(&profile);
+    assert_eq!(wish(&plan, 0), None);
+    assert!(is_left_out(&plan, "node 0", "process 79"), "{:?}", plan.left_out);
+}
+
+#[test]
 fn sysctl_names_become_paths_below_proc_sys_and_nothing_else() {
     let tree = Tree::new("sysctl");
-    let profile = format!(
-        "{}[sysctl]\n\"vm.swappiness\" = 1\n\"net/ipv4/conf/eth0.7/rp_filter\" = 0\n\"vm.nr_hugepages\" = 9\n",
-        SMALL.replace("4KiB", "2MiB")
-    );
-    let plan = tree.plan_with(&profile, &["a/../../x", "a..b"]);
+    let profile = format!("{SMALL}[sysctl]\n\"vm.swappiness\" = 1\n\"net/ipv4/conf/eth0.7/rp_filter\" = 0\n");
+    let plan = tree.plan_with(&profile, &["a/../../x", "a..b", "net.ipv4.conf.eth0/8.rp_filter"]);
     assert_eq!(wants(&plan, "proc/sys/vm/swappiness"), Some("1"));
-    assert_eq!(wants(&plan, "proc/sys/net/ipv4/conf/eth0.7/rp_filter"), Some("0"));
+    for name in ["eth0.7", "eth0.8"] {
+        assert!(wants(&plan, &format!("proc/sys/net/ipv4/conf/{name}/rp_filter")).is_some(), "{:?}", plan.changes);
+    }
     assert!(is_left_out(&plan, "a/../../x", "no name") && is_left_out(&plan, "a..b", "no name"), "{:?}", plan.left_out);
-    assert!(is_left_out(&plan, "vm.nr_hugepages", "each node"), "{:?}", plan.left_out);
     assert!(plan.changes.iter().all(|change| !change.path.contains("..")));
 }
 
@@ -212,6 +237,9 @@ fn a_cards_queues_are_dealt_as_the_placement_says() {
         assert_eq!(wants(&plan, path), Some(want), "{path}: {:#?}", plan.changes);
     }
     assert!(is_left_out(&plan, "rings of eth0", "rx 1024"), "{:?}", plan.left_out);
+    let place_of = |path: &str| plan.changes.iter().position(|change| change.path == path).unwrap();
+    let first = place_of("proc/irq/40/smp_affinity_list").min(place_of("proc/irq/9/smp_affinity_list"));
+    assert!(place_of("sys/class/net/eth0") < first, "new rings may mean new interrupts");
     let plan = tree.plan(&format!("{SMALL}[nic]\nrps = true\n"));
     assert_eq!(wants(&plan, "sys/class/net/eth0/queues/rx-0/rps_cpus"), Some("1"));
     let plan = tree.plan(&format!("{SMALL}[nic]\ninterfaces = \"ens*\"\nxps = true\n"));

@@ -40,6 +40,8 @@ pub enum Outcome {
     Already,
     /// Changed, and the kernel made something else of it, as it may: `why` says what.
     Given,
+    /// Changed as wanted, and read otherwise after the last write.
+    Moved,
     /// The kernel keeps this one to itself; nothing is wrong.
     Kept,
     /// This kernel has no such setting.
@@ -66,6 +68,7 @@ impl Outcome {
             Outcome::Done => "done",
             Outcome::Already => "already",
             Outcome::Given => "given",
+            Outcome::Moved => "moved",
             Outcome::Kept => "kept",
             Outcome::Absent => "absent",
             Outcome::Refused => "refused",
@@ -79,7 +82,7 @@ impl Outcome {
 
     /// Whether somebody has to do something before this is as asked.
     pub fn is_trouble(self) -> bool {
-        matches!(self, Outcome::Refused | Outcome::Failed)
+        matches!(self, Outcome::Refused | Outcome::Moved | Outcome::Failed)
     }
 }
 

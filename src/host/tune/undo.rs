@@ -13,16 +13,18 @@ use crate::host::tune::TuneError;
 use crate::host::tune::change::Held;
 use crate::host::tune::journal::{Entry, Journal, Lock};
 use crate::host::tune::report::{Outcome, Report, Row};
-use crate::host::tune::write::{Restored, Rings, Settings};
+use crate::host::tune::write::{Actions, Restored, Rings, Settings};
 
 /// Restores everything that was applied below `root`. Ends the journal if all of it could be.
 pub fn undo(root: &Path, rings: &dyn Rings, now_s: u64) -> Result<Report, TuneError> {
     let Some(_lock) = Lock::take_existing(root)? else { return Ok(Report::default()) };
     let Some(journal) = Journal::open(root)? else { return Ok(Report::default()) };
     let settings = Settings::new(root, rings);
-    let (this_boot, gone) = split_by_boot(&journal.entries, journal.header.boot_id == settings.boot_id());
+    let (this_boot, gone) = split_by_boot(&journal.entries, journal.header.is_of(settings.boot_id().as_deref()));
+    let (ours, others) = split_by_device(&settings, &this_boot);
     let mut report = Report { rows: gone.iter().map(gone_row).collect() };
-    report.rows.extend(restore_all(&settings, &this_boot));
+    report.rows.extend(others);
+    report.rows.extend(restore_all(&settings, &ours, now_s));
     if report.troubles().next().is_none() {
         journal.retire(now_s)?;
     }
@@ -33,9 +35,11 @@ pub fn undo(root: &Path, rings: &dyn Rings, now_s: u64) -> Result<Report, TuneEr
 pub fn undo_preview(root: &Path, rings: &dyn Rings) -> Result<Report, TuneError> {
     let Some((header, entries)) = Journal::peek(root)? else { return Ok(Report::default()) };
     let settings = Settings::new(root, rings);
-    let (this_boot, gone) = split_by_boot(&entries, header.boot_id == settings.boot_id());
+    let (this_boot, gone) = split_by_boot(&entries, header.is_of(settings.boot_id().as_deref()));
+    let (ours, others) = split_by_device(&settings, &this_boot);
     let mut rows: Vec<Row> = gone.iter().map(gone_row).collect();
-    for entry in this_boot.iter().rev() {
+    rows.extend(others);
+    for entry in ours.iter().rev() {
         let now = settings.read(entry.kind, &entry.path).ok().flatten();
         let outcome = if now == entry.old { Outcome::AsBefore } else { Outcome::Would };
         rows.push(row(entry, outcome, shown(entry, now.as_ref())));
@@ -48,11 +52,28 @@ pub(super) fn split_by_boot(entries: &[Entry], same_boot: bool) -> (Vec<Entry>, 
     entries.iter().cloned().partition(|entry| same_boot || entry.kind.outlives_reboot())
 }
 
+/// Entries whose number is still the same device's, and rows for those whose number another has now.
+pub(super) fn split_by_device(settings: &Settings<'_>, entries: &[Entry]) -> (Vec<Entry>, Vec<Row>) {
+    let actions = if entries.iter().any(|entry| entry.of.is_some()) { settings.actions() } else { Actions::default() };
+    let mut rows = Vec::new();
+    let mut kept = entries.to_vec();
+    kept.retain(|entry| match (entry.of.as_deref(), actions.of(&entry.path)) {
+        (Some(then), Some(now)) if then != now => {
+            let why = format!("it was {then}'s, which has gone, and is {now}'s now");
+            rows.push(Row { why, ..row(entry, Outcome::Gone, "not looked at".to_owned()) });
+            false
+        }
+        // A number without a name is an interrupt that nobody has asked for yet, or not again: its device sleeps.
+        _ => true,
+    });
+    (kept, rows)
+}
+
 /// Restores entries, the last first, and looks at all of them once more.
-pub(super) fn restore_all(settings: &Settings<'_>, entries: &[Entry]) -> Vec<Row> {
-    let mut rows: Vec<Row> = entries.iter().rev().map(|entry| restore_one(settings, entry)).collect();
+pub(super) fn restore_all(settings: &Settings<'_>, entries: &[Entry], now_s: u64) -> Vec<Row> {
+    let mut rows: Vec<Row> = entries.iter().rev().map(|entry| restore_one(settings, entry, now_s)).collect();
     for (index, entry) in entries.iter().rev().enumerate() {
-        let again = restore_one(settings, entry);
+        let again = restore_one(settings, entry, now_s);
         let moved = again.outcome != Outcome::AsBefore && again.outcome != Outcome::Gone;
         if moved || rows[index].outcome == Outcome::Failed {
             // What a companion did to it is nobody else's change.
@@ -63,18 +84,23 @@ pub(super) fn restore_all(settings: &Settings<'_>, entries: &[Entry]) -> Vec<Row
     rows
 }
 
-fn restore_one(settings: &Settings<'_>, entry: &Entry) -> Row {
+fn restore_one(settings: &Settings<'_>, entry: &Entry, now_s: u64) -> Row {
     let before = settings.read(entry.kind, &entry.path).ok().flatten();
     let have = shown(entry, before.as_ref());
-    match settings.restore(entry) {
+    match settings.restore(entry, now_s) {
         Restored::Restored => row(entry, Outcome::Restored, have),
         Restored::AsBefore => row(entry, Outcome::AsBefore, have),
         Restored::Gone => Row {
             why: "its device or kernel module has gone, and it with that".to_owned(),
             ..row(entry, Outcome::Gone, have)
         },
-        Restored::Overridden(value) => Row {
-            why: format!("somebody else had made it {value} since the apply"),
+        Restored::Overridden { value, kept } => Row {
+            why: match kept {
+                None => format!("somebody else had made it {value} since the apply"),
+                Some(kept) => {
+                    format!("somebody else had made it {value} since the apply, which is kept as {}", kept.display())
+                }
+            },
             ..row(entry, Outcome::Overridden, have)
         },
         Restored::Failed(refusal) => {

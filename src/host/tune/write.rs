@@ -12,6 +12,7 @@
 //! A whole file is never written where it stands: a neighbour is written, synced, and renamed over it. The
 //! neighbour's name is fixed, so that undo finds and removes what a killed process left.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
@@ -19,8 +20,10 @@ use std::path::{Path, PathBuf};
 
 use crate::base::limits::TUNE_SETTING_BYTES_MAX;
 use crate::host::ethtool;
-use crate::host::tune::change::{Change, Held, Kind, ONE_WAY, Owner};
-use crate::host::tune::journal::{Entry, make_directories, sync_parent};
+use crate::host::nics::parse_interrupts;
+use crate::host::tune::change::{Change, Held, Kind, Owner, in_force_instead};
+use crate::host::tune::journal::{Entry, STATE_DIRECTORY};
+use crate::host::tune::paths::{below, create_anew, dead_link, make_directories, sync_parent};
 
 /// The settings below a root.
 #[derive(Clone, Copy)]
@@ -76,12 +79,29 @@ pub enum Restored {
     Restored,
     /// It was what it was already.
     AsBefore,
-    /// It is what it was; somebody else had changed it to this meanwhile.
-    Overridden(String),
+    /// It is what it was; somebody else had changed it meanwhile.
+    Overridden {
+        /// To this, for people.
+        value: String,
+        /// Where their version of a file is kept.
+        kept: Option<PathBuf>,
+    },
     /// The device or kernel module it belonged to has gone, and the setting with it.
     Gone,
     /// It is not what it was.
     Failed(Refusal),
+}
+
+/// The names of interrupts, as their drivers gave them. A number alone is not for ever one device's.
+#[derive(Clone, Debug, Default)]
+pub struct Actions(BTreeMap<usize, String>);
+
+impl Actions {
+    /// Whose a setting of an interrupt is; `None` for other settings, and for an interrupt that nobody uses.
+    pub fn of(&self, path: &str) -> Option<&str> {
+        let number = path.strip_prefix("proc/irq/")?.split('/').next()?.parse().ok()?;
+        self.0.get(&number).map(String::as_str)
+    }
 }
 
 impl Rings for Cards {
@@ -124,8 +144,14 @@ impl<'s> Settings<'s> {
 
     /// What identifies the running kernel's boot, where it says.
     pub fn boot_id(&self) -> Option<String> {
-        let text = fs::read_to_string(self.root.join("proc/sys/kernel/random/boot_id")).ok()?;
-        Some(text.trim().to_owned())
+        let text = fs::read_to_string(self.root.join(BOOT_ID)).ok()?;
+        Some(text.trim().to_owned()).filter(|id| !id.is_empty())
+    }
+
+    /// The names of its interrupts.
+    pub fn actions(&self) -> Actions {
+        let text = fs::read_to_string(self.root.join("proc/interrupts")).unwrap_or_default();
+        Actions(parse_interrupts(&text).into_iter().collect())
     }
 
     /// What a setting holds; `None` if it is not there.
@@ -134,7 +160,7 @@ impl<'s> Settings<'s> {
             let sizes = self.rings.read(interface(path))?;
             return Ok(Some(Held { bytes: sizes.into_bytes(), owner: None }));
         }
-        let full = self.root.join(path);
+        let full = below(self.root, path)?;
         if kind == Kind::File && fs::symlink_metadata(&full).is_ok_and(|found| !found.is_file()) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not an ordinary file"));
         }
@@ -158,17 +184,16 @@ impl<'s> Settings<'s> {
 
     /// Whether `change` could be undone, without changing anything: the old value is written over itself.
     pub fn rehearse(&self, change: &Change, old: Option<&Held>) -> Result<(), Refusal> {
-        if ONE_WAY.iter().any(|name| change.path.strip_prefix("proc/sys/") == Some(*name)) {
-            return Err(Refusal {
-                why: "the kernel lets nobody turn this back before the next boot".to_owned(),
-                remedy: "set it at boot (sysctl.d), where it is meant to be set".to_owned(),
-                trouble: Trouble::Other,
-            });
-        }
         match (change.kind, old) {
             (Kind::File, _) => self.rehearse_file(&change.path),
             (_, None) => Err(refusal(&change.path, &io::Error::from(io::ErrorKind::NotFound))),
             (kind, Some(old)) => {
+                if let Some(other) = in_force_instead(&change.path, &old.bytes)
+                    && let Some(held) = self.read(kind, &other).ok().flatten()
+                    && !kind.same(&held.bytes, b"0")
+                {
+                    return self.write_over(kind, &other, &held.bytes).map_err(|error| refusal(&other, &error));
+                }
                 self.write_over(kind, &change.path, &old.bytes).map_err(|error| refusal(&change.path, &error))?;
                 let read = self.read(kind, &change.path).map_err(|error| refusal(&change.path, &error))?;
                 match read {
@@ -191,13 +216,9 @@ impl<'s> Settings<'s> {
     pub fn write(&self, change: &Change, old: Option<&Held>) -> Result<Held, Refusal> {
         let refuse = |error: io::Error| refusal(&change.path, &error);
         if change.kind == Kind::File {
-            let full = self.root.join(&change.path);
+            let full = below(self.root, &change.path).map_err(refuse)?;
             let parent = full.parent().expect("a file stands in a folder");
-            make_directories(parent).map_err(|error| Refusal {
-                why: error.to_string(),
-                remedy: String::new(),
-                trouble: Trouble::Other,
-            })?;
+            make_directories(parent).map_err(|(_, error)| refuse(error))?;
             replace_file(&full, change.want.as_bytes(), old.and_then(|held| held.owner)).map_err(refuse)?;
         } else {
             let held = old.map_or(&[][..], |held| &held.bytes);
@@ -207,8 +228,9 @@ impl<'s> Settings<'s> {
         read.ok_or_else(|| refuse(io::Error::from(io::ErrorKind::NotFound)))
     }
 
-    /// Puts back what an entry records, and reads it back. May be repeated, also after half of it.
-    pub fn restore(&self, entry: &Entry) -> Restored {
+    /// Puts back what an entry records, and reads it back. May be repeated, also after half of it. A file that somebody
+    /// else has changed since is kept, under a name with `now_s`.
+    pub fn restore(&self, entry: &Entry, now_s: u64) -> Restored {
         let fail = |error: io::Error| Restored::Failed(refusal(&entry.path, &error));
         let now = match self.read(entry.kind, &entry.path) {
             Ok(now) => now,
@@ -219,7 +241,7 @@ impl<'s> Settings<'s> {
             Err(error) => return fail(error),
         };
         if entry.kind == Kind::File {
-            return self.restore_file(entry, now).unwrap_or_else(fail);
+            return self.restore_file(entry, now, now_s).unwrap_or_else(fail);
         }
         let (Some(now), Some(old)) = (now, &entry.old) else { return Restored::Gone };
         if now.bytes == old.bytes {
@@ -254,7 +276,7 @@ impl<'s> Settings<'s> {
         if kind == Kind::Rings {
             return self.rings.write(interface(path), &String::from_utf8_lossy(held));
         }
-        let full = self.root.join(path);
+        let full = below(self.root, path)?;
         let file = OpenOptions::new().write(true).open(&full)?;
         if is_plain(&file, held)? || kind != Kind::Choice {
             return write_once(file, held);
@@ -266,7 +288,7 @@ impl<'s> Settings<'s> {
         if kind == Kind::Rings {
             return self.rings.write(interface(path), want);
         }
-        let file = OpenOptions::new().write(true).open(self.root.join(path))?;
+        let file = OpenOptions::new().write(true).open(below(self.root, path)?)?;
         let plain = is_plain(&file, held)?;
         if plain {
             file.set_len(0)?;
@@ -278,7 +300,7 @@ impl<'s> Settings<'s> {
         if kind == Kind::Rings {
             return self.rings.write(interface(path), &String::from_utf8_lossy(old));
         }
-        let full = self.root.join(path);
+        let full = below(self.root, path)?;
         let file = OpenOptions::new().write(true).open(&full)?;
         if is_plain(&file, &fs::read(&full)?)? {
             file.set_len(0)?;
@@ -293,7 +315,18 @@ impl<'s> Settings<'s> {
     /// Whether a file could be made or replaced in its folder, or in the nearest one that exists: an unnamed
     /// file is opened there and closed, of which no end can leave a trace.
     fn rehearse_file(&self, path: &str) -> Result<(), Refusal> {
-        let full = self.root.join(path);
+        let full = below(self.root, path).map_err(|error| refusal(path, &error))?;
+        let in_the_way = |what: String| Refusal {
+            why: format!("{what} is in the way"),
+            remedy: "remove it, after looking at what it is for".to_owned(),
+            trouble: Trouble::Other,
+        };
+        if let Some(link) = dead_link(self.root, path) {
+            return Err(in_the_way(format!("/{link}, a link that leads nowhere,")));
+        }
+        if fs::symlink_metadata(neighbour(&full)).is_ok_and(|found| found.is_dir()) {
+            return Err(in_the_way(format!("{}, a folder,", neighbour(&full).display())));
+        }
         let folder = full.ancestors().skip(1).find(|folder| folder.is_dir()).unwrap_or(self.root);
         match OpenOptions::new().write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(folder) {
             Ok(_) => Ok(()),
@@ -303,15 +336,39 @@ impl<'s> Settings<'s> {
         }
     }
 
-    fn restore_file(&self, entry: &Entry, now: Option<Held>) -> io::Result<Restored> {
-        let full = self.root.join(&entry.path);
+    /// Copies a file that is neither ours nor what was there before to a folder beside the journal, before it is
+    /// overwritten: somebody wrote it. Answers where.
+    pub(super) fn keep_theirs(&self, entry: &Entry, now: Option<&Held>, now_s: u64) -> io::Result<Option<PathBuf>> {
+        let Some(theirs) = now else { return Ok(None) };
+        let known = entry.left.iter().chain(entry.old.as_ref().map(|old| &old.bytes));
+        if entry.kind != Kind::File || known.into_iter().any(|known| *known == theirs.bytes) {
+            return Ok(None);
+        }
+        let folder = below(self.root, &format!("{STATE_DIRECTORY}/kept"))?;
+        make_directories(&folder).map_err(|(_, error)| error)?;
+        // The whole path is its name: every unit's drop-in has the same last one.
+        let name = format!("{}.{now_s}", entry.path.replace('/', "-"));
+        let kept = folder.join(&name);
+        // In one second only a repetition finds the same name taken: by what it wrote itself, or by half of that.
+        let mut file = create_anew(&kept)?;
+        file.write_all(&theirs.bytes)?;
+        file.sync_all()?;
+        sync_parent(&kept)?;
+        Ok(Some(kept))
+    }
+
+    fn restore_file(&self, entry: &Entry, now: Option<Held>, now_s: u64) -> io::Result<Restored> {
+        let full = below(self.root, &entry.path)?;
         let beside = neighbour(&full);
-        if beside.exists() {
-            fs::remove_file(&beside)?; // half of a write that never came to its rename
-            sync_parent(&beside)?;
+        match fs::remove_file(&beside) {
+            Ok(()) => sync_parent(&beside)?, // half of a write that never came to its rename
+            // A folder of that name is nobody's half of a write.
+            Err(error) if is_nothing_of_ours(&error) => {}
+            Err(error) => return Err(error),
         }
         let mut restored = Restored::AsBefore;
         if now != entry.old {
+            let kept = self.keep_theirs(entry, now.as_ref(), now_s)?;
             match &entry.old {
                 Some(old) => replace_file(&full, &old.bytes, old.owner)?,
                 None => {
@@ -320,29 +377,24 @@ impl<'s> Settings<'s> {
                 }
             }
             let bytes = now.map_or(Vec::new(), |now| now.bytes);
-            restored = judge(entry, &bytes);
+            restored = match judge(entry, &bytes) {
+                Restored::Overridden { value, .. } => Restored::Overridden { value, kept },
+                other => other,
+            };
         }
         for folder in entry.made.iter().rev() {
-            let folder = self.root.join(folder);
+            let folder = below(self.root, folder)?;
             match fs::remove_dir(&folder) {
                 Ok(()) => sync_parent(&folder)?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 // Somebody else keeps something there, and with it the folder.
                 Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => break,
+                // It was never made: something else has its place, which apply did not get past either.
+                Err(error) if is_nothing_of_ours(&error) => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(restored)
     }
-}
-
-/// What is missing of the folders above `path`, outermost first, below `root`.
-pub(super) fn missing_directories(root: &Path, path: &str) -> Vec<String> {
-    let parents = Path::new(path).ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty());
-    let missing = parents.take_while(|folder| !root.join(folder).is_dir());
-    let mut missing: Vec<String> = missing.map(|folder| folder.to_string_lossy().into_owned()).collect();
-    missing.reverse();
-    missing
 }
 
 /// What an error means for the setting at `path`, and what to do.
@@ -375,17 +427,28 @@ pub(super) fn refusal(path: &str, error: &io::Error) -> Refusal {
             "leave it out of the profile (0 leaves it as it is)".to_owned(),
             Trouble::Other,
         ),
+        (None, io::ErrorKind::InvalidInput) => {
+            (error.to_string(), "remove what is in the way, or leave it out of the profile".to_owned(), Trouble::Other)
+        }
         _ => (error.to_string(), "leave it out of the profile, or see 'dmesg'".to_owned(), Trouble::Other),
     };
     Refusal { why, remedy, trouble }
 }
+
+/// Whether a name that was to be removed is not there, or is something that this program never makes of it.
+fn is_nothing_of_ours(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory)
+}
+
+/// What identifies the running kernel's boot.
+pub(super) const BOOT_ID: &str = "proc/sys/kernel/random/boot_id";
 
 /// Mode of a file that is new: everybody may read it.
 const NEW_FILE_MODE: u32 = 0o644;
 
 fn judge(entry: &Entry, now: &[u8]) -> Restored {
     let ours = entry.left.is_empty() || entry.left.iter().any(|left| entry.kind.same(left, now));
-    if ours { Restored::Restored } else { Restored::Overridden(entry.kind.shown(now)) }
+    if ours { Restored::Restored } else { Restored::Overridden { value: entry.kind.shown(now), kept: None } }
 }
 
 /// Whether a file is an ordinary one, as long as its content says.
@@ -404,7 +467,7 @@ fn write_once(mut file: File, bytes: &[u8]) -> io::Result<()> {
 /// Puts `bytes` at `path` all at once; with `owner`, as theirs.
 fn replace_file(path: &Path, bytes: &[u8], owner: Option<Owner>) -> io::Result<()> {
     let beside = neighbour(path);
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
+    let mut file = create_anew(&beside)?;
     file.write_all(bytes)?;
     if let Some(owner) = owner {
         let made = file.metadata()?;

@@ -566,6 +566,16 @@ fn a_machine_that_does_not_say_which_boot_it_is_is_not_changed() {
     let refused = apply(&lock, what).unwrap_err().to_string();
     assert!(refused.contains("boot_id") && refused.contains("Nothing was changed"), "{refused}");
     assert_eq!(tree.everything(), before);
+    drop(lock);
+    // Nor is what was applied before taken for an earlier boot's, and forgotten.
+    let tree = Tree::new("no-boot-any-more");
+    let before = tree.everything();
+    tree.apply(&changes);
+    fs::remove_file(tree.path("proc/sys/kernel/random/boot_id")).unwrap();
+    assert!(undo(&tree.0, &NoRings, 2).is_err() && tree.journal().exists());
+    fs::write(tree.path("proc/sys/kernel/random/boot_id"), "first\n").unwrap();
+    tree.undo();
+    assert_eq!(tree.everything(), before);
 }
 
 /// A card in memory whose driver asks for its interrupts anew when its rings change.

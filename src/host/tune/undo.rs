@@ -13,13 +13,17 @@ use crate::host::tune::TuneError;
 use crate::host::tune::change::Held;
 use crate::host::tune::journal::{Entry, Journal, Lock};
 use crate::host::tune::report::{Outcome, Report, Row};
-use crate::host::tune::write::{Actions, Restored, Rings, Settings};
+use crate::host::tune::write::{Actions, BOOT_ID, Restored, Rings, Settings};
 
 /// Restores everything that was applied below `root`. Ends the journal if all of it could be.
 pub fn undo(root: &Path, rings: &dyn Rings, now_s: u64) -> Result<Report, TuneError> {
     let Some(_lock) = Lock::take_existing(root)? else { return Ok(Report::default()) };
     let Some(journal) = Journal::open(root)? else { return Ok(Report::default()) };
     let settings = Settings::new(root, rings);
+    if settings.boot_id().is_none() {
+        // To take every value for an earlier boot's would end the journal with nothing restored.
+        return Err(TuneError::NoBootId(root.join(BOOT_ID)));
+    }
     let (this_boot, gone) = split_by_boot(&journal.entries, journal.header.is_of(settings.boot_id().as_deref()));
     let (ours, others) = split_by_device(&settings, &this_boot);
     let mut report = Report { rows: gone.iter().map(gone_row).collect() };

@@ -4,12 +4,14 @@
 //! says which form a file has, and with it three things: when two texts mean the same (`same`), what
 //! to show to people (`shown`), and what has to be written (`encoded`).
 //!
+//! ```text
 //!   value   10                        words, compared one by one; tabs and spaces are the same
-//!   choice  always \[madvise\] never    the word in brackets is the value
+//!   choice  always [madvise] never    the word in brackets is the value
 //!   mask    ff,00000003               a set of cores, in hexadecimal groups
 //!   list    0-1,64-71                 a set of cores, as people write it
 //!   rings   rx 512 tx 512             no file: asked of the network card's driver
 //!   file    anything                  one that this program makes, or replaces
+//! ```
 //!
 //! What was there before is always kept and restored as the bytes that were read, whatever they mean.
 

@@ -40,6 +40,7 @@ interfaces = "va"
 xps = true
 rps = true
 rfs_entries = 512
+busy_poll_us = 50
 gro_flush_timeout_ns = 200000
 napi_defer_hard_irqs = 2
 [kernel]

@@ -4,7 +4,7 @@ use crate::host::check::cores::or_none;
 use crate::host::check::line::{Line, Source};
 use crate::host::check::subject::Subject;
 use crate::host::placement::{NicPlace, Placement, QueuePlace};
-use crate::host::topology::{Nic, format_cpu_list};
+use crate::host::topology::{Irq, Nic, format_cpu_list};
 
 /// Queues that a line names before it says "and so on".
 const NAMED_MAX: usize = 4;
@@ -38,9 +38,12 @@ impl Card<'_> {
             return None;
         }
         let data = self.placed.data_cores();
-        // Where the kernel tells only what is allowed, any of those cores may be meant.
-        let goes_to = |irq: &crate::host::topology::Irq| {
-            if irq.effective.is_empty() { irq.affinity.clone() } else { irq.effective.clone() }
+        // Where the kernel tells only what is allowed, any of those cores may be meant. One that is in force and no
+        // longer allowed has a move before it, which the kernel makes with the next interrupt.
+        let goes_to = |irq: &Irq| {
+            let settled: Vec<usize> =
+                irq.effective.iter().copied().filter(|core| irq.affinity.contains(core)).collect();
+            if settled.is_empty() { irq.affinity.clone() } else { settled }
         };
         let wanted: Vec<usize> = {
             let queues = self.place.queues.iter().filter_map(|queue| queue.irq_core);

@@ -54,7 +54,11 @@ fn tuned_machine_scores_in_full() {
     machine.swap_bytes = 0;
     machine.isolated = (1..16).chain(17..32).collect();
     machine.cores.iter_mut().for_each(|core| core.governor = Some("performance".to_owned()));
-    machine.nics.iter_mut().flat_map(|nic| &mut nic.irqs).for_each(|irq| irq.effective = vec![0]);
+    machine
+        .nics
+        .iter_mut()
+        .flat_map(|nic| &mut nic.irqs)
+        .for_each(|irq| (irq.affinity, irq.effective) = (vec![0], vec![0]));
     let found = lines(&machine, &limits, &profile);
     let faults: Vec<&Line> = found.iter().filter(|line| line.verdict != Verdict::Ok).collect();
     assert!(faults.is_empty(), "{faults:#?}");
@@ -157,7 +161,9 @@ fn cards_are_held_against_their_wishes_queue_by_queue() {
     let placed = place(&machine, &limits.allowed_cores, &profile).unwrap();
     let place = placed.nics.iter().find(|nic| nic.name == "ens1f0np0").unwrap();
     let nic = machine.nics.iter_mut().find(|nic| nic.name == "ens1f0np0").unwrap();
-    nic.irqs.iter_mut().for_each(|irq| irq.effective = vec![0]);
+    nic.irqs.iter_mut().for_each(|irq| (irq.affinity, irq.effective) = (vec![0], vec![0]));
+    // A move that waits for the next interrupt counts as made.
+    nic.irqs[1].effective = vec![5];
     nic.rx_queues[1].rps_cpus = vec![3];
     nic.gro_flush_timeout_ns = Some(200_000);
     nic.rings.as_mut().unwrap().rx = rings.rx_max;

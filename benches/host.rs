@@ -18,16 +18,17 @@
 mod common;
 
 use std::hint::black_box;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use spinetail::base::prng::Prng;
-use spinetail::host::calibrate::caches::caches_of;
 use spinetail::host::calibrate::chase::{Bounds, Chase, sets};
 use spinetail::host::calibrate::{calls, clock, pairs};
 use spinetail::host::memory::PageWish;
+use spinetail::host::topology::{Cache, Core, Topology};
 
 use crate::common::measure::median;
 use crate::common::report::{self, Row};
@@ -83,7 +84,9 @@ fn run() -> Result<(), String> {
     };
 
     let bounds = Bounds { memory_bytes: 4 * set_bytes, set_bytes, copies: 2 };
-    let (sets, notes) = sets(&caches_of(std::path::Path::new("/"), core.unwrap_or(0)), bounds);
+    let machine = Topology::detect(Path::new("/"))?;
+    let caches: Vec<&Cache> = machine.core(core.unwrap_or(0)).into_iter().flat_map(Core::data_caches).collect();
+    let (sets, notes) = sets(&caches, bounds);
     for set in &sets {
         let name = format!("chase/{}/{}", set.level, set.bytes);
         if !name.contains(&filter) {

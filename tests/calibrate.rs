@@ -4,7 +4,6 @@
 mod common;
 
 use std::fs;
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -175,7 +174,7 @@ fn what_is_kept_is_logged_by_a_server_and_told_by_a_load() {
 fn a_kernel_that_refuses_io_uring_is_told_of_and_the_rest_is_measured() {
     let scratch = Scratch::new("calibrate-refused");
     let mut command = command(&scratch, &["--json", "--seconds", "2"]);
-    forbid_io_uring(&mut command);
+    refuse_calls(&mut command, &[libc::SYS_io_uring_setup]);
     let ended = run(command, PATIENCE);
     assert_eq!(ended.status, Some(0), "{ended:?}");
     let taken: Calibration = serde_json::from_str(&ended.stdout).unwrap();
@@ -184,30 +183,6 @@ fn a_kernel_that_refuses_io_uring_is_told_of_and_the_rest_is_measured() {
     assert!(refusal.contains("io_uring"), "{refusal}");
     assert!(taken.notes.iter().any(|note| note.contains(&refusal)), "{:?}", taken.notes);
     assert!(taken.calls.syscall_ns.median > 0.0 && taken.figures().dram_ns.is_some());
-}
-
-/// As a container's seccomp profile does: io_uring_setup fails with EPERM, everything else goes through.
-#[expect(unsafe_code, reason = "a filter is set up between fork and exec")]
-fn forbid_io_uring(command: &mut Command) {
-    let op = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
-    let mut program = [
-        // Offset 0 of what a filter looks at is the number of the call.
-        op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::SYS_io_uring_setup as u32),
-        op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
-        op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let filter = move || {
-        let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-        // SAFETY: both calls take numbers and one live program of the length that stands in it.
-        let set = unsafe {
-            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
-        };
-        if set { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-    };
-    // SAFETY: between fork and exec it makes two system calls, and takes no memory and no lock.
-    unsafe { command.pre_exec(filter) };
 }
 
 #[test]

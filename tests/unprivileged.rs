@@ -56,7 +56,15 @@ fn a_plain_container_serves_and_is_told_what_it_costs() {
     fs::set_permissions(&profile, fs::Permissions::from_mode(0o644)).unwrap();
     let free_pages = fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap_or_default();
     let mut command = lowered.command(8192, &["--profile", &profile]);
-    refuse_as_containers_do(&mut command);
+    let refused = [
+        libc::SYS_io_uring_setup,
+        libc::SYS_io_uring_enter,
+        libc::SYS_io_uring_register,
+        libc::SYS_mbind,
+        libc::SYS_move_pages,
+        libc::SYS_set_mempolicy,
+    ];
+    refuse_calls(&mut command, &refused);
     let mut server = Server::try_spawn(command).expect("a plain container is enough");
     assert_eq!(owner_of(&server), 65_534);
     let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
@@ -74,41 +82,6 @@ fn a_plain_container_serves_and_is_told_what_it_costs() {
         told(&["huge pages of 2 MiB were not granted", "nr_hugepages"]);
     }
     told(&["open files", "no more than about", "LimitNOFILE"]);
-}
-
-/// The filter is put on after the fork and stays over exec.
-#[expect(unsafe_code, reason = "a filter of system calls has no safe face in std")]
-fn refuse_as_containers_do(command: &mut Command) {
-    use std::os::unix::process::CommandExt;
-    let refused = [
-        libc::SYS_io_uring_setup,
-        libc::SYS_io_uring_enter,
-        libc::SYS_io_uring_register,
-        libc::SYS_mbind,
-        libc::SYS_move_pages,
-        libc::SYS_set_mempolicy,
-    ];
-    let step = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
-    // The number of the call is the first field of what a filter sees.
-    let mut program = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
-    for (before, number) in refused.iter().enumerate() {
-        let to_refusal = (refused.len() - before) as u8;
-        program.push(step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, to_refusal, 0, *number as u32));
-    }
-    program.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW));
-    program.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
-    let put_on = move || {
-        let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
-        // SAFETY: 1. Both are plain system calls, allowed between fork and exec. 2. `filter` and the program it points
-        // to outlive the call, which copies them.
-        let done = unsafe {
-            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) == 0
-        };
-        if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-    };
-    // SAFETY: the closure allocates nothing and takes no lock: the program was made before.
-    unsafe { command.pre_exec(put_on) };
 }
 
 /// An executable that user nobody may run, and the means to run it as nobody.

@@ -27,3 +27,15 @@ impl Instant {
         later.ms.saturating_sub(self.ms)
     }
 }
+
+/// Year, month and day of so many days since 1970, in the Gregorian calendar: Howard Hinnant's `civil_from_days`. Its years
+/// begin in March, so that the leap day is the last.
+pub fn civil_from_days(days: u64) -> (u64, u64, u64) {
+    let day = days + 719_468;
+    let (era, day) = (day / 146_097, day % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    (era * 400 + year + u64::from(month >= 10), if month < 10 { month + 3 } else { month - 9 }, day)
+}

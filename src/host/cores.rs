@@ -61,6 +61,13 @@ pub enum CoreKind {
     Alike,
 }
 
+impl Core {
+    /// Its caches that hold data.
+    pub fn data_caches(&self) -> impl Iterator<Item = &Cache> {
+        self.caches.iter().filter(|cache| cache.kind != CacheKind::Instruction)
+    }
+}
+
 /// One cache of a core.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cache {

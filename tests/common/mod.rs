@@ -8,6 +8,7 @@ pub mod resp;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -184,6 +185,33 @@ pub fn spinetail(arguments: &[&str]) -> Ended {
     let mut command = Command::new(SPINETAIL);
     command.args(arguments);
     run(command, Duration::from_secs(60))
+}
+
+/// Has the kernel refuse these system calls to `command`, as containers' filters do. The filter is put on after the fork
+/// and stays over exec.
+#[expect(unsafe_code, reason = "a filter of system calls has no safe face in std")]
+pub fn refuse_calls(command: &mut Command, refused: &[libc::c_long]) {
+    let step = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
+    // The number of the call is the first field of what a filter sees.
+    let mut program = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
+    for (before, number) in refused.iter().enumerate() {
+        let to_refusal = (refused.len() - before) as u8;
+        program.push(step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, to_refusal, 0, *number as u32));
+    }
+    program.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW));
+    program.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
+    let put_on = move || {
+        let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
+        // SAFETY: 1. Both are plain system calls, allowed between fork and exec. 2. `filter` and the program it points
+        // to outlive the call, which copies them.
+        let done = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) == 0
+        };
+        if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: the closure allocates nothing and takes no lock: the program was made before.
+    unsafe { command.pre_exec(put_on) };
 }
 
 /// Runs a command to its end.

@@ -32,10 +32,10 @@ use std::time::Duration;
 use crate::base::limits;
 use crate::base::prng::Prng;
 use crate::base::units::format_bytes;
-use crate::host::calibrate::caches::Cache;
 use crate::host::calibrate::rounds::{Rounds, median_batch, resolution_ns};
 use crate::host::calibration::{DIGITS, Rung, digits};
 use crate::host::memory::{Arena, PageWish};
+use crate::host::topology::Cache;
 
 /// One working set.
 #[derive(Debug)]
@@ -180,9 +180,9 @@ impl Order {
 }
 
 /// The working sets for these caches, nearest first, and what a reader must know of them.
-pub fn sets(caches: &[Cache], bounds: Bounds) -> (Vec<Set>, Vec<String>) {
+pub fn sets(caches: &[&Cache], bounds: Bounds) -> (Vec<Set>, Vec<String>) {
     let mut notes = Vec::new();
-    let size = |level: u8| caches.iter().find(|cache| cache.level == level).map(|cache| cache.bytes);
+    let size = |level: u32| caches.iter().find(|cache| cache.level == level).map(|cache| cache.bytes);
     if size(1).is_none() {
         notes.push(format!(
             "this machine does not say how large its caches are: working sets of {}, {} and {} are taken for L1, L2 and L3",
@@ -193,13 +193,13 @@ pub fn sets(caches: &[Cache], bounds: Bounds) -> (Vec<Set>, Vec<String>) {
     }
     let mut sets: Vec<Set> = Vec::new();
     for (index, level) in ["L1", "L2", "L3"].into_iter().enumerate() {
-        let cache_bytes = size(index as u8 + 1);
+        let cache_bytes = size(index as u32 + 1);
         let bytes = match cache_bytes {
             Some(bytes) => (bytes / 2).min(limits::CALIBRATE_L3_BYTES_MAX),
             None if size(1).is_none() => UNTOLD_BYTES[index],
             None => continue,
         };
-        let below = caches.iter().filter(|cache| usize::from(cache.level) <= index).map(|cache| cache.bytes).max();
+        let below = caches.iter().filter(|cache| cache.level as usize <= index).map(|cache| cache.bytes).max();
         if level == "L3" {
             let small = below.map_or(0, |below| below * L3_PER_CACHE_BELOW);
             if small > 0 && small < bytes {
@@ -360,9 +360,10 @@ const DRAM_BYTES_MIN: u64 = 512 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::topology::CacheKind;
 
-    fn cache(level: u8, bytes: u64) -> Cache {
-        Cache { level, bytes, shared_by: vec![0] }
+    fn cache(level: u32, bytes: u64) -> Cache {
+        Cache { level, kind: CacheKind::Unified, bytes, line_bytes: None, shared_with: vec![] }
     }
 
     const PLENTY: Bounds = Bounds { memory_bytes: 64 << 30, set_bytes: 64 << 30, copies: 2 };
@@ -398,7 +399,7 @@ mod tests {
     #[test]
     fn sets_are_halves_of_caches_and_a_multiple_of_the_last() {
         let caches = [cache(1, 48 << 10), cache(2, 2 << 20), cache(3, 32 << 20)];
-        let (found, notes) = sets(&caches, PLENTY);
+        let (found, notes) = sets(&caches.each_ref(), PLENTY);
         let told: Vec<(&str, u64)> = found.iter().map(|set| (set.level, set.bytes)).collect();
         let l3 = [("L3", 6 << 20), ("L3", 16 << 20)];
         assert_eq!(told, [&[("L1", 24 << 10), ("L2", 1 << 20)], &l3[..], &[("DRAM", 512 << 20)]].concat());
@@ -408,15 +409,15 @@ mod tests {
     #[test]
     fn a_whole_hosts_cache_told_to_a_virtual_machine_is_bounded() {
         let caches = [cache(1, 48 << 10), cache(2, 2 << 20), cache(3, 260 << 20)];
-        let (found, notes) = sets(&caches, PLENTY);
+        let (found, notes) = sets(&caches.each_ref(), PLENTY);
         assert_eq!((found[2].bytes, found[3].bytes), (6 << 20, limits::CALIBRATE_L3_BYTES_MAX));
         assert_eq!((found[4].bytes, notes.len()), (1040 << 20, 0));
         // Where memory is short the set is smaller and says so.
-        let (found, notes) = sets(&caches, Bounds { memory_bytes: 400 << 20, ..PLENTY });
+        let (found, notes) = sets(&caches.each_ref(), Bounds { memory_bytes: 400 << 20, ..PLENTY });
         assert_eq!(found[4].bytes, 200 << 20);
         assert!(notes[0].contains("260.0 MiB") && notes[0].contains("100 %"), "{notes:?}");
         // Where it is very short there is no figure rather than a wrong one.
-        let (found, notes) = sets(&caches, Bounds { set_bytes: 16 << 20, ..PLENTY });
+        let (found, notes) = sets(&caches.each_ref(), Bounds { set_bytes: 16 << 20, ..PLENTY });
         assert_eq!(found.len(), 4);
         assert!(notes[0].contains("--seconds"), "{notes:?}");
     }
@@ -426,7 +427,7 @@ mod tests {
         let (found, notes) = sets(&[], PLENTY);
         assert_eq!(found.iter().map(|set| set.level).collect::<Vec<_>>(), ["L1", "L2", "L3", "DRAM"]);
         assert!(notes[0].contains("does not say"), "{notes:?}");
-        let (found, notes) = sets(&[cache(1, 64 << 10), cache(2, 2 << 20), cache(3, 2 << 20)], PLENTY);
+        let (found, notes) = sets(&[&cache(1, 64 << 10), &cache(2, 2 << 20), &cache(3, 2 << 20)], PLENTY);
         assert_eq!(found.iter().map(|set| set.level).collect::<Vec<_>>(), ["L1", "L2", "DRAM"]);
         assert!(notes[0].starts_with("L3 has no figure"), "{notes:?}");
     }
@@ -434,7 +435,7 @@ mod tests {
     #[test]
     fn every_rung_says_which_pages_it_got_and_none_is_there_twice() {
         let caches = [cache(1, 32 << 10), cache(2, 256 << 10)];
-        let (sets, _) = sets(&caches, Bounds { set_bytes: 8 << 20, ..PLENTY });
+        let (sets, _) = sets(&caches.each_ref(), Bounds { set_bytes: 8 << 20, ..PLENTY });
         let mut ladder = Ladder::prepare(&sets, None, &[], 25.0, 1);
         for _ in 0..3 {
             ladder.round(Duration::from_millis(1));

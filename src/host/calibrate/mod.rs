@@ -28,7 +28,6 @@
 //! - `rounds`: batches to a round, rounds to a figure
 //! - `counter`: the processor's counter, safely
 //! - `clock`: its rate and cost, and the kernel clock's
-//! - `caches`: cache sizes, dies, and who shares them, as sysfs says
 //! - `chase`: dependent loads through working sets of every size
 //! - `pairs`: lines passed between cores, which pairs, and the relation between two
 //! - `calls`: a system call and a NOP through a ring
@@ -37,7 +36,6 @@
 //! - `keep`: where the result is stored and found, and how figures get into a profile
 //! - `text`, `page`: the result for a terminal, and as one HTML file
 
-pub mod caches;
 pub mod calls;
 pub mod chase;
 pub mod clock;

@@ -19,17 +19,15 @@
 //! Where other programs want the cores, the two threads may run at different times for a while. A batch that this
 //! happens in is long and the median does not care; if it happens to the whole slice the pair has no figure this round.
 
-use std::path::Path;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::base::limits;
-use crate::host::calibrate::caches::{Cache, caches_of, die_of};
 use crate::host::calibrate::rounds::{BATCHES_MIN, Rounds, resolution_ns};
 use crate::host::calibration::{Pair, PairFigures, Relation, median};
 use crate::host::process::keep_to_cores;
-use crate::host::topology::{Core, Topology};
+use crate::host::topology::Topology;
 
 /// All pairs of a run.
 #[derive(Debug)]
@@ -39,39 +37,16 @@ pub struct Pairs {
     sample: String,
 }
 
-/// What decides how near two cores are.
-#[derive(Debug)]
-pub struct Neighbourhood<'t> {
-    topology: &'t Topology,
-    last_caches: Vec<(usize, Option<Cache>)>,
-    dies: Vec<(usize, Option<usize>)>,
-}
-
-impl<'t> Neighbourhood<'t> {
-    /// Of `cores`, as sysfs below `root` tells.
-    pub fn read(topology: &'t Topology, root: &Path, cores: &[usize]) -> Neighbourhood<'t> {
-        let last = |core: usize| caches_of(root, core).pop().filter(|cache| cache.level >= SHARED_LEVEL_MIN);
-        Neighbourhood {
-            topology,
-            last_caches: cores.iter().map(|&core| (core, last(core))).collect(),
-            dies: cores.iter().map(|&core| (core, die_of(root, core))).collect(),
-        }
-    }
-
-    /// What two cores share.
-    pub fn relation(&self, first: usize, second: usize) -> Relation {
-        let (Some(a), Some(b)) = (self.topology.core(first), self.topology.core(second)) else {
-            return Relation::Socket;
-        };
-        let die = |core: &Core| self.dies.iter().find(|(id, _)| *id == core.id).and_then(|(_, die)| *die);
-        let last = self.last_caches.iter().find(|(id, _)| *id == first).and_then(|(_, cache)| cache.as_ref());
-        match () {
-            () if a.siblings.contains(&second) => Relation::Sibling,
-            () if a.package != b.package => Relation::OtherSocket,
-            () if last.is_some_and(|cache| cache.shared_by.contains(&second)) => Relation::Complex,
-            () if die(a).is_some() && die(a) == die(b) => Relation::Die,
-            () => Relation::Socket,
-        }
+/// What two cores share.
+pub fn relation(topology: &Topology, first: usize, second: usize) -> Relation {
+    let (Some(a), Some(b)) = (topology.core(first), topology.core(second)) else { return Relation::Socket };
+    let last = a.data_caches().max_by_key(|cache| cache.level).filter(|cache| cache.level >= SHARED_LEVEL_MIN);
+    match () {
+        () if a.siblings.contains(&second) => Relation::Sibling,
+        () if a.package != b.package => Relation::OtherSocket,
+        () if last.is_some_and(|cache| cache.shared_with.contains(&second)) => Relation::Complex,
+        () if a.die == b.die => Relation::Die,
+        () => Relation::Socket,
     }
 }
 
@@ -264,11 +239,12 @@ const LOOKS: u32 = 20_000;
 const FIGURES_RESERVED: usize = 4096;
 
 /// Caches nearer than this are each core's own, or its siblings'.
-const SHARED_LEVEL_MIN: u8 = 3;
+const SHARED_LEVEL_MIN: u32 = 3;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::topology::{Cache, CacheKind, Core};
 
     fn all_pairs(cores: usize) -> Vec<(usize, usize, Relation)> {
         let relation = |a: usize, b: usize| match (a / 2 == b / 2, a / 8 == b / 8, a / 32 == b / 32) {
@@ -323,29 +299,19 @@ mod tests {
         assert!((1.0..1e6).contains(&figure), "{figure}");
     }
 
-    /// Four cores on two sockets, two of them threads of one core, as a topology says it.
+    /// Five cores on two sockets and two dies of the first, two of them threads of one core.
     #[test]
     fn relations_follow_siblings_sockets_caches_and_dies() {
-        let core = |id: usize, package: usize, siblings: Vec<usize>| Core {
-            id,
-            package,
-            core_id: id,
-            node: package,
-            siblings,
-            ..Core::default()
-        };
-        let mut topology = Topology::detect(Path::new("/")).unwrap();
-        topology.cores =
-            vec![core(0, 0, vec![1]), core(1, 0, vec![0]), core(2, 0, vec![]), core(3, 0, vec![]), core(4, 1, vec![])];
-        let shared = Cache { level: 3, bytes: 1 << 20, shared_by: vec![0, 1, 2] };
-        let neighbourhood = Neighbourhood {
-            topology: &topology,
-            last_caches: vec![(0, Some(shared)), (1, None), (2, None), (3, None), (4, None)],
-            dies: vec![(0, Some(0)), (1, Some(0)), (2, Some(0)), (3, Some(0)), (4, None)],
-        };
-        let relations: Vec<Relation> = (1..5).map(|other| neighbourhood.relation(0, other)).collect();
-        assert_eq!(relations, [Relation::Sibling, Relation::Complex, Relation::Die, Relation::OtherSocket]);
-        assert_eq!(neighbourhood.relation(2, 4), Relation::OtherSocket);
+        let last =
+            Cache { level: 3, kind: CacheKind::Unified, bytes: 1 << 20, line_bytes: None, shared_with: vec![1, 2] };
+        let first = Core { id: 0, siblings: vec![1], caches: vec![last], ..Core::default() };
+        let other = |id, package, die| Core { id, package, die, ..Core::default() };
+        let cores = vec![first, other(1, 0, 0), other(2, 0, 0), other(3, 0, 0), other(4, 0, 1), other(5, 1, 0)];
+        let topology = Topology { cores, ..Topology::default() };
+        let relations: Vec<Relation> = (1..6).map(|other| relation(&topology, 0, other)).collect();
+        use Relation::{Complex, Die, OtherSocket, Sibling, Socket};
+        assert_eq!(relations, [Sibling, Complex, Die, Socket, OtherSocket]);
+        assert_eq!(relation(&topology, 2, 5), Relation::OtherSocket);
         assert_eq!(Relation::Sibling.max(Relation::Socket), Relation::Socket);
     }
 }

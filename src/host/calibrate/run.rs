@@ -16,17 +16,16 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::base::limits;
-use crate::host::calibrate::caches::caches_of;
 use crate::host::calibrate::calls::Calls;
 use crate::host::calibrate::chase::{Bounds, Ladder, sets};
 use crate::host::calibrate::clock::{self, Clock};
 use crate::host::calibrate::counter::Counter;
 use crate::host::calibrate::jitter::Jitter;
-use crate::host::calibrate::pairs::{Neighbourhood, Pairs};
+use crate::host::calibrate::pairs::{Pairs, relation};
 use crate::host::calibrate::wake::Wake;
 use crate::host::calibration::{Calibration, CallFigures, Machine, Relation};
 use crate::host::process::{Limits, keep_to_cores};
-use crate::host::topology::{Topology, format_cpu_list};
+use crate::host::topology::{Cache, Core, Topology, format_cpu_list};
 
 /// What to do.
 #[derive(Clone, Debug, Default)]
@@ -122,8 +121,7 @@ impl<'t> Run<'t> {
         let left = budget.saturating_sub(started.elapsed()).saturating_sub(TAIL);
         let round = left / limits::CALIBRATE_ROUNDS as u32;
 
-        let neighbourhood = Neighbourhood::read(topology, Path::new("/"), &cores);
-        let relation = |first, second| neighbourhood.relation(first, second);
+        let relation = |first, second| relation(topology, first, second);
         let pairs = Pairs::prepare(&cores, relation, round.mul_f64(PAIRS_SHARE), clock_ns);
         let others = cores.iter().copied().filter(|&core| core != measuring_core);
         // The nearest that is a core of its own, as a server and whoever wakes it would be placed.
@@ -234,7 +232,8 @@ fn ladder(topology: &Topology, core: usize, seconds: u64, clock_ns: f64) -> (Lad
         set_bytes: (seconds * limits::CALIBRATE_DRAM_BYTES_PER_SECOND / copies * 2).min(per_node),
         copies,
     };
-    let (sets, mut notes) = sets(&caches_of(Path::new("/"), core), bounds);
+    let caches: Vec<&Cache> = topology.core(core).into_iter().flat_map(Core::data_caches).collect();
+    let (sets, mut notes) = sets(&caches, bounds);
     if remote.len() < far.len() {
         notes.push(format!(
             "remote memory was measured on nodes {} of {}: each takes a working set of its own",

@@ -12,27 +12,31 @@
 //! | `learn` | admission and eviction ranking; *pure* | base |
 //! | `cache` | one shard's memory: index, segments, ghosts, eviction, `check()`; *pure* | base, learn |
 //! | `wire` | codecs: bytes to requests, replies to bytes; *pure* | base |
+//! | `replica` | the same key at several sites: clocks, versions, counters, tombstones, digests, streams; *pure* | base |
 //! | `observe` | counters and service-time histograms, one writer each | base |
 //! | `host` | topology, hardware profiles and their placement, memory, a machine checked, tuned, calibrated | base |
 //! | `l0` | published entries in shared memory: layout, publisher, reader | base, host |
 //! | `embedded` | the cache inside a program: stripes behind locks, hits without one | base, cache, host, l0 |
 //! | `net` | sockets on io_uring, and on epoll: bytes in, bytes out | base, host |
-//! | `engine` | one shard a core: the turn, sessions, forwarding, executors | base, cache, learn, wire, observe, host, l0, net |
+//! | `engine` | one shard a core: the turn, sessions, forwarding, executors | base, cache, learn, wire, replica, observe, host, l0, net |
 //! | `client` | the native client, over TCP or shared memory; the program's side of L0 | base, wire, l0, net |
+//! | `cluster` | sites and nodes that agree: Byzantine order, Raft, links, leases, routes; *pure* but `cluster::host` | base, replica |
+//! | `sim` | seeded simulation of sites, links, clocks, disks; faults; invariants; *pure* | base, replica, cluster |
 //! | `trace` | request traces, read from compressed CSV | base |
 //! | `load` | the load generator, its outcome and report | base, client, wire, net, trace |
 //! | `replay` | a trace against the cache alone | base, cache, engine, learn, trace |
 //! | `top` | the live view in a terminal, over the admin listener's events | base |
-//! | `serve` | flags, file and profile to a running appliance; the admin listener | base, engine, host, l0, net, observe |
+//! | `serve` | flags, file and profile to a running appliance; the admin listener | base, cluster, engine, host, l0, net, observe, replica |
 //!
 //! `load` drives its connections with `net`, the same event loop the server uses, and `replay` asks
-//! `engine` only how a server divides its memory. Planned and not there yet: `tenant`, `guard`,
-//! `cluster`, `sim`. Beside the library stands `main.rs` with `cli/`, the command line.
+//! `engine` only how a server divides its memory. Planned and not there yet: `tenant`, `guard`. Beside the
+//! library stands `main.rs` with `cli/`, the command line.
 #![warn(missing_docs)]
 
 pub mod base;
 pub mod cache;
 pub mod client;
+pub mod cluster;
 pub mod embedded;
 pub mod engine;
 pub mod host;
@@ -42,7 +46,9 @@ pub mod load;
 pub mod net;
 pub mod observe;
 pub mod replay;
+pub mod replica;
 pub mod serve;
+pub mod sim;
 pub mod top;
 pub mod trace;
 pub mod wire;

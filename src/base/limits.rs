@@ -644,6 +644,15 @@ pub const CALIBRATE_FILE_BYTES_MAX: u64 = 32 << 20;
 
 // --- Proofs --------------------------------------------------------------------------------
 
+// --- The cluster --------------------------------------------------------------------------
+
+/// Questions a node may have open at all others together. Raft and replication keep a handful for each peer.
+pub const CLUSTER_CALLS_MAX: usize = 4096;
+
+/// Messages of one channel that wait for whoever listens; more are dropped and counted, and repeated by protocols
+/// that need them.
+pub const CLUSTER_INBOUND_MESSAGES: usize = 4096;
+
 const _: () = assert!(SEGMENT_BYTES_MAX <= VALUE_BYTES_MAX, "a segment's value must fit the header");
 const _: () = assert!(SEGMENT_BYTES_MAX.is_power_of_two() && SEGMENT_BYTES_MIN.is_power_of_two());
 const _: () = assert!(SEGMENT_BYTES_MIN >= 16 * BUCKET_BYTES, "a page of the index holds two windows of eight");

@@ -1,0 +1,4 @@
+//! Seeded simulation of a cluster: sites, links, clocks, disks, their faults, and the invariants that hold all the same.
+//!
+//! One seed is one history: the same seed gives the same events in the same order on every machine. Nothing here
+//! reads a clock or a file.

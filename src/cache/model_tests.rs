@@ -257,7 +257,7 @@ fn run(seed: u64, segment_bytes: usize, segments: usize, operations: u64) {
     }
 }
 
-const OPERATIONS: u64 = if cfg!(miri) { 1_500 } else { 1_000_000 };
+const OPERATIONS: u64 = if cfg!(miri) { 300 } else { 1_000_000 };
 
 #[test]
 fn the_store_agrees_with_a_map_in_16_small_segments() {
@@ -306,7 +306,7 @@ fn an_expired_item_is_not_served_and_its_segment_is_swept() {
 #[test]
 fn a_store_of_the_smallest_items_gives_the_index_room() {
     let mut run = Run::new(7, 4096, 64);
-    for i in 0..if cfg!(miri) { 1500 } else { 50_000u32 } {
+    for i in 0..if cfg!(miri) { 300 } else { 50_000u32 } {
         let key = &i.to_le_bytes()[..3];
         run.store.set(SEED.hash(key), key, Put::default(), run.now).unwrap();
     }

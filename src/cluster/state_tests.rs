@@ -9,7 +9,7 @@ struct Desk {
 
 impl Desk {
     fn new() -> Desk {
-        Desk { state: State::new(&genesis(4, node_key)) }
+        Desk { state: State::new(&genesis(4)) }
     }
 
     fn operator(&mut self, command: Command) -> Result<(), Refused> {

@@ -6,10 +6,13 @@ use super::*;
 use crate::base::prng::Prng;
 use crate::cluster::command::{Author, Command, Signed};
 use crate::cluster::genesis::NetworkId;
+use crate::cluster::keys;
+use crate::cluster::ordering::block::{Seal, Snapshot};
 use crate::cluster::ordering::context::{Height, Proposal, Value, Vote};
 use crate::cluster::ordering::lie::Liar;
 use crate::cluster::ordering::room::{Room, node_key, operator_key};
 use crate::cluster::ordering::{Block, Ordering};
+use crate::cluster::state::State;
 
 /// A room of four that has executed three heights and rests at the fourth.
 fn rested() -> Room {
@@ -203,16 +206,38 @@ fn a_snapshot_is_believed_only_if_enough_known_sites_vouch_for_it() {
     let node = fresh.nodes.get_mut(&NodeId(1)).unwrap();
     assert!(node.take_block(&snapshot.bytes).is_some());
     assert_eq!(node.state(), room.node(1).state());
-    // A cluster of strangers that calls itself by the same name: its own quorum vouches for it, nobody known does.
-    let mut strangers = Room::with_keys(4, 3, |node| node_key(node + 50));
-    for node in strangers.nodes.values_mut() {
-        assert_ne!(node.state().network, room.genesis.network(), "keys are part of the genesis and so of the name");
+    // Strangers call themselves this cluster: a state with their keys, properly sealed by all of them. Their quorum
+    // vouches for it; nobody known here does.
+    let mut state = room.node(1).state().clone();
+    for member in state.members.values_mut() {
+        member.key = keys::hexadecimal(node_key(member.id.0 + 50).public_key().as_bytes());
     }
-    strangers.set_tenant(1, "x");
-    strangers.run(1_000);
-    let foreign = strangers.node(1).snapshot().unwrap();
+    let network = state.network;
+    let forge = |state: &State, key: &dyn Fn(u8) -> u16| {
+        let value = Value::new(network, state.height, SiteId(1), 0, state.digest(), Vec::new().into());
+        let id = types::Value::id(&value);
+        let votes = (1..=3).map(|site| {
+            let (kind, value) = (VoteType::Precommit, NilOrVal::Val(id));
+            let vote = Vote { kind, value, ..vote(state.height, 0, site) };
+            let signature = node_key(key(site)).sign(&context::vote_bytes(network, &vote));
+            SignedMessage::new(vote, signature)
+        });
+        let certificate = types::CommitCertificate::new(Height(state.height), Round::new(0), id, votes.collect());
+        Snapshot::of(&Seal { header: value.header, certificate }, state).bytes
+    };
     let mut fresh = Room::new(4, 4);
-    assert!(fresh.nodes.get_mut(&NodeId(1)).unwrap().take_block(&foreign.bytes).is_none());
+    let node = fresh.nodes.get_mut(&NodeId(1)).unwrap();
+    assert!(node.take_block(&forge(&state, &|site| u16::from(site) + 50)).is_none());
+    // One known site, a liar, has changed sides: still no more than may lie.
+    let liar = state.members.get_mut(&NodeId(1)).unwrap();
+    liar.key = keys::hexadecimal(node_key(1).public_key().as_bytes());
+    assert!(node.take_block(&forge(&state, &|site| if site == 1 { 1 } else { u16::from(site) + 50 })).is_none());
+    // With a second one, at least one honest site vouches.
+    let second = state.members.get_mut(&NodeId(2)).unwrap();
+    second.key = keys::hexadecimal(node_key(2).public_key().as_bytes());
+    assert!(
+        node.take_block(&forge(&state, &|site| if site < 3 { site.into() } else { u16::from(site) + 50 })).is_some()
+    );
 }
 
 #[test]

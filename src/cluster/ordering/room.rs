@@ -18,7 +18,7 @@ pub fn operator_key() -> SecretKey {
 }
 
 /// `n` sites, numbered from 1, each with its validator, of the same number.
-pub fn genesis(n: u8, key: impl Fn(u16) -> SecretKey) -> Genesis {
+pub fn genesis(n: u8) -> Genesis {
     let member = |id: u8| Member {
         id: NodeId(id.into()),
         site: SiteId(id),
@@ -26,7 +26,7 @@ pub fn genesis(n: u8, key: impl Fn(u16) -> SecretKey) -> Genesis {
         address: format!("127.0.0.1:{id}"),
         clients: None,
         resp: None,
-        key: keys::hexadecimal(key(id.into()).public_key().as_bytes()),
+        key: keys::hexadecimal(node_key(id.into()).public_key().as_bytes()),
         certificate: "ab".repeat(32),
         voter: true,
     };
@@ -81,13 +81,9 @@ pub struct Room {
 
 impl Room {
     pub fn new(n: u8, seed: u64) -> Room {
-        Room::with_keys(n, seed, node_key)
-    }
-
-    pub fn with_keys(n: u8, seed: u64, key: impl Fn(u16) -> SecretKey) -> Room {
-        let genesis = genesis(n, &key);
+        let genesis = genesis(n);
         let ids: Vec<NodeId> = genesis.members.iter().map(|member| member.id).collect();
-        let node = |id: NodeId| Validator::new(&genesis, SiteId(id.0 as u8), id, key(id.0));
+        let node = |id: NodeId| Validator::new(&genesis, SiteId(id.0 as u8), id, node_key(id.0));
         let mut room = Room {
             nodes: ids.iter().map(|id| (*id, node(*id))).collect(),
             disks: ids.iter().map(|id| (*id, Disk::default())).collect(),

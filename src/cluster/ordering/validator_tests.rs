@@ -1,6 +1,7 @@
 //! Validators in one room: what they decide, and what they bear.
 
 use super::*;
+use crate::base::prng::Prng;
 use crate::cluster::command::{Author, Command};
 use crate::cluster::keys;
 use crate::cluster::ordering::RecoverError;
@@ -327,4 +328,60 @@ fn a_primary_that_suppresses_a_site_loses_its_place() {
     assert_eq!(room.node(1).state().leaders.get(&SiteId(3)), Some(&(NodeId(3), 1)));
     assert_ne!(room.node(1).state().primary, SiteId(1));
     assert!(room.node(2).counters().suppressions > 0);
+}
+
+#[test]
+fn a_lossy_network_with_crashes_delays_commands_and_loses_none() {
+    for (n, seed) in (0..24).map(|seed| (if seed % 4 == 3 { 7 } else { 4 }, seed)) {
+        let mut room = Room::new(n, seed);
+        let mut dice = Prng::new(seed + 1_000);
+        room.tamper = Box::new(move |_, _, bytes| (dice.below(10) >= 3).then_some(bytes));
+        for index in 0..10u16 {
+            // Each by its own author, at different nodes: the network may change their order.
+            let node = 1 + index % 4;
+            room.submit(
+                node,
+                Author::Node(NodeId(node)),
+                Command::AuditRoot { entries: u64::from(index) + 1, root: [1; 32] },
+            );
+            room.run(seed * 31 % 700);
+            if index % 3 == 0 {
+                let victim = 1 + (index + seed as u16) % u16::from(n);
+                room.crash(victim);
+                room.run(seed * 17 % 900);
+                room.restart(victim);
+            }
+        }
+        room.tamper = Box::new(|_, _, bytes| Some(bytes));
+        room.set_tenant(2, "after all");
+        room.run(30_000);
+        room.check();
+        assert!(room.nodes.values().all(|node| node.state().tenants.contains_key("after all")), "seed {seed}");
+        assert!(room.evidence.is_empty(), "seed {seed}: {:?}", room.evidence);
+        let heights = room.heights();
+        assert!(heights.iter().all(|height| *height == heights[0]), "seed {seed}: {heights:?}");
+        assert!(room.nodes.values().all(|node| !node.is_awake()), "seed {seed}: nobody can rest");
+    }
+}
+
+/// The negative control: the rule about the log is what keeps honest sites honest, and its breach is seen.
+#[test]
+fn a_site_that_loses_its_log_says_a_second_thing_and_both_it_and_the_others_notice() {
+    let (mut accused, mut noticed) = (0, 0);
+    for seed in 0..60 {
+        let mut room = Room::new(4, seed);
+        room.set_tenant(1, "a");
+        room.run(seed % 30);
+        room.crash(1);
+        let disk = room.disks.get_mut(&NodeId(1)).unwrap();
+        *disk = Disk { blocks: disk.blocks.clone(), ..Disk::default() };
+        room.set_tenant(2, "b");
+        room.restart(1);
+        room.set_tenant(1, "c");
+        room.run(3_000);
+        assert!(room.evidence.iter().all(|(_, evidence)| evidence.culprit == SiteId(1)), "seed {seed}");
+        accused += usize::from(!room.evidence.is_empty());
+        noticed += room.node(1).counters().refused(Refusal::CopiedKey);
+    }
+    assert!(accused > 0 && noticed > 0, "{accused} {noticed}");
 }

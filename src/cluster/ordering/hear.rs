@@ -192,7 +192,7 @@ impl Validator {
             self.counters.copies += u64::from(is_own);
             return if is_own { Ok(false) } else { Err(Refusal::CopiedKey) };
         }
-        match self.statements.hear(statement) {
+        match self.statements.hear(statement, bytes) {
             Novelty::Copy => {
                 self.counters.copies += 1;
                 // It repeats what it said at a height that is decided: it does not know.
@@ -203,8 +203,15 @@ impl Validator {
             }
             Novelty::First if is_open => self.relay(from, site, bytes),
             Novelty::First | Novelty::Beyond => {}
-            Novelty::Conflict(proof) => {
+            Novelty::Conflict(proof, first) => {
                 self.relay(from, site, bytes);
+                // Its owner hears of both as well: if its key was copied or its log is lost, it does not know of one.
+                if self.is_voting()
+                    && let Some(owner) = self.state.sites.get(&site)
+                {
+                    let messages = first.into_iter().chain([bytes.to_vec()]);
+                    self.out.extend(messages.map(|message| Effect::Send(owner.validator, message)));
+                }
                 self.out.push(Effect::Evidence(proof.evidence()));
                 if self.proofs.len() >= limits::PROOFS_KEPT_MAX {
                     self.proofs.pop_front();

@@ -27,7 +27,7 @@ pub struct PendingFull;
 struct Waiting {
     signed: Signed,
     bytes: usize,
-    /// It was submitted here, so this node sees to it that others get it.
+    /// It was submitted here.
     is_own: bool,
     /// The open height when it came.
     since: u64,
@@ -95,15 +95,15 @@ impl Pending {
         Batch { commands, after }
     }
 
-    /// What `primary` is to be sent, if something was submitted here that it has not been sent yet: that, and whatever
-    /// else was submitted here and still waits. A message may overtake another, and a command that is overtaken by its
+    /// What `primary` is to be sent, if there is something this node sees to that it has not been sent yet: that, and
+    /// whatever else it sees to. A message may overtake another, and a command that is overtaken by its
     /// author's next could not be executed any more.
-    pub fn untold(&mut self, primary: SiteId) -> Vec<Signed> {
-        let is_told = |waiting: &Waiting| !waiting.is_own || waiting.told == Some(primary);
+    pub fn untold(&mut self, primary: SiteId, open_height: u64) -> Vec<Signed> {
+        let is_told = |waiting: &Waiting| !waiting.is_seen_to(open_height) || waiting.told == Some(primary);
         if self.authors.values().flat_map(BTreeMap::values).all(is_told) {
             return Vec::new();
         }
-        let commands = self.own();
+        let commands = self.seen_to(open_height);
         for one in &commands {
             if let Some(waiting) = self.authors.get_mut(&one.author).and_then(|all| all.get_mut(&one.number)) {
                 waiting.told = Some(primary);
@@ -112,10 +112,10 @@ impl Pending {
         commands
     }
 
-    /// Commands submitted here, as many as fit a message.
-    pub fn own(&self) -> Vec<Signed> {
+    /// Commands this node sees to, as many as fit a message.
+    pub fn seen_to(&self, open_height: u64) -> Vec<Signed> {
         let mut bytes = BATCH_HEAD_BYTES;
-        let own = self.authors.values().flat_map(BTreeMap::values).filter(|waiting| waiting.is_own);
+        let own = self.authors.values().flat_map(BTreeMap::values).filter(|waiting| waiting.is_seen_to(open_height));
         let fitting = own.take_while(|waiting| {
             bytes += waiting.bytes;
             bytes <= limits::BATCH_BYTES_MAX
@@ -153,6 +153,13 @@ impl Pending {
             !of_author.is_empty()
         });
         (self.count, self.bytes) = (count, bytes);
+    }
+}
+
+impl Waiting {
+    /// Whether this node sees to it that others get it: it was submitted here, or nobody seems to.
+    fn is_seen_to(&self, open_height: u64) -> bool {
+        self.is_own || open_height.saturating_sub(self.since) >= limits::ORPHANED_HEIGHTS
     }
 }
 

@@ -68,8 +68,8 @@ pub enum Novelty {
     First,
     /// The same was said.
     Copy,
-    /// Something else was said; this is the proof.
-    Conflict(Box<Proof>),
+    /// Something else was said; this is the proof, and the message in which the first was said if it was short.
+    Conflict(Box<Proof>, Option<Vec<u8>>),
     /// The site has said so much at this height, or so many different things in this round, that it is heard and no
     /// longer passed on.
     Beyond,
@@ -77,19 +77,21 @@ pub enum Novelty {
 
 struct Heard {
     first: Statement,
+    message: Option<Vec<u8>>,
     second: Option<Vec<u8>>,
 }
 
 impl Statements {
-    /// Hears a statement.
-    pub fn hear(&mut self, statement: Statement) -> Novelty {
+    /// Hears a statement, which came in `message`.
+    pub fn hear(&mut self, statement: Statement, message: &[u8]) -> Novelty {
         let said = self.heights.entry(statement.height).or_default().entry(statement.site).or_default();
         let count = said.len();
         let Some(heard) = said.get_mut(&(statement.what, statement.round)) else {
             if count >= limits::STATEMENTS_PER_SITE_MAX {
                 return Novelty::Beyond;
             }
-            said.insert((statement.what, statement.round), Heard { first: statement, second: None });
+            let message = (message.len() <= limits::ORDERING_SMALL_BYTES_MAX).then(|| message.to_vec());
+            said.insert((statement.what, statement.round), Heard { first: statement, message, second: None });
             return Novelty::First;
         };
         if heard.first.bytes == statement.bytes {
@@ -101,7 +103,8 @@ impl Statements {
             Some(_) => Novelty::Beyond,
             None => {
                 heard.second = Some(statement.bytes.clone());
-                Novelty::Conflict(Box::new(Proof { first: heard.first.clone(), second: statement }))
+                let proof = Proof { first: heard.first.clone(), second: statement };
+                Novelty::Conflict(Box::new(proof), heard.message.take())
             }
         }
     }

@@ -174,7 +174,7 @@ impl Validator {
         Ok(())
     }
 
-    /// Sends the primary what was submitted here and it has not been sent yet.
+    /// Sends the primary what this node sees to and it has not been sent yet.
     fn forward(&mut self) {
         let primary = self.state.primary;
         let Some(site) = self.state.sites.get(&primary) else { return };
@@ -182,15 +182,15 @@ impl Validator {
             return;
         }
         let validator = site.validator;
-        let commands = self.pending.untold(primary);
+        let commands = self.pending.untold(primary, self.open());
         if !commands.is_empty() {
             self.out.push(Effect::Send(validator, Message::Forward(commands).encode(self.network)));
         }
     }
 
-    /// Sends everybody what was submitted here.
+    /// Sends everybody what this node sees to.
     fn forward_to_all(&mut self) {
-        let commands = self.pending.own();
+        let commands = self.pending.seen_to(self.open());
         if !commands.is_empty() {
             self.engine.say(&Message::Forward(commands), &mut self.out);
         }

@@ -693,6 +693,10 @@ pub const ORDERING_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Decided heights in one answer to a laggard, encoded; one block always fits.
 pub const SYNC_RESPONSE_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
 
+/// Answers one node is given between two statuses, a second or two apart: thousands of heights for a laggard, and a
+/// bound for whoever only wants to keep this node busy.
+pub const SYNC_ANSWERS_MAX: u32 = 16;
+
 /// Decided heights a node keeps at hand for laggards; whoever misses more gets a snapshot.
 pub const BLOCKS_KEPT_MAX: usize = 1024;
 

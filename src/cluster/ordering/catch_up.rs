@@ -27,6 +27,8 @@ pub struct CatchUp {
     asked: Option<(NodeId, u64)>,
     /// Who was asked last: the next question goes to somebody else if it can.
     last: Option<NodeId>,
+    /// Answers given to each node since the last status.
+    answers: BTreeMap<NodeId, u32>,
     kept: VecDeque<Block>,
     kept_bytes: usize,
 }
@@ -79,6 +81,18 @@ impl CatchUp {
         if let Some((node, _)) = self.asked.take() {
             self.disbelieve(node);
         }
+    }
+
+    /// Whether a node may be given one more answer before the next status; it is counted.
+    pub fn may_answer(&mut self, node: NodeId) -> bool {
+        let answers = self.answers.entry(node).or_default();
+        *answers += 1;
+        *answers <= limits::SYNC_ANSWERS_MAX
+    }
+
+    /// A status is due: everybody may ask again.
+    pub fn tick(&mut self) {
+        self.answers.clear();
     }
 
     /// Keeps only the claims of nodes for which `is_member` holds.
@@ -140,6 +154,9 @@ impl Validator {
     pub(super) fn hear_sync_request(&mut self, from: NodeId, first: u64) -> Result<(), Refusal> {
         if first > self.state.height {
             return Err(Refusal::TooFarAhead);
+        }
+        if !self.catch_up.may_answer(from) {
+            return Err(Refusal::Full);
         }
         let mut blocks = self.catch_up.blocks(first);
         if blocks.is_empty() {
@@ -207,7 +224,7 @@ impl Validator {
     /// than f of them have, and no more than f lie. That its own voters have, a snapshot says of itself.
     ///
     /// This is the "skipping" verification of Tendermint's light client (Braithwaite et al., arXiv:2010.07031), and has
-    /// its bound: who was away while more than two thirds of the sites were replaced must be set up anew.
+    /// its bound: who was away while more than f of the sites were replaced may have to be set up anew.
     fn vouches(&self, certificate: &CommitCertificate<Protocol>) -> bool {
         let known: BTreeSet<SiteId> = certificate
             .commit_signatures

@@ -8,6 +8,7 @@ use crate::cluster::command::{Author, Command, Signed};
 use crate::cluster::genesis::NetworkId;
 use crate::cluster::keys;
 use crate::cluster::ordering::block::{Seal, Snapshot};
+use crate::cluster::ordering::codec;
 use crate::cluster::ordering::context::{Height, Proposal, Value, Vote};
 use crate::cluster::ordering::lie::Liar;
 use crate::cluster::ordering::room::{Room, node_key, operator_key};
@@ -129,6 +130,42 @@ fn a_command_that_was_executed_or_is_nobodys_is_not_taken_from_others() {
     let mut fat = Signed::new(network, Author::Operator, 9, set("x"), &operator_key());
     fat.signature = vec![0; limits::COMMAND_BYTES_MAX];
     assert_eq!(forward(fat), Some(Refusal::Oversized));
+}
+
+#[test]
+fn a_liar_that_makes_many_proposals_is_executed_twice_and_no_more() {
+    let mut room = rested();
+    let network = room.genesis.network();
+    let one = Liar::new(network, node_key(1));
+    for index in 0..50u8 {
+        let batch = codec::encode(&Vec::<Signed>::new());
+        let value = Value::new(network, 4, SiteId(1), 0, [index; 32], batch.into());
+        let (height, round, pol_round) = (Height(4), Round::new(0), Round::Nil);
+        let proposal = Proposal { height, round, value, pol_round, site: SiteId(1) };
+        assert_eq!(refusal(&mut room, 1, &one.proposal(proposal)), None);
+    }
+    let node = room.node(2);
+    assert_eq!(node.proofs().count(), 1);
+    assert!(node.proofs().all(|proof| proof.holds(&node_key(1).public_key())));
+    assert_eq!(node.counters().relayed, relayed_before_and(&rested(), 2 * 2), "two of them go to two others each");
+}
+
+/// What node 2 has relayed so far, and `more`.
+fn relayed_before_and(room: &Room, more: u64) -> u64 {
+    room.node(2).counters().relayed + more
+}
+
+#[test]
+fn answers_to_one_node_have_a_bound_until_the_next_status() {
+    let mut room = rested();
+    let request = Message::SyncRequest(1).encode(room.genesis.network());
+    for _ in 0..limits::SYNC_ANSWERS_MAX {
+        assert_eq!(refusal(&mut room, 3, &request), None);
+    }
+    assert_eq!(refusal(&mut room, 3, &request), Some(Refusal::Full));
+    assert_eq!(refusal(&mut room, 4, &request), None);
+    room.run(600);
+    assert_eq!(refusal(&mut room, 3, &request), None);
 }
 
 #[test]

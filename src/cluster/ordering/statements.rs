@@ -21,8 +21,11 @@ use crate::cluster::ordering::Evidence;
 /// What has been heard of the open height and the last one.
 #[derive(Default)]
 pub struct Statements {
-    heights: BTreeMap<u64, BTreeMap<SiteId, BTreeMap<(What, u32), Heard>>>,
+    heights: BTreeMap<u64, BTreeMap<SiteId, Said>>,
 }
+
+/// What one site has said at one height.
+type Said = BTreeMap<(What, u32), Heard>;
 
 /// What kind of thing is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,8 +73,9 @@ pub enum Novelty {
     Copy,
     /// Something else was said; this is the proof, and the message in which the first was said if it was short.
     Conflict(Box<Proof>, Option<Vec<u8>>),
-    /// The site has said so much at this height, or so many different things in this round, that it is heard and no
-    /// longer passed on.
+    /// The site has said two things already, which proves that it lies; this is a further one.
+    Further,
+    /// The site has said so much at this height that it is heard and no longer passed on.
     Beyond,
 }
 
@@ -99,8 +103,7 @@ impl Statements {
         }
         match &heard.second {
             Some(second) if *second == statement.bytes => Novelty::Copy,
-            // Two prove it; a third adds nothing but traffic.
-            Some(_) => Novelty::Beyond,
+            Some(_) => Novelty::Further,
             None => {
                 heard.second = Some(statement.bytes.clone());
                 let proof = Proof { first: heard.first.clone(), second: statement };

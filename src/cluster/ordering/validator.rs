@@ -451,6 +451,7 @@ impl Ordering for Validator {
             STATUS_TIMER => {
                 let status = Message::Status(self.state.height);
                 self.engine.say(&status, &mut self.out);
+                self.catch_up.tick();
                 self.forward_to_all();
                 self.out.push(Effect::SetTimer(STATUS_TIMER, self.timing.rebroadcast_ms));
             }

@@ -7,11 +7,10 @@
 
 use std::collections::VecDeque;
 
-use malachitebft_signing_ed25519::PrivateKey;
-
 use crate::base::id::{NodeId, SiteId};
 use crate::cluster::command::{Author, Command, Signed};
 use crate::cluster::genesis::{Member, NetworkId, Site, SiteKind};
+use crate::cluster::keys::SecretKey;
 use crate::cluster::state::State;
 use crate::replica::{Mode, Namespace};
 use crate::sim::scenarios::Change;
@@ -29,13 +28,13 @@ pub struct Client {
     pub attempts: u32,
     plan: VecDeque<Command>,
     number: u64,
-    key: PrivateKey,
+    key: SecretKey,
     network: NetworkId,
 }
 
 impl Client {
     /// A client with a plan.
-    pub fn new(author: Author, home: usize, key: PrivateKey, network: NetworkId, plan: Vec<Command>) -> Client {
+    pub fn new(author: Author, home: usize, key: SecretKey, network: NetworkId, plan: Vec<Command>) -> Client {
         Client { author, home, waiting: None, attempts: 0, plan: plan.into(), number: 0, key, network }
     }
 
@@ -45,7 +44,7 @@ impl Client {
             let command = self.plan.pop_front()?;
             self.number += 1;
             self.attempts = 0;
-            self.waiting = Some(sign(&self.key, self.network, self.author, self.number, command));
+            self.waiting = Some(Signed::new(self.network, self.author, self.number, command, &self.key));
         }
         self.attempts += 1;
         self.waiting.clone()
@@ -62,7 +61,7 @@ impl Client {
     }
 
     /// From now on it signs with this key.
-    pub fn rekey(&mut self, key: PrivateKey) {
+    pub fn rekey(&mut self, key: SecretKey) {
         self.key = key;
     }
 
@@ -70,13 +69,6 @@ impl Client {
     pub fn says(&self) -> String {
         format!("{:?} number {} ({} left)", self.author, self.number, self.plan.len())
     }
-}
-
-/// Signs a command.
-pub fn sign(key: &PrivateKey, network: NetworkId, author: Author, number: u64, command: Command) -> Signed {
-    let bytes = Signed::bytes(network, author, number, &command);
-    let signature = key.sign(&bytes).to_bytes().to_vec();
-    Signed { author, number, command, signature }
 }
 
 /// What a node asks for: the digest of its audit trail, growing.

@@ -8,18 +8,15 @@
 //! the host does: links, disks, clocks, and carrying out effects one after the other, where a crash may come between
 //! any two. What happens is shown to the invariants (`invariants`), which end the seed at the first violation.
 
-use std::rc::Rc;
-
-use malachitebft_signing_ed25519::PrivateKey;
-
 use crate::base::id::{NodeId, SiteId};
 use crate::cluster::command::{Author, Signed};
-use crate::cluster::genesis::{Genesis, Member, Timing};
+use crate::cluster::genesis::{Genesis, Member, NetworkId, Timing};
+use crate::cluster::keys::{SecretKey, hexadecimal};
 use crate::cluster::ordering::{Effect, Ordering, SubmitRefused, TimerId};
 use crate::sim::behaviours::{self, Message, Outbox, Tools};
 use crate::sim::clients::{self, Client};
 use crate::sim::clock::Clock;
-use crate::sim::forge;
+use crate::sim::forge::{self, Stored};
 use crate::sim::invariants::{self, End, Invariant, Seen, Setup, Violation};
 use crate::sim::link::Links;
 use crate::sim::report::{Counts, Outcome};
@@ -84,27 +81,30 @@ struct Cluster {
     links: Links,
     sites: Vec<SimSite>,
     genesis: Genesis,
+    network: NetworkId,
     clients: Vec<Client>,
     /// Commands handed in at honest sites, by client: they must get executed.
     invariants: Vec<Box<dyn Invariant>>,
     violation: Option<Violation>,
     counts: Counts,
     settings: u64,
+    /// Something has changed that liveness may depend on.
+    is_changed: bool,
     healed_at_us: u64,
     /// A key a site is to take when its state says so.
-    next_key: Option<(usize, PrivateKey)>,
+    next_key: Option<(usize, SecretKey)>,
 }
 
 /// The key of a site; any 32 bytes are one.
-fn key_of(index: usize) -> PrivateKey {
-    PrivateKey::from([index as u8 + 1; 32])
+pub fn key_of(index: usize) -> SecretKey {
+    SecretKey::from([index as u8 + 1; 32])
 }
 
-fn operator_key() -> PrivateKey {
-    PrivateKey::from([200; 32])
+fn operator_key() -> SecretKey {
+    SecretKey::from([200; 32])
 }
 
-fn member(index: usize, key: &PrivateKey) -> Member {
+fn member(index: usize, key: &SecretKey) -> Member {
     Member {
         id: NodeId(index as u16),
         site: SiteId(index as u8),
@@ -112,8 +112,8 @@ fn member(index: usize, key: &PrivateKey) -> Member {
         address: format!("127.0.0.1:{}", 7800 + index),
         clients: None,
         resp: None,
-        key: forge::hexadecimal(key.public_key().as_bytes()),
-        certificate: forge::hexadecimal(&[index as u8 + 1; 32]),
+        key: hexadecimal(key.public_key().as_bytes()),
+        certificate: hexadecimal(&[index as u8 + 1; 32]),
         voter: true,
     }
 }
@@ -123,7 +123,7 @@ pub fn genesis(sites: usize, nonce: &str) -> Genesis {
     Genesis {
         name: "simulated".to_string(),
         nonce: nonce.to_string(),
-        operator: forge::hexadecimal(operator_key().public_key().as_bytes()),
+        operator: hexadecimal(operator_key().public_key().as_bytes()),
         authority: String::new(),
         timing: Timing { propose_ms: 300, vote_ms: 150, rebroadcast_ms: 600, ..Timing::default() },
         sites: (0..sites).map(clients::site).collect(),
@@ -178,8 +178,10 @@ impl Cluster {
             violation: None,
             counts: Counts::default(),
             settings: 0,
+            is_changed: false,
             healed_at_us: 0,
             next_key: None,
+            network: genesis.network(),
             genesis,
         };
         cluster.draw_clients();
@@ -190,7 +192,7 @@ impl Cluster {
     /// A client for each site's node, and the operator. A guilty site's node has one at each of its faces, so that
     /// these have different things to tell.
     fn draw_clients(&mut self) {
-        let network = self.genesis.network();
+        let network = self.network;
         let newcomers: Vec<Member> = match self.scenario.change {
             Change::Grow => {
                 (self.scenario.sites..self.sites.len()).map(|index| member(index, &key_of(index))).collect()
@@ -198,7 +200,7 @@ impl Cluster {
             Change::Key => {
                 let honest: Vec<usize> = (0..self.sites.len()).filter(|&site| self.sites[site].is_honest()).collect();
                 let site = honest[self.world.between(0, honest.len() as u64 - 1) as usize];
-                let key = PrivateKey::from([100 + site as u8; 32]);
+                let key = SecretKey::from([100 + site as u8; 32]);
                 let member = member(site, &key);
                 self.next_key = Some((site, key));
                 vec![member]
@@ -210,9 +212,9 @@ impl Cluster {
             let author = Author::Node(NodeId(index as u16));
             self.clients.push(Client::new(author, index, key_of(index), network, plan));
         }
-        let plan =
-            clients::operator_plan(&mut self.world, self.scenario.change, self.scenario.sites, &newcomers);
-        self.clients.push(Client::new(Author::Operator, 0, operator_key(), network, plan));
+        let plan = clients::operator_plan(&mut self.world, self.scenario.change, self.scenario.sites, &newcomers);
+        let home = self.honest_site();
+        self.clients.push(Client::new(Author::Operator, home, operator_key(), network, plan));
         for client in 0..self.clients.len() {
             let at_us = self.world.between(0, 1_000_000);
             self.world.plan(at_us, Event::Client(client));
@@ -253,7 +255,7 @@ impl Cluster {
         while self.violation.is_none() && self.world.taken() < EVENTS_MAX {
             if self.links.is_healed() {
                 until_us = self.healed_at_us + LIVE_US;
-                if self.is_live() {
+                if std::mem::take(&mut self.is_changed) && self.is_live() {
                     self.counts.healed_ms_max = (self.world.now_us() - self.healed_at_us) / 1000;
                     return;
                 }
@@ -306,6 +308,7 @@ impl Cluster {
             Event::Heal => {
                 self.links.heal();
                 self.healed_at_us = self.world.now_us();
+                self.is_changed = true;
                 self.sites.iter_mut().for_each(|site| site.crash_after = None);
             }
             Event::Tick(site) => {
@@ -406,15 +409,27 @@ impl Cluster {
                 if !self.sites[site].is_honest() {
                     return;
                 }
-                let block = self.sites[site].faces[face].disk.blocks().last().cloned();
-                let commands = block.map_or_else(Vec::new, |block| forge::commands_of(&block));
                 let id = self.sites[site].id;
-                if executed.height > self.counts.heights {
+                let network = self.network;
+                let content = self.sites[site].faces[face].disk.blocks().last();
+                let content = content.and_then(|block| forge::content_of(network, block));
+                let is_first = executed.height > self.counts.heights;
+                if is_first {
                     self.counts.heights = executed.height;
                     self.counts.late_rounds += u64::from(executed.round > 0);
-                    self.counts.commands += commands.len() as u64;
                 }
-                self.show(&Seen::Executed(id, &executed, &commands));
+                match content {
+                    Some(Stored::Commands(commands)) => {
+                        self.counts.commands += if is_first { commands.len() as u64 } else { 0 };
+                        self.show(&Seen::Executed(id, &executed, &commands));
+                    }
+                    Some(Stored::State(state)) => self.show(&Seen::Adopted(id, &executed, &state.numbers)),
+                    None => {
+                        let what = format!("site {id} executed height {}, whose block is none", executed.height);
+                        self.violate("durability", what, false);
+                    }
+                }
+                self.prune(site, face);
                 self.after_execution(site);
             }
             Effect::Evidence(evidence) => {
@@ -424,6 +439,18 @@ impl Cluster {
                     self.show(&Seen::Accused(id, &evidence));
                 }
             }
+        }
+    }
+
+    /// Now and then a site keeps a snapshot and forgets the blocks up to it.
+    fn prune(&mut self, site: usize, face: usize) {
+        if self.scenario.crashes == 0 || !self.world.happens(100) {
+            return;
+        }
+        let place = &mut self.sites[site].faces[face];
+        let snapshot = place.validator.as_ref().and_then(|validator| validator.snapshot());
+        if let Some(snapshot) = snapshot.filter(|snapshot| snapshot.height == place.disk.height()) {
+            place.disk.keep_snapshot(snapshot);
         }
     }
 
@@ -473,10 +500,10 @@ impl Cluster {
     ) {
         let sites = self.sites.len();
         let place = &mut self.sites[site];
-        let (height, round) =
-            place.faces[face].validator.as_ref().map_or((0, 0), |validator| validator.position());
-        let Some(behaviour) = &mut place.behaviour else { return };
-        let mut tools = Tools { random: self.world.random(), me: site, sites, forge: &place.forge, height, round };
+        let (Some(behaviour), Some(validator)) = (&mut place.behaviour, &place.faces[face].validator) else { return };
+        let (height, round) = validator.position();
+        let (state, forge) = (validator.state(), &place.forge);
+        let mut tools = Tools { random: self.world.random(), me: site, sites, forge, state, height, round };
         act(behaviour.as_mut(), &mut tools);
     }
 
@@ -485,6 +512,12 @@ impl Cluster {
         let is_operator = self.clients[client].author == Author::Operator;
         if self.clients[client].waiting.is_some() && is_operator && self.clients[client].attempts > 0 {
             self.clients[client].home = self.honest_site();
+        }
+        // Executed while its home was down: nobody has told it.
+        let home = self.clients[client].home;
+        if self.sites[home].state().is_some_and(|state| self.clients[client].is_executed_in(state)) {
+            self.clients[client].waiting = None;
+            self.is_changed = true;
         }
         let Some(signed) = self.clients[client].command() else { return };
         let home = self.clients[client].home;
@@ -501,7 +534,7 @@ impl Cluster {
                 let plan = clients::node_plan(&mut self.world, 1);
                 let command = plan.into_iter().next().expect("a plan of one");
                 let key = self.sites[home].forge.key.clone();
-                other = clients::sign(&key, self.genesis.network(), signed.author, signed.number, command);
+                other = Signed::new(self.network, signed.author, signed.number, command, &key);
             }
             self.submit(home, face, other);
         }
@@ -513,7 +546,8 @@ impl Cluster {
         match validator.submit(signed) {
             Ok(effects) => self.carry_out(site, face, effects),
             // Executed meanwhile, or to be tried again later, when the site knows more.
-            Err(SubmitRefused::Replayed | SubmitRefused::Full | SubmitRefused::Senseless(_) | SubmitRefused::Right) => {}
+            Err(SubmitRefused::Replayed | SubmitRefused::Full | SubmitRefused::Senseless(_) | SubmitRefused::Right) => {
+            }
             Err(refused @ (SubmitRefused::Signature | SubmitRefused::TooLarge)) => {
                 let what = format!("site {site} refuses a good command: {refused:?}");
                 if self.sites[site].is_honest() && self.next_key.is_none() {
@@ -524,13 +558,13 @@ impl Cluster {
     }
 
     fn honest_site(&mut self) -> usize {
-        let honest: Vec<usize> =
-            (0..self.scenario.sites).filter(|&site| self.sites[site].is_honest()).collect();
+        let honest: Vec<usize> = (0..self.scenario.sites).filter(|&site| self.sites[site].is_honest()).collect();
         honest[self.world.between(0, honest.len() as u64 - 1) as usize]
     }
 
     /// A site has executed a height: clients there go on, and a site whose key the cluster has changed takes it.
     fn after_execution(&mut self, site: usize) {
+        self.is_changed = true;
         for client in 0..self.clients.len() {
             let Some(state) = self.sites[site].state() else { return };
             let asks = &mut self.clients[client];
@@ -544,7 +578,7 @@ impl Cluster {
             && who == site
             && let Some(state) = self.sites[site].state()
         {
-            let wanted = forge::hexadecimal(key.public_key().as_bytes());
+            let wanted = hexadecimal(key.public_key().as_bytes());
             let node = self.sites[site].node;
             if state.members.get(&node).is_some_and(|member| member.key == wanted) {
                 self.clients[site].rekey(key.clone());
@@ -586,6 +620,7 @@ impl Cluster {
     }
 
     fn restart(&mut self, site: usize) {
+        self.is_changed = true;
         for face in 0..self.sites[site].faces.len() {
             match self.sites[site].recover(&self.genesis, face) {
                 Ok(effects) => {
@@ -603,7 +638,7 @@ impl Cluster {
     fn show_signed(&mut self, site: usize, bytes: &[u8]) {
         if self.sites[site].is_honest() {
             let id = self.sites[site].id;
-            if let Some(statement) = forge::statement_of(bytes, self.genesis.network())
+            if let Some(statement) = forge::statement_of(self.network, bytes)
                 && statement.signer == id
             {
                 self.show(&Seen::Signed(id, statement));
@@ -633,9 +668,10 @@ impl Cluster {
             return false;
         }
         let mut height = None;
-        self.sites.iter().filter(|site| site.is_honest()).all(|site| {
-            site.state().is_some_and(|state| *height.get_or_insert(state.height) == state.height)
-        })
+        self.sites
+            .iter()
+            .filter(|site| site.is_honest())
+            .all(|site| site.state().is_some_and(|state| *height.get_or_insert(state.height) == state.height))
     }
 
     fn end(&mut self) {
@@ -648,8 +684,7 @@ impl Cluster {
             .iter()
             .filter(is_honest)
             .filter(|client| {
-                !client.is_done()
-                    || honest().any(|site| site.state().is_none_or(|state| !client.is_executed_in(state)))
+                !client.is_done() || honest().any(|site| site.state().is_none_or(|state| !client.is_executed_in(state)))
             })
             .map(Client::says)
             .collect();
@@ -694,6 +729,3 @@ fn draw_halves(world: &mut World<Event>, count: usize, guilty: &[usize]) -> Vec<
         })
         .collect()
 }
-
-// `Rc` keeps a world on its thread, and threads share nothing.
-const _: fn(Message) -> Rc<[u8]> = |message| message;

@@ -7,7 +7,7 @@
 //! Storing a block takes two writes: the block, and the log begun anew. A crash may come between them, so that a log
 //! is found whose height is decided long since.
 
-use crate::cluster::ordering::{Block, wal};
+use crate::cluster::ordering::{Block, Snapshot, wal};
 use crate::sim::scenarios::DiskFaults;
 use crate::sim::world::World;
 
@@ -15,9 +15,11 @@ use crate::sim::world::World;
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
     log: Vec<u8>,
+    writer: wal::Writer,
     flushed_bytes: usize,
     /// The log before the last block: its bytes lie where the new log is written.
     older_log: Vec<u8>,
+    snapshot: Option<Snapshot>,
     blocks: Vec<Block>,
 }
 
@@ -27,11 +29,13 @@ const GARBAGE_BYTES: u64 = 200;
 impl Disk {
     /// Appends a record to the log.
     pub fn append(&mut self, record: &[u8]) {
-        wal::append(&mut self.log, record);
+        let frame = self.writer.frame(record);
+        self.log.extend(frame);
     }
 
     /// What has been appended is there for good.
     pub fn flush(&mut self) {
+        self.writer.flushed();
         self.flushed_bytes = self.log.len();
     }
 
@@ -39,7 +43,14 @@ impl Disk {
     pub fn store(&mut self, block: Block) {
         self.blocks.push(block);
         self.older_log = std::mem::take(&mut self.log);
+        self.writer = wal::Writer::new();
         self.flushed_bytes = 0;
+    }
+
+    /// Keeps a snapshot in the place of the blocks up to it.
+    pub fn keep_snapshot(&mut self, snapshot: Snapshot) {
+        self.blocks.retain(|block| block.height > snapshot.height);
+        self.snapshot = Some(snapshot);
     }
 
     /// The power goes. Returns whether anything that had been appended is missing.
@@ -78,17 +89,26 @@ impl Disk {
 
     /// The records that recovery finds; what is torn is cut off, also on the disk.
     pub fn recover(&mut self) -> Result<Vec<Vec<u8>>, String> {
-        let records = wal::read(&self.log).map_err(|error| error.to_string())?;
-        Ok(records)
+        let log = wal::read(&self.log).map_err(|error| error.to_string())?;
+        self.log.truncate(log.bytes as usize);
+        self.flushed_bytes = self.log.len();
+        self.writer = wal::Writer::after(&log);
+        Ok(log.records)
     }
 
-    /// Decided heights, from the first on.
+    /// What stands for the blocks that are no longer kept.
+    pub fn snapshot(&self) -> Option<&Snapshot> {
+        self.snapshot.as_ref()
+    }
+
+    /// Decided heights, those after the snapshot at least.
     pub fn blocks(&self) -> &[Block] {
         &self.blocks
     }
 
     /// The highest stored height.
     pub fn height(&self) -> u64 {
-        self.blocks.last().map_or(0, |block| block.height)
+        let snapshot = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.height);
+        self.blocks.last().map_or(snapshot, |block| block.height)
     }
 }

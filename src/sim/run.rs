@@ -74,13 +74,7 @@ impl Play {
             let text = text.or_else(|| payload.downcast_ref::<&str>().map(|text| text.to_string()));
             let what = text.unwrap_or_else(|| "a panic without words".to_string());
             let violation = Violation { invariant: "no-panic", what, at_us: 0, liveness: false };
-            Outcome {
-                scenario: self.name(),
-                seed,
-                violation: Some(violation),
-                digest: 0,
-                counts: Counts::default(),
-            }
+            Outcome { scenario: self.name(), seed, violation: Some(violation), digest: 0, counts: Counts::default() }
         })
     }
 }

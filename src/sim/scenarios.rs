@@ -117,7 +117,12 @@ pub const ALL: &[Scenario] = &[
         ..LOSSY
     },
     Scenario { name: "lost-disk", about: "one site loses its disk", crashes: 4, disk: DiskFaults::Lost, ..CLEAN },
-    Scenario { name: "skew", about: "clocks run half or one and a half times as fast", clocks: ClockFaults::SKEWED, ..LOSSY },
+    Scenario {
+        name: "skew",
+        about: "clocks run half or one and a half times as fast",
+        clocks: ClockFaults::SKEWED,
+        ..LOSSY
+    },
     Scenario {
         name: "silent-primary",
         about: "the primary says nothing",

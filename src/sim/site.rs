@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use malachitebft_signing_ed25519::PrivateKey;
-
 use crate::base::id::{NodeId, SiteId};
 use crate::cluster::genesis::Genesis;
-use crate::cluster::ordering::{Ordering, TimerId, Validator};
+use crate::cluster::keys::SecretKey;
+use crate::cluster::ordering::{Effect, Ordering, TimerId, Validator};
 use crate::cluster::state::State;
 use crate::sim::behaviours::Behaviour;
 use crate::sim::clock::Clock;
@@ -50,7 +49,7 @@ impl SimSite {
     pub fn new(
         genesis: &Genesis,
         index: usize,
-        key: PrivateKey,
+        key: SecretKey,
         clock: Clock,
         behaviour: Option<Box<dyn Behaviour>>,
     ) -> SimSite {
@@ -58,7 +57,7 @@ impl SimSite {
         let faces = behaviour.as_ref().map_or(1, |behaviour| behaviour.faces());
         let faces = (0..faces)
             .map(|_| Face {
-                validator: Some(Validator::new(genesis.clone(), id, node, key.clone())),
+                validator: Some(Validator::new(genesis, id, node, key.clone())),
                 disk: Disk::default(),
                 timers: BTreeMap::new(),
                 busy_until_us: 0,
@@ -66,6 +65,17 @@ impl SimSite {
             .collect();
         let forge = Forge { network: genesis.network(), site: id, key };
         SimSite { id, node, clock, faces, behaviour, forge, crash_after: None, loses_disk: false }
+    }
+
+    /// Brings a face back from its disk, and starts it.
+    pub fn recover(&mut self, genesis: &Genesis, face: usize) -> Result<Vec<Effect>, String> {
+        let place = &mut self.faces[face];
+        let records = place.disk.recover()?;
+        let (snapshot, blocks) = (place.disk.snapshot().cloned(), place.disk.blocks().to_vec());
+        let key = self.forge.key.clone();
+        let validator = Validator::recover(genesis, self.id, self.node, key, snapshot, blocks, records)
+            .map_err(|error| error.to_string())?;
+        Ok(place.validator.insert(validator).start())
     }
 
     /// Whether it does what it should.

@@ -22,7 +22,8 @@ impl Behaviour for Flooding {
     }
 
     fn tick(&mut self, tools: &mut Tools<'_>, outbox: &mut Outbox) {
-        for to in (0..tools.sites).filter(|&to| to != tools.me) {
+        let me = tools.me;
+        for to in (0..tools.sites).filter(|&to| to != me) {
             for _ in 0..MESSAGES {
                 outbox.push((to, self.garbage(tools)));
             }

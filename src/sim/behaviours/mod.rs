@@ -26,6 +26,7 @@ mod silent;
 use std::rc::Rc;
 
 use crate::base::prng::Prng;
+use crate::cluster::state::State;
 use crate::sim::forge::Forge;
 use crate::sim::scenarios::Lie;
 
@@ -69,6 +70,8 @@ pub struct Tools<'a> {
     pub sites: usize,
     /// Its key, and the network's name.
     pub forge: &'a Forge,
+    /// What its validator has agreed to.
+    pub state: &'a State,
     /// The height its validator works at.
     pub height: u64,
     /// The round.

@@ -17,7 +17,7 @@ impl Invariant for Agreement {
     }
 
     fn see(&mut self, seen: &Seen<'_>) -> Result<(), String> {
-        let Seen::Executed(site, executed, _) = seen else { return Ok(()) };
+        let (Seen::Executed(site, executed, _) | Seen::Adopted(site, executed, _)) = seen else { return Ok(()) };
         let (value, first) = *self.decided.entry(executed.height).or_insert((executed.value, *site));
         if value == executed.value {
             return Ok(());

@@ -25,14 +25,25 @@ impl Invariant for Digests {
     }
 
     fn see(&mut self, seen: &Seen<'_>) -> Result<(), String> {
-        let Seen::Executed(site, executed, commands) = seen else { return Ok(()) };
-        let (digest, first) = *self.seen.entry(executed.height).or_insert((executed.state, *site));
+        let (site, executed, commands) = match *seen {
+            Seen::Executed(site, executed, commands) => (site, executed, Some(commands)),
+            Seen::Adopted(site, executed, _) => (site, executed, None),
+            _ => return Ok(()),
+        };
+        let (digest, first) = *self.seen.entry(executed.height).or_insert((executed.state, site));
         if digest != executed.state {
             return Err(format!("at height {} the states of sites {first} and {site} differ", executed.height));
         }
-        if executed.height == self.reader.height + 1 {
-            let _ = commands; // TODO execute
-            self.reader.height = executed.height;
+        if let Some(commands) = commands
+            && executed.height == self.reader.height + 1
+        {
+            let read = self.reader.execute_height(executed.height, executed.proposer, commands);
+            self.reader = read.map_err(|(index, refused)| {
+                format!("command {index} of height {}, executed by site {site}, is refused: {refused}", executed.height)
+            })?;
+            if self.reader.digest() != executed.state {
+                return Err(format!("site {site}'s state at height {} is not what its commands make", executed.height));
+            }
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ impl Invariant for Durability {
 
     fn see(&mut self, seen: &Seen<'_>) -> Result<(), String> {
         match seen {
-            Seen::Executed(site, executed, _) => {
+            Seen::Executed(site, executed, _) | Seen::Adopted(site, executed, _) => {
                 self.executed.insert(*site, executed.height);
                 Ok(())
             }

@@ -22,8 +22,10 @@ mod once;
 mod signatures;
 mod validity;
 
+use std::collections::BTreeMap;
+
 use crate::base::id::SiteId;
-use crate::cluster::command::Signed;
+use crate::cluster::command::{Author, Signed};
 use crate::cluster::ordering::{Evidence, Executed};
 use crate::sim::forge::Statement;
 
@@ -35,6 +37,9 @@ pub enum Seen<'a> {
     Signed(SiteId, Statement),
     /// A site has executed a height: what it says about it, and the commands its block holds.
     Executed(SiteId, &'a Executed, &'a [Signed]),
+    /// A site has taken over a state without the heights that led to it: what it says about the last of them, and the
+    /// highest executed number of each author.
+    Adopted(SiteId, &'a Executed, &'a BTreeMap<Author, u64>),
     /// A site accuses another.
     Accused(SiteId, &'a Evidence),
     /// A site has crashed; its disk holds blocks up to this height.

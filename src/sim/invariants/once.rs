@@ -26,6 +26,10 @@ impl Invariant for Once {
             self.heights.remove(site);
             self.numbers.retain(|(other, _), _| other != site);
         }
+        if let Seen::Adopted(site, executed, numbers) = seen {
+            self.heights.insert(*site, executed.height);
+            self.numbers.extend(numbers.iter().map(|(&author, &number)| ((*site, author), number)));
+        }
         let Seen::Executed(site, executed, commands) = seen else { return Ok(()) };
         let last = self.heights.entry(*site).or_insert(0);
         if executed.height != *last + 1 {

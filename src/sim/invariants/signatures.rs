@@ -13,7 +13,7 @@ use crate::sim::invariants::{Invariant, Seen, Setup};
 /// What each site has said at each place where it may say one thing.
 pub struct Signatures {
     forgetful: BTreeSet<SiteId>,
-    said: BTreeMap<(SiteId, u64, u32, Kind), Option<[u8; 32]>>,
+    said: BTreeMap<(SiteId, u64, u32, Kind), (Option<[u8; 32]>, u64)>,
 }
 
 impl Signatures {
@@ -29,19 +29,19 @@ impl Invariant for Signatures {
     }
 
     fn see(&mut self, seen: &Seen<'_>) -> Result<(), String> {
-        let Seen::Signed(site, Statement { height, round, kind, value, .. }) = *seen else { return Ok(()) };
+        let Seen::Signed(site, Statement { height, round, kind, value, signed, .. }) = *seen else { return Ok(()) };
         if self.forgetful.contains(&site) {
             return Ok(());
         }
-        let before = *self.said.entry((site, height, round, kind)).or_insert(value);
-        if before == value {
+        let before = *self.said.entry((site, height, round, kind)).or_insert((value, signed));
+        if before.1 == signed {
             return Ok(());
         }
         let name = |value: Option<[u8; 32]>| value.map_or_else(|| "nil".to_string(), |value| short(&value));
         Err(format!(
             "honest site {site} signed two {}s at height {height} round {round}: {} and {}",
             kind.name(),
-            name(before),
+            name(before.0),
             name(value)
         ))
     }

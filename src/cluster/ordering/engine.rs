@@ -158,6 +158,15 @@ impl Engine {
 
     /// Indexes the records for the engine, once the height has begun: it then says again what it said before.
     pub fn index_replay(&mut self, records: &[(Vec<u8>, Record)]) {
+        for (_, record) in records {
+            if let Input::Proposal(one) = &record.input
+                && one.message.site == self.me
+            {
+                // The engine does not say it again; should it have been lost, a repetition saves the round.
+                let bytes = Message::Proposal(one.clone()).encode(self.network);
+                self.proposal = Some((proposal_round(&one.message), bytes));
+            }
+        }
         self.core.index_wal_entries(records.iter().map(|(_, record)| &record.input));
     }
 

@@ -95,32 +95,32 @@ impl Pending {
         Batch { commands, after }
     }
 
-    /// Commands submitted here that `primary` has not been sent yet, as many as fit a message; they count as sent.
+    /// What `primary` is to be sent, if something was submitted here that it has not been sent yet: that, and whatever
+    /// else was submitted here and still waits. A message may overtake another, and a command that is overtaken by its
+    /// author's next could not be executed any more.
     pub fn untold(&mut self, primary: SiteId) -> Vec<Signed> {
-        let mut bytes = BATCH_HEAD_BYTES;
-        let untold = self.all_mut().filter(|waiting| waiting.is_own && waiting.told != Some(primary));
-        untold
-            .take_while(|waiting| {
-                bytes += waiting.bytes;
-                bytes <= limits::BATCH_BYTES_MAX
-            })
-            .map(|waiting| {
+        let is_told = |waiting: &Waiting| !waiting.is_own || waiting.told == Some(primary);
+        if self.authors.values().flat_map(BTreeMap::values).all(is_told) {
+            return Vec::new();
+        }
+        let commands = self.own();
+        for one in &commands {
+            if let Some(waiting) = self.authors.get_mut(&one.author).and_then(|all| all.get_mut(&one.number)) {
                 waiting.told = Some(primary);
-                waiting.signed.clone()
-            })
-            .collect()
+            }
+        }
+        commands
     }
 
     /// Commands submitted here, as many as fit a message.
-    pub fn own(&mut self) -> Vec<Signed> {
+    pub fn own(&self) -> Vec<Signed> {
         let mut bytes = BATCH_HEAD_BYTES;
-        let own = self.all_mut().filter(|waiting| waiting.is_own);
-        own.take_while(|waiting| {
+        let own = self.authors.values().flat_map(BTreeMap::values).filter(|waiting| waiting.is_own);
+        let fitting = own.take_while(|waiting| {
             bytes += waiting.bytes;
             bytes <= limits::BATCH_BYTES_MAX
-        })
-        .map(|waiting| waiting.signed.clone())
-        .collect()
+        });
+        fitting.map(|waiting| waiting.signed.clone()).collect()
     }
 
     /// Whether a batch without a command that has waited for long had room for it.
@@ -142,10 +142,6 @@ impl Pending {
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.count == 0
-    }
-
-    fn all_mut(&mut self) -> impl Iterator<Item = &mut Waiting> {
-        self.authors.values_mut().flat_map(BTreeMap::values_mut)
     }
 
     fn retain(&mut self, mut keeps: impl FnMut(&Signed) -> bool) {

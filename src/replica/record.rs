@@ -1,6 +1,6 @@
 //! One key's state as it travels.
 //!
-//!   gone     | kind | version | id | regions |
+//!   gone     | kind, fields | version | id | regions | [key] |
 //!   value    | kind, fields | version | [expiry] [flags] [marks] [epoch] | key | value |
 //!   counter  | kind, fields | epoch version | [expiry] [flags] [epoch] | base | shares | key |
 //!
@@ -21,6 +21,8 @@ use crate::replica::table::KeyId;
 pub enum Record<'a> {
     /// Nothing is stored under a key any more. It goes by its name, because whoever sends it may have forgotten the key.
     Gone {
+        /// The key, where it is known.
+        key: Option<&'a [u8]>,
         /// The key's name.
         id: KeyId,
         /// What the write is called.
@@ -79,13 +81,17 @@ impl<'a> Record<'a> {
     /// Appends the record.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Record::Gone { id, version, regions } => {
-                out.push(GONE);
+            Record::Gone { key, id, version, regions } => {
+                out.push(GONE | if key.is_some() { HAS_KEY } else { 0 });
                 put_version(*version, out);
                 out.extend_from_slice(&id.hash.to_le_bytes());
                 out.extend_from_slice(&id.check.to_le_bytes());
                 out.push(regions.len() as u8);
                 out.extend(regions.iter().map(|region| region.0));
+                if let Some(key) = key {
+                    out.extend_from_slice(&(key.len() as u16).to_le_bytes());
+                    out.extend_from_slice(key);
+                }
             }
             Record::Value { key, found, version, epoch } => {
                 let mut kind = VALUE;
@@ -159,7 +165,9 @@ impl<'a> Record<'a> {
                 let id = KeyId { hash: from.u64()?, check: from.u64()? };
                 let count = from.u8()?;
                 let regions = from.take(count as usize)?.iter().map(|region| SiteId(*region)).collect();
-                Record::Gone { id, version, regions }
+                let key_bytes = if has(HAS_KEY) { from.u16()? as usize } else { 0 };
+                let key = if has(HAS_KEY) { Some(from.key(key_bytes)?) } else { None };
+                Record::Gone { key, id, version, regions }
             }
             VALUE => {
                 let expires_ms = if has(HAS_EXPIRY) { Some(from.u64()?) } else { None };
@@ -292,6 +300,7 @@ const HAS_FLAGS: u8 = 1 << 3;
 const HAS_MARKS: u8 = 1 << 4;
 const HAS_EPOCH: u8 = 1 << 5;
 const HAS_BASE: u8 = 1 << 6;
+const HAS_KEY: u8 = 1 << 7;
 /// An item has three bits of marks.
 const MARKS: u8 = 0b111;
 /// Of a value's record, all before key and value.
@@ -312,8 +321,8 @@ mod tests {
         let kept = Counter { expiry: (version, None), base: None, ..counter.clone() };
         let found = Found { value: b"value", expires_ms: Some(5), client_flags: 6, marks: 2 };
         vec![
-            Record::Gone { id: KeyId { hash: 1, check: 2 }, version, regions: vec![SiteId(3), SiteId(4)] },
-            Record::Gone { id: KeyId { hash: 1, check: 2 }, version, regions: vec![] },
+            Record::Gone { key: None, id: KeyId { hash: 1, check: 2 }, version, regions: vec![SiteId(3), SiteId(4)] },
+            Record::Gone { key: Some(b"gone"), id: KeyId { hash: 1, check: 2 }, version, regions: vec![] },
             Record::Value { key: b"k", found, version, epoch: 9 },
             Record::Value { key: b"key", found: Found::default(), version, epoch: 0 },
             Record::Counter { key: b"n", counter, epoch: 0 },

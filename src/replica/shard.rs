@@ -37,8 +37,9 @@ pub trait Entries {
     fn look(&mut self, id: KeyId, visit: &mut dyn FnMut(&[u8], Found<'_>)) -> bool;
     /// Stores a value, as if a client had. `false`: it does not fit here.
     fn put(&mut self, id: KeyId, key: &[u8], found: Found<'_>) -> bool;
-    /// Removes the entry of that name, as if a client had.
-    fn remove(&mut self, id: KeyId);
+    /// Removes the entry of that name, as if a client had. The key is given where it is known: copies of an entry may
+    /// have outlived it.
+    fn remove(&mut self, id: KeyId, key: Option<&[u8]>);
     /// Visits some keys, from `cursor` on. Answers where to go on, or that all were visited.
     fn walk(&mut self, cursor: u32, visit: &mut dyn FnMut(KeyId, &[u8])) -> Option<u32>;
 }
@@ -115,6 +116,30 @@ pub struct Counts {
     pub counters: u64,
 }
 
+impl Counts {
+    /// Adds another shard's.
+    pub fn add(&mut self, other: &Counts) {
+        let sums = [
+            (&mut self.sent, other.sent),
+            (&mut self.unsent, other.unsent),
+            (&mut self.applied, other.applied),
+            (&mut self.stale, other.stale),
+            (&mut self.late, other.late),
+            (&mut self.future, other.future),
+            (&mut self.misplaced, other.misplaced),
+            (&mut self.kept_home, other.kept_home),
+            (&mut self.purged, other.purged),
+            (&mut self.early, other.early),
+            (&mut self.too_large, other.too_large),
+            (&mut self.unremembered, other.unremembered),
+            (&mut self.uncounted, other.uncounted),
+            (&mut self.versions, other.versions),
+            (&mut self.counters, other.counters),
+        ];
+        sums.into_iter().for_each(|(sum, more)| *sum += more);
+    }
+}
+
 /// One shard's part.
 pub struct Replica {
     config: Config,
@@ -183,6 +208,10 @@ impl Replica {
         self.now_ms = unix_ms;
     }
 
+    fn id_of(&self, key: &[u8]) -> KeyId {
+        self.id(self.config.seed.hash(key).0, key)
+    }
+
     /// A client has changed a key, which now holds what was `found`, or nothing.
     pub fn changed(&mut self, id: KeyId, key: &[u8], found: Option<Found<'_>>, count: Option<Count>) {
         let Some((scope, epoch)) = self.admit(key) else { return };
@@ -204,7 +233,7 @@ impl Replica {
             Some(found) => self.send(scope, &Record::Value { key, found, version, epoch }),
             None => {
                 let regions = self.scopes[scope.0 as usize].to_vec();
-                self.send(scope, &Record::Gone { id, version, regions });
+                self.send(scope, &Record::Gone { key: Some(key), id, version, regions });
             }
         }
     }
@@ -227,8 +256,12 @@ impl Replica {
             return;
         }
         match record {
-            Record::Gone { id, version, regions } => {
-                let is_ours = regions.is_empty() || regions.contains(&self.config.site);
+            Record::Gone { key, id, version, regions } => {
+                let is_ours = match key {
+                    Some(key) => may_go(self.rules.of(key), self.config.site) && self.id_of(key) == *id,
+                    None => true,
+                };
+                let is_ours = is_ours && (regions.is_empty() || regions.contains(&self.config.site));
                 let Some(scope) = is_ours.then(|| self.scope_of(regions)).flatten() else {
                     self.counts.misplaced += 1;
                     return;
@@ -236,20 +269,20 @@ impl Replica {
                 if self.is_news(*id, *version) {
                     self.counters.remove(*id);
                     self.remember(*id, Entry { version: *version, kind: Kind::Gone, scope });
-                    entries.remove(*id);
+                    entries.remove(*id, *key);
                     self.counts.applied += 1;
                 }
             }
             Record::Value { key, found, version, epoch } => {
                 let Some(scope) = self.admit_foreign(key, *epoch) else { return };
-                let id = self.id(self.config.seed.hash(key).0, key);
+                let id = self.id_of(key);
                 if self.is_news(id, *version) {
                     self.apply_value(id, key, *found, *version, scope, entries);
                 }
             }
             Record::Counter { key, counter, epoch } => {
                 let Some(scope) = self.admit_foreign(key, *epoch) else { return };
-                let id = self.id(self.config.seed.hash(key).0, key);
+                let id = self.id_of(key);
                 self.apply_counter(id, key, counter, scope, entries);
             }
         }
@@ -269,6 +302,12 @@ impl Replica {
     #[inline]
     pub fn has_much(&self) -> bool {
         self.out_bytes >= limits::REPLICATION_CHUNK_BYTES
+    }
+
+    /// Whether anything waits to be sent.
+    #[inline]
+    pub fn has_waiting(&self) -> bool {
+        self.out_bytes > 0 || !self.dirty.is_empty()
     }
 
     /// The next records to be sent.
@@ -418,7 +457,7 @@ impl Replica {
         }
         if !is_sent {
             // Deleted, or evicted or expired here: then the other's older value is no better than none.
-            Record::Gone { id, version, regions: scope_regions.to_vec() }.encode(out);
+            Record::Gone { key: None, id, version, regions: scope_regions.to_vec() }.encode(out);
         }
         self.counts.sent += 1;
     }
@@ -552,7 +591,7 @@ impl Replica {
         let has_ended = found.expires_ms.is_some_and(|at| at <= self.now_ms);
         if has_ended || !entries.put(id, key, found) {
             self.counts.too_large += u64::from(!has_ended);
-            entries.remove(id);
+            entries.remove(id, Some(key));
         }
     }
 
@@ -631,7 +670,7 @@ impl Replica {
     /// Stores what a counter stands at.
     fn publish(&mut self, id: KeyId, key: &[u8], entries: &mut impl Entries) {
         match self.recall(id) {
-            None => entries.remove(id),
+            None => entries.remove(id, Some(key)),
             Some((text, expires_ms, client_flags)) => {
                 let found = Found { value: text.as_bytes(), expires_ms, client_flags, marks: 0 };
                 // Twenty digits fit wherever their key does.
@@ -804,7 +843,7 @@ impl Replica {
             let known = known.or_else(|| self.versions.get(id).map(|entry| entry.version));
             if known.is_none_or(|version| version < before) {
                 self.counters.remove(id);
-                entries.remove(id);
+                entries.remove(id, None);
             }
         }
         match next {

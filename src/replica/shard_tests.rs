@@ -34,7 +34,7 @@ impl Entries for Shelf {
         true
     }
 
-    fn remove(&mut self, id: KeyId) {
+    fn remove(&mut self, id: KeyId, _: Option<&[u8]>) {
         self.0.remove(&id);
     }
 
@@ -87,7 +87,7 @@ impl Node {
     }
 
     fn delete(&mut self, key: &str) {
-        self.shelf.remove(id(key));
+        self.shelf.remove(id(key), None);
         self.replica.changed(id(key), key.as_bytes(), None, None);
     }
 
@@ -490,7 +490,7 @@ fn a_purge_empties_a_namespace_and_what_was_written_before_it_does_not_come_back
     nodes[0].set("q", "stays");
     let late = nodes[0].chunks();
     heal(&mut nodes);
-    nodes[0].shelf.remove(id("p:n"));
+    nodes[0].shelf.remove(id("p:n"), None);
     // One hears of it earlier than the other, which goes on counting.
     nodes[0].replica.set_rules(rules("p:", Mode::Eventual, &[], 1));
     nodes[1].count("p:n", 1);

@@ -48,28 +48,29 @@ struct Outgoing {
     sequence: u64,
     /// None: it is taken.
     body: Option<Bytes>,
+    queued_ms: u64,
     sent_ms: Option<u64>,
 }
 
 impl Sender {
     /// Queues a frame. When there is no room for it, it goes with all others, and the receiver will know.
-    pub fn push(&mut self, body: Bytes) {
+    pub fn push(&mut self, body: Bytes, now_ms: u64) {
         let is_full = self.bytes + body.len() > limits::REPLICATION_OUTBOX_BYTES_MAX
             || self.frames.len() >= limits::REPLICATION_OUTBOX_FRAMES_MAX;
         if is_full {
             self.let_go += self.frames.iter().filter(|frame| frame.body.is_some()).count() as u64 + 1;
             self.frames.clear();
             self.bytes = 0;
-            self.skip();
+            self.skip(now_ms);
             return;
         }
-        self.queue(body);
+        self.queue(body, now_ms);
     }
 
     /// Something was not even queued: a number nobody will get, and an empty frame behind it that tells so.
-    pub fn skip(&mut self) {
+    pub fn skip(&mut self, now_ms: u64) {
         self.last += 1;
-        self.queue(EMPTY_BODY);
+        self.queue(EMPTY_BODY, now_ms);
     }
 
     /// Calls `send` with the lowest number kept, the number and the body of each frame that is due. It answers whether
@@ -117,15 +118,20 @@ impl Sender {
         self.frames.len()
     }
 
+    /// How long the oldest of them has waited.
+    pub fn lag_ms(&self, now_ms: u64) -> u64 {
+        self.frames.front().map_or(0, |frame| now_ms.saturating_sub(frame.queued_ms))
+    }
+
     /// Bytes of those.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    fn queue(&mut self, body: Bytes) {
+    fn queue(&mut self, body: Bytes, now_ms: u64) {
         self.last += 1;
         self.bytes += body.len();
-        self.frames.push_back(Outgoing { sequence: self.last, body: Some(body), sent_ms: None });
+        self.frames.push_back(Outgoing { sequence: self.last, body: Some(body), queued_ms: now_ms, sent_ms: None });
     }
 }
 
@@ -257,7 +263,7 @@ mod tests {
                 let now_ms = step * 20;
                 if step < 3_000 && prng.below(2) == 0 {
                     pushed += 1;
-                    sender.push(Bytes::from(pushed.to_le_bytes().to_vec()));
+                    sender.push(Bytes::from(pushed.to_le_bytes().to_vec()), now_ms);
                 }
                 sender.send_due(now_ms, |first, sequence, body| {
                     (0..prng.below(3)).for_each(|_| there.push((first, sequence, body.clone())));
@@ -293,7 +299,7 @@ mod tests {
         let (mut sender, mut receiver) = (Sender::default(), Receiver::default());
         let body = Bytes::from(vec![0; 64 << 10]);
         for _ in 0..1_000 {
-            sender.push(body.clone());
+            sender.push(body.clone(), 0);
             assert!(sender.bytes() <= limits::REPLICATION_OUTBOX_BYTES_MAX);
         }
         assert!(sender.let_go > 800);
@@ -313,7 +319,7 @@ mod tests {
         }
         assert_eq!(gaps, 1);
         // Many small ones are bounded by their number.
-        (0..40_000).for_each(|_| sender.push(Bytes::from_static(b"x")));
+        (0..40_000).for_each(|_| sender.push(Bytes::from_static(b"x"), 0));
         assert!(sender.waiting() <= limits::REPLICATION_OUTBOX_FRAMES_MAX);
     }
 
@@ -323,8 +329,8 @@ mod tests {
         let mut gaps = 0;
         for round in 0..4u64 {
             match round {
-                1 => sender.skip(),
-                _ => sender.push(Bytes::from_static(b"x")),
+                1 => sender.skip(0),
+                _ => sender.push(Bytes::from_static(b"x"), 0),
             }
             let mut arrived = Vec::new();
             sender.send_due(round * 1_000, |first, sequence, _| {
@@ -358,7 +364,7 @@ mod tests {
         let mut prng = Prng::new(2);
         let mut receiver = Receiver::default();
         let mut sender = Sender::default();
-        (0..100).for_each(|_| sender.push(Bytes::from_static(b"x")));
+        (0..100).for_each(|_| sender.push(Bytes::from_static(b"x"), 0));
         for _ in 0..100_000 {
             let number = |prng: &mut Prng| match prng.below(8) {
                 0 => u64::MAX - prng.below(3),

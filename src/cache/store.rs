@@ -306,6 +306,14 @@ impl<M: DerefMut<Target = [u8]>> Store<M> {
         Some(Item::read(&self.memory, slot.location()))
     }
 
+    /// Reads the entry of `hash` whose key `is_key` recognises, for callers who know a key by another name. Counts nothing.
+    pub fn peek_as(&self, hash: KeyHash, is_key: impl Fn(&[u8]) -> bool, now: Instant) -> Option<Item<'_>> {
+        let memory: &[u8] = &self.memory;
+        let is_match = |slot: Slot| is_key(Item::read(memory, slot.location()).key);
+        let (_, slot) = self.index.find(memory, hash, is_match)?;
+        Some(Item::read(memory, slot.location())).filter(|item| !item.is_expired(now))
+    }
+
     /// What has become of `key` since it was stored. Counts nothing.
     pub fn history(&mut self, hash: KeyHash, key: &[u8], now: Instant) -> Option<History> {
         let (_, slot) = self.find(hash, key, now)?;

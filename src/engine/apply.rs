@@ -121,15 +121,16 @@ fn apply_plain<C: Codec, M: DerefMut<Target = [u8]>>(
             // Even a key that is not stored: it may have been evicted, and near caches hold it still.
             match deleted {
                 true => keys.changed(hash, key),
-                false => keys.missed(hash),
+                false => keys.missed(hash, key),
             }
             counters.deletes.add(u64::from(deleted));
             answer(Reply::status(if deleted { Status::Ok } else { Status::NotFound }));
         }
         Command::Increment { key, delta, initial, ttl_ms } => {
+            let counting = keys.about_to_count(hash, key);
             match keys.store.increment(hash, key, delta, initial, expiry(ttl_ms, now), false, now) {
                 Ok((count, _)) => {
-                    keys.changed(hash, key);
+                    keys.counted(hash, key, counting, initial != Some(delta));
                     counters.increments.add(1);
                     if let Some(l0) = &mut keys.l0 {
                         // Its text and its expiry are the store's to know; the next reader brings it back.

@@ -23,6 +23,7 @@ use crate::engine::interest::Interest;
 use crate::engine::keys::Keys;
 use crate::engine::l0::L0;
 use crate::engine::post::{Asked, Forward, Post};
+use crate::engine::replica::Replication;
 use crate::engine::resp::client::Client;
 use crate::engine::resp::config::EXPIRIES;
 use crate::engine::resp::pubsub::PubSub;
@@ -148,6 +149,7 @@ pub struct Parts<M> {
     pub shared: Arc<Shared>,
     pub store: Store<M>,
     pub l0: Option<Box<L0>>,
+    pub replication: Option<Box<Replication>>,
     pub post: Post,
     pub neighbours: Vec<Neighbour>,
     pub control: Receiver<Control>,
@@ -159,7 +161,8 @@ pub struct Parts<M> {
 
 impl<M: DerefMut<Target = [u8]>> Core<M> {
     pub fn new(parts: Parts<M>) -> Core<M> {
-        let Parts { id, shared, store, l0, mut post, neighbours, control, protocols, connection_bytes } = parts;
+        let Parts { id, shared, store, l0, replication, mut post, neighbours, control, protocols, connection_bytes } =
+            parts;
         let value_bytes_max = Store::<M>::value_bytes_max(store.item_bytes_max(), limits::KEY_BYTES_MAX);
         let buffer_bytes_max = connection_bytes as usize / 2;
         post.set_bytes_max(buffer_bytes_max / 4);
@@ -174,6 +177,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
                 tracking: Tracking::new(tracked_keys_max),
                 observer: None,
                 tenants: shared.tenants.get(id.0 as usize).and_then(|counters| Tenants::new(counters.clone())),
+                replication,
                 now: Instant::default(),
                 unix_zero_ms: shared.resp.unix_zero_ms,
                 client: 0,

@@ -53,6 +53,7 @@ impl<M: DerefMut<Target = [u8]>> Direct<M> {
             shared,
             store,
             l0: None,
+            replication: None,
             post: post::connect(1).pop().unwrap_or_default(),
             neighbours: Vec::new(),
             control,

@@ -254,13 +254,14 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
                 None => Status::NotFound,
             },
             Then::Increment { by, .. } => {
+                let counting = self.keys.about_to_count(self.hash, self.key);
                 return match self.keys.store.increment(self.hash, self.key, by, None, None, false, now) {
                     Ok((count, _)) => {
                         self.counters.increments.add(1);
                         if let Some(l0) = &mut self.keys.l0 {
                             l0.removed(self.hash, self.key);
                         }
-                        self.keys.changed(self.hash, self.key);
+                        self.keys.counted(self.hash, self.key, counting, true);
                         answer(Reply { number: count as u64, ..Reply::status(Status::Ok) });
                     }
                     Err(refused) => answer(Reply::status(refusal(refused, self.counters))),

@@ -37,6 +37,7 @@ use crate::engine::idle::{Idle, PollMode};
 use crate::engine::l0::{self, L0, ReaderFile};
 use crate::engine::memcached::MemcachedShared;
 use crate::engine::post::{self, Post};
+use crate::engine::replica::{Replication, ShardPorts, connect};
 use crate::engine::resp::config::RespShared;
 use crate::engine::session::Protocol;
 use crate::engine::shard::{Control, Neighbour, Shard, Shared};
@@ -48,6 +49,7 @@ use crate::observe::calls::Calls;
 use crate::observe::hot::PublishedHotKeys;
 use crate::observe::tenants::TenantCounters;
 use crate::observe::{Counter, EvictedIdle, ServiceTimes};
+use crate::replica;
 use crate::wire::resp::commands::COMMANDS;
 
 /// What drives the sockets.
@@ -93,6 +95,8 @@ pub struct Plan {
     pub busy_poll_us: Option<u32>,
     /// The seed of the key hash.
     pub seed: HashSeed,
+    /// Which node of a cluster this is, if it is one: its changes are told to others and theirs are taken in.
+    pub replication: Option<replica::Config>,
 }
 
 /// Shards that run.
@@ -105,6 +109,8 @@ pub struct Running {
     pub shortfalls: Vec<String>,
     /// Says how a shard ended, should one end: none does before [`Running::stop`] unless it failed.
     pub ended: Receiver<Result<(), String>>,
+    /// The shards' other end of replication, for whoever carries it.
+    pub replication: Option<ShardPorts>,
     neighbours: Vec<(Sender<Control>, Waker)>,
     threads: Vec<Thread>,
 }
@@ -173,6 +179,7 @@ struct Parts {
     wake: WakeTarget,
     shared: Arc<Shared>,
     l0: Option<l0::Parts>,
+    replication: Option<Box<Replication>>,
     budget: Budget,
     pages: PageWish,
     populate: bool,
@@ -219,6 +226,15 @@ pub fn start(plan: Plan) -> Result<Running, String> {
     for post in &mut posts {
         post.set_wakers(|shard| neighbours[shard.0 as usize].1.clone());
     }
+    let (replications, replication) = match &plan.replication {
+        None => (Vec::new(), None),
+        Some(config) => {
+            let (shards, mut ports) = connect(config, count);
+            ports.set_wakers(|shard| neighbours[shard as usize].1.clone());
+            (shards, Some(ports))
+        }
+    };
+    let mut replications = replications.into_iter();
     let mut threads = Vec::new();
     let parts = wakes.into_iter().zip(receivers).zip(plan.listeners).zip(posts).zip(plan.nodes);
     let mut resp_listeners = plan.resp_listeners.into_iter();
@@ -245,6 +261,7 @@ pub fn start(plan: Plan) -> Result<Running, String> {
             wake,
             shared: shared.clone(),
             l0: l0.next(),
+            replication: replications.next(),
             budget: plan.budget,
             pages: plan.pages,
             populate: plan.populate,
@@ -272,7 +289,7 @@ pub fn start(plan: Plan) -> Result<Running, String> {
         }
     }
     shortfalls.dedup();
-    Ok(Running { shared, pages, shortfalls, ended, neighbours, threads })
+    Ok(Running { shared, pages, shortfalls, ended, replication, neighbours, threads })
 }
 
 impl Running {
@@ -402,6 +419,7 @@ fn build<N: Network>(
             shared: parts.shared,
             store,
             l0,
+            replication: parts.replication,
             post: parts.post,
             neighbours: parts.neighbours,
             control: parts.control,

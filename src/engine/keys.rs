@@ -9,6 +9,7 @@ use crate::cache::Store;
 use crate::engine::interest::Interest;
 use crate::engine::l0::L0;
 use crate::engine::memcached::Observer;
+use crate::engine::replica::{Counting, Replication};
 use crate::engine::resp::tracking::Tracking;
 use crate::engine::resp::watch::Watches;
 use crate::engine::tenants::Tenants;
@@ -29,6 +30,8 @@ pub struct Keys<M> {
     pub observer: Option<Arc<Observer>>,
     /// Who counts the use of keys by tenant, if there are several.
     pub tenants: Option<Box<Tenants>>,
+    /// What other sites are told, if there are any. Reads never look at it.
+    pub replication: Option<Box<Replication>>,
     /// The time of this turn.
     pub now: Instant,
     /// Unix time in milliseconds when the shard's clock was zero.
@@ -41,6 +44,35 @@ impl<M: DerefMut<Target = [u8]>> Keys<M> {
     /// A key is no longer what it was.
     #[inline]
     pub fn changed(&mut self, hash: KeyHash, key: &[u8]) {
+        self.tell_readers(hash, key);
+        if self.replication.is_some() {
+            self.replicate(hash, key, None);
+        }
+    }
+
+    /// A number is about to be counted. If other sites count it too it must be here, also if it was evicted.
+    #[inline]
+    pub fn about_to_count(&mut self, hash: KeyHash, key: &[u8]) -> Counting {
+        if self.replication.is_some() { self.recall(hash, key) } else { Counting::default() }
+    }
+
+    /// It was; `is_initial` if it was begun at a number of its own.
+    #[inline]
+    pub fn counted(&mut self, hash: KeyHash, key: &[u8], counting: Counting, is_initial: bool) {
+        self.tell_readers(hash, key);
+        if self.replication.is_some() {
+            self.replicate(hash, key, Some(counting.count(is_initial)));
+        }
+    }
+
+    /// A key had to make room. That is nobody else's business.
+    pub fn evicted(&mut self, hash: KeyHash, key: &[u8]) {
+        self.tell_readers(hash, key);
+    }
+
+    /// Whoever has read a key is told that it is no longer what it was.
+    #[inline]
+    fn tell_readers(&mut self, hash: KeyHash, key: &[u8]) {
         self.interest.changed(hash);
         if !self.watches.is_empty() {
             self.watches.changed(hash);
@@ -55,15 +87,19 @@ impl<M: DerefMut<Target = [u8]>> Keys<M> {
         }
     }
 
-    /// Somebody wants a key gone that is not here: it may have been evicted, and clients hold it still.
-    pub fn missed(&mut self, hash: KeyHash) {
+    /// Somebody wants a key gone that is not here: it may have been evicted, and clients hold it still, or other sites.
+    pub fn missed(&mut self, hash: KeyHash, key: &[u8]) {
         self.interest.changed(hash);
         if !self.tracking.is_idle() {
             self.tracking.tell_readers(hash, self.client);
         }
+        if self.replication.is_some() {
+            self.replicate(hash, key, None);
+        }
     }
 
-    /// Removes everything.
+    /// Removes everything, here: to other sites it is as if all had been evicted. To empty a namespace everywhere the
+    /// cluster must agree on it.
     pub fn flush(&mut self) {
         self.store.flush();
         if let Some(l0) = &mut self.l0 {

@@ -122,6 +122,9 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
             self.take_control()?;
             worked = true;
         }
+        if self.core.keys.replication.is_some() {
+            worked |= self.core.replicate();
+        }
         if !self.core.held.is_empty() {
             worked |= self.retry_held();
         }
@@ -178,7 +181,8 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
             || self.core.has_something_to_tell()
             || !self.core.late_news.is_empty()
             || !self.core.control.is_empty()
-            || !self.core.held.is_empty();
+            || !self.core.held.is_empty()
+            || self.core.keys.replication.as_ref().is_some_and(|replication| replication.has_work());
         if busy || self.core.stopping.is_some() {
             self.net.disarm();
             return false;
@@ -204,6 +208,9 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
     #[inline]
     fn look(&mut self) -> bool {
         if !self.core.held.is_empty() || !self.core.control.is_empty() {
+            return true;
+        }
+        if self.core.keys.replication.as_ref().is_some_and(|replication| replication.has_mail()) {
             return true;
         }
         let has_peers = self.core.post.peer_count() > 0;

@@ -5,7 +5,31 @@
 //! its own core; `cluster::host` carries the streams.
 //!
 //! - `rules`: which keys are replicated how, and where they may go
+//! - `clock`: hybrid logical clocks, and what a write is called
+//! - `table`: a table that never grows
+//! - `versions`: what was written last, as far back as the horizon, and digests of it
+//! - `counter`: numbers that several sites count
+//! - `record`: one key's state as it travels
+//! - `batch`: records to frames, and back
+//! - `stream`: numbered frames from one shard to one node, until they have arrived
+//! - `repair`: what two sites ask each other to find out what they miss
+//! - `shard`: one shard's part in all that
+//! - `port`: what a shard and whoever carries its streams tell each other
 
+pub mod batch;
+pub mod clock;
+pub mod counter;
+pub mod port;
+pub mod record;
+pub mod repair;
 pub mod rules;
+pub mod shard;
+pub mod stream;
+pub mod table;
+pub mod versions;
 
+pub use clock::Version;
+pub use record::{Found, Record};
 pub use rules::{Mode, Namespace, Rules};
+pub use shard::{Config, Count, Counts, Entries, Replica};
+pub use table::KeyId;

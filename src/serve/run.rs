@@ -106,6 +106,7 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
         remote: settled.remote,
         busy_poll_us: settled.busy_poll_us,
         seed,
+        replication: None,
     })
     .map_err(Failure::failed)?;
 

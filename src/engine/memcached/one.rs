@@ -338,7 +338,7 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
         }
         match is_removed {
             true => self.keys.changed(self.hash, self.key),
-            false => self.keys.interest.changed(self.hash),
+            false => self.keys.missed(self.hash, self.key),
         }
         (if is_removed { &self.counters.deletes } else { &self.counters.delete_misses }).add(1);
         self.counters.entries.set(self.keys.store.entries());
@@ -386,6 +386,7 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
     /// with spaces behind it.
     pub(super) fn count(&mut self, by: u64, is_down: bool, compare: Option<u64>, versioned: bool) -> Counted {
         let now = self.keys.now;
+        let counting = self.keys.about_to_count(self.hash, self.key);
         let history = self.keys.store.history(self.hash, self.key, now).unwrap_or_default();
         let Some(item) = self.keys.store.peek(self.hash, self.key, now) else {
             (if is_down { &self.counters.decrement_misses } else { &self.counters.increment_misses }).add(1);
@@ -422,7 +423,10 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
         match self.keys.store.set(self.hash, self.key, put, now) {
             Ok(version) => {
                 (if is_down { &self.counters.decrements } else { &self.counters.increments }).add(1);
-                self.written(value, put.expires);
+                if let Some(l0) = &mut self.keys.l0 {
+                    l0.written(self.hash, self.key, value, put.expires);
+                }
+                self.keys.counted(self.hash, self.key, counting, true);
                 if is_same && history.is_hit {
                     self.keys.store.get(self.hash, self.key, now);
                 }

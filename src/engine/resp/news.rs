@@ -170,7 +170,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             if let Some(l0) = &mut self.keys.l0 {
                 l0.removed(hash, &key);
             }
-            self.keys.changed(hash, &key);
+            self.keys.evicted(hash, &key);
             self.publish_event(config::EVICTED, "evicted", &key);
         }
     }

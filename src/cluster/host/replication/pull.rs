@@ -1,0 +1,332 @@
+//! One node finds out what it misses, and answers others who want to know that.
+//!
+//!   Summary -> windows that differ -> Buckets -> buckets that differ -> List -> what is newer there -> Fetch -> shards
+//!
+//! A round asks one node, one question after the other, so no more than one answer is under way; what it fetches goes to
+//! the shards the same way as a stream's records, and waits for room there. A round that fails, for want of an answer in
+//! time, is begun anew by the carrier.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::Replication;
+use super::carrier::unix_ms;
+use crate::base::hash::{HashSeed, KeyHash};
+use crate::base::id::{NodeId, SiteId};
+use crate::base::limits;
+use crate::cluster::host::links::{Channel, Handler, Links};
+use crate::cluster::state::State;
+use crate::replica::batch;
+use crate::replica::port::{Step, StepAnswer};
+use crate::replica::repair::{Answer, BucketList, Named, Question, Summary, lists};
+use crate::replica::versions::Buckets;
+use crate::replica::{Counts, KeyId};
+
+/// What the carrier is asked to do with the shards.
+pub(super) enum Request {
+    /// Have these steps done, each by its shard.
+    Steps(Vec<(u16, Step)>, oneshot::Sender<Vec<StepAnswer>>),
+    /// Apply these records. Answered: whether there was room; none if they are no records.
+    Apply(Vec<u8>, oneshot::Sender<Option<bool>>),
+}
+
+/// How a comparison ended.
+pub(super) struct Ended {
+    pub node: NodeId,
+    pub is_done: bool,
+    pub was_urgent: bool,
+}
+
+/// This node's shards, through the carrier.
+#[derive(Clone)]
+pub(super) struct Shards {
+    requests: mpsc::Sender<Request>,
+    pub count: u16,
+    pub seed: HashSeed,
+}
+
+/// One comparison.
+pub(super) struct Round {
+    pub links: Links,
+    pub shards: Shards,
+    pub replication: Replication,
+    pub node: NodeId,
+    pub site: SiteId,
+    pub is_urgent: bool,
+    pub with_counters: bool,
+}
+
+/// Why a round ended early.
+enum Failed {
+    /// No answer in time, or not now.
+    NoAnswer,
+    /// An answer that is none to what was asked.
+    Senseless(&'static str),
+}
+
+type Summaries = BTreeMap<Vec<SiteId>, Summary>;
+
+impl Shards {
+    pub(super) fn new(requests: mpsc::Sender<Request>, count: u16, seed: HashSeed) -> Shards {
+        Shards { requests, count, seed }
+    }
+
+    /// What stands for the seed in a greeting: who hashes nothing to the same hashes keys to the same.
+    fn check(&self) -> u64 {
+        self.seed.hash(b"").0
+    }
+
+    async fn ask(&self, steps: Vec<(u16, Step)>) -> Option<Vec<StepAnswer>> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Steps(steps, reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    async fn ask_all(&self, step: Step) -> Option<Vec<StepAnswer>> {
+        self.ask((0..self.count).map(|shard| (shard, step.clone())).collect()).await
+    }
+
+    async fn summaries(&self, to: SiteId) -> Option<(Summaries, Counts)> {
+        let (mut summaries, mut counts) = (Summaries::new(), Counts::default());
+        for answer in self.ask_all(Step::Summary { to }).await? {
+            let StepAnswer::Summary(of_shard, counted) = answer else { return None };
+            counts.add(&counted);
+            for (regions, summary) in of_shard {
+                summaries.entry(regions).or_default().add(&summary);
+            }
+        }
+        Some((summaries, counts))
+    }
+
+    async fn buckets(&self, regions: &[SiteId], windows: &[Option<u64>]) -> Option<Vec<Buckets>> {
+        let mut sums: Vec<Buckets> = windows.iter().map(|_| Buckets::default()).collect();
+        for answer in self.ask_all(Step::Buckets { regions: regions.to_vec(), windows: windows.to_vec() }).await? {
+            let StepAnswer::Buckets(of_shard) = answer else { return None };
+            for (sum, buckets) in sums.iter_mut().zip(of_shard) {
+                sum.0.iter_mut().zip(buckets.0.iter()).for_each(|(sum, bucket)| *sum = sum.and(*bucket));
+            }
+        }
+        Some(sums)
+    }
+
+    /// Steps about some names, each by the shard that has them, a turn's worth each.
+    fn steps<T: Copy>(&self, items: &[T], id: impl Fn(&T) -> KeyId, step: impl Fn(Vec<T>) -> Step) -> Vec<(u16, Step)> {
+        let mut by_shard: Vec<Vec<T>> = (0..self.count).map(|_| Vec::new()).collect();
+        for item in items {
+            by_shard[KeyHash(id(item).hash).shard(self.count).0 as usize].push(*item);
+        }
+        let shards = by_shard.iter().zip(0..);
+        let steps = shards.flat_map(|(items, shard)| {
+            items.chunks(limits::REPLICATION_LOOKUPS_PER_TURN).map(move |items| (shard, items.to_vec()))
+        });
+        steps.map(|(shard, items)| (shard, step(items))).collect()
+    }
+
+    async fn wanted(&self, named: &[Named]) -> Option<Vec<KeyId>> {
+        let answers = self.ask(self.steps(named, |named| named.id, Step::Wanted)).await?;
+        let wanted = answers.into_iter().flat_map(|answer| match answer {
+            StepAnswer::Wanted(ids) => ids,
+            _ => Vec::new(),
+        });
+        Some(wanted.collect())
+    }
+
+    async fn list(&self, regions: &[SiteId], question: Vec<BucketList>) -> Option<Vec<Named>> {
+        let steps = question.into_iter().flat_map(|list| {
+            (0..self.count).map(move |shard| {
+                let (bucket, windows, with_counters) = (list.bucket, list.windows.clone(), list.with_counters);
+                (shard, Step::List { regions: regions.to_vec(), bucket, windows, with_counters })
+            })
+        });
+        let answers = self.ask(steps.collect()).await?;
+        let named = answers.into_iter().flat_map(|answer| match answer {
+            StepAnswer::List(named) => named,
+            _ => Vec::new(),
+        });
+        Some(named.take(2 * limits::REPLICATION_LISTED_MAX).collect())
+    }
+
+    async fn fetch(&self, ids: Vec<KeyId>, to: SiteId) -> Option<(Vec<u8>, Vec<KeyId>)> {
+        let (mut bytes, mut left) = (Vec::new(), Vec::new());
+        for (shard, step) in self.steps(&ids, |id| *id, |ids| Step::Fetch { ids, to }) {
+            if bytes.len() >= limits::REPLICATION_FETCH_BYTES_MAX {
+                let Step::Fetch { ids, .. } = step else { continue };
+                left.extend(ids);
+                continue;
+            }
+            match self.ask(vec![(shard, step)]).await?.pop()? {
+                StepAnswer::Records(records, unread) => {
+                    bytes.extend_from_slice(&records);
+                    left.extend(unread);
+                }
+                _ => return None,
+            }
+        }
+        Some((bytes, left))
+    }
+
+    /// Has records applied, and waits for room. `None`: they are no records.
+    async fn apply(&self, records: Vec<u8>) -> Option<()> {
+        for _ in 0..APPLY_TRIES {
+            let (reply, answer) = oneshot::channel();
+            self.requests.send(Request::Apply(records.clone(), reply)).await.ok()?;
+            if answer.await.ok()?? {
+                return Some(());
+            }
+            tokio::time::sleep(APPLY_PAUSE).await;
+        }
+        None
+    }
+
+    async fn answer(&self, question: Question, to: SiteId) -> Option<Answer> {
+        Some(match question {
+            Question::Summary { check } if check != self.check() => Answer::OtherSeed,
+            Question::Summary { .. } => Answer::Summary(self.summaries(to).await?.0.into_iter().collect()),
+            Question::Buckets { regions, windows } => {
+                let buckets = self.buckets(&regions, &windows).await?;
+                Answer::Buckets(buckets.into_iter().map(|buckets| buckets.0.to_vec()).collect())
+            }
+            Question::List { regions, buckets } => Answer::List(self.list(&regions, buckets).await?),
+            Question::Fetch { ids } => {
+                let (records, left) = self.fetch(ids, to).await?;
+                Answer::Records(batch::pack(&records).to_vec(), left)
+            }
+        })
+    }
+}
+
+/// Answers other nodes.
+pub(super) fn handler(shards: Shards, state: watch::Receiver<Arc<State>>, replication: Replication) -> Handler {
+    Arc::new(move |from, bytes| {
+        let (shards, replication) = (shards.clone(), replication.clone());
+        let site = state.borrow().site_of(from);
+        Box::pin(async move {
+            let question = postcard::from_bytes::<Question>(&bytes).ok().filter(Question::is_modest);
+            let is_pinned_elsewhere = |question: &Question, site: SiteId| match question {
+                Question::Buckets { regions, .. } | Question::List { regions, .. } => {
+                    !regions.is_empty() && !regions.contains(&site)
+                }
+                _ => false,
+            };
+            let answer = match (question, site) {
+                (None, _) => {
+                    replication.with(|report| report.malformed += 1);
+                    Answer::Busy
+                }
+                (_, None) => {
+                    replication.with(|report| report.strangers += 1);
+                    Answer::Busy
+                }
+                (Some(question), Some(site)) if is_pinned_elsewhere(&question, site) => Answer::Busy,
+                (Some(question), Some(site)) => {
+                    replication.with(|report| report.answered += 1);
+                    shards.answer(question, site).await.unwrap_or(Answer::Busy)
+                }
+            };
+            postcard::to_allocvec(&answer).unwrap_or_default().into()
+        })
+    })
+}
+
+impl Round {
+    /// Compares, and fetches what is missing.
+    pub(super) async fn run(self) -> Ended {
+        let outcome = self.compare().await;
+        self.replication.with_peer(self.node, |report| match &outcome {
+            Ok(()) => {
+                report.compared += 1;
+                report.trouble = None;
+            }
+            Err(Failed::NoAnswer) => report.failed += 1,
+            Err(Failed::Senseless(reason)) => {
+                report.failed += 1;
+                report.trouble = Some((*reason).to_string());
+            }
+        });
+        Ended { node: self.node, is_done: outcome.is_ok(), was_urgent: self.is_urgent }
+    }
+
+    async fn compare(&self) -> Result<(), Failed> {
+        let check = self.shards.check();
+        let theirs = match self.ask(&Question::Summary { check }).await? {
+            Answer::Summary(theirs) => theirs,
+            Answer::OtherSeed => return Err(Failed::Senseless("it hashes keys with another seed")),
+            _ => return Err(Failed::NoAnswer),
+        };
+        let (mine, counts) = self.shards.summaries(self.site).await.ok_or(Failed::NoAnswer)?;
+        self.replication.with(|report| report.counts = counts);
+        let (mut differing, mut sum, mut is_equal) = (0, 0, true);
+        for (regions, theirs) in theirs.into_iter().take(limits::REPLICATION_SCOPES_MAX) {
+            let none = Summary::default();
+            let mine = mine.get(&regions).unwrap_or(&none);
+            let floor = mine.floor.max(theirs.floor);
+            is_equal &= mine.digest(floor) == theirs.digest(floor);
+            sum ^= mine.digest(floor).digest;
+            let now_ms = unix_ms();
+            let mut windows = mine.differences(&theirs, now_ms, self.is_urgent);
+            if !self.with_counters {
+                windows.retain(Option::is_some);
+            }
+            differing += windows.len();
+            if !windows.is_empty() {
+                self.close(&regions, &windows).await?;
+            }
+        }
+        self.replication.with_peer(self.node, |report| {
+            (report.differing, report.is_equal) = (differing as u64, is_equal);
+            report.digest = format!("{sum:016x}");
+        });
+        Ok(())
+    }
+
+    /// Fetches what is missing in these windows.
+    async fn close(&self, regions: &[SiteId], windows: &[Option<u64>]) -> Result<(), Failed> {
+        let question = Question::Buckets { regions: regions.to_vec(), windows: windows.to_vec() };
+        let Answer::Buckets(theirs) = self.ask(&question).await? else { return Err(Failed::NoAnswer) };
+        if theirs.len() != windows.len() || theirs.iter().any(|sums| sums.len() != limits::REPLICATION_BUCKETS) {
+            return Err(Failed::Senseless("answered for other windows than it was asked for"));
+        }
+        let mine = self.shards.buckets(regions, windows).await.ok_or(Failed::NoAnswer)?;
+        for question in lists(regions, windows, &mine, &theirs) {
+            let Answer::List(named) = self.ask(&question).await? else { return Err(Failed::NoAnswer) };
+            let wanted = self.shards.wanted(&named).await.ok_or(Failed::NoAnswer)?;
+            for ids in wanted.chunks(limits::REPLICATION_FETCH_MAX) {
+                self.fetch(ids.to_vec()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn fetch(&self, mut ids: Vec<KeyId>) -> Result<(), Failed> {
+        while !ids.is_empty() {
+            let asked = ids.len();
+            let question = Question::Fetch { ids };
+            let Answer::Records(body, left) = self.ask(&question).await? else { return Err(Failed::NoAnswer) };
+            if left.len() >= asked {
+                return Err(Failed::Senseless("fetches nothing of what it was asked for"));
+            }
+            let records = batch::unpack(&body).map_err(|malformed| Failed::Senseless(malformed.0))?;
+            self.replication.with_peer(self.node, |report| report.fetched += (asked - left.len()) as u64);
+            self.shards.apply(records).await.ok_or(Failed::NoAnswer)?;
+            ids = left;
+        }
+        Ok(())
+    }
+
+    async fn ask(&self, question: &Question) -> Result<Answer, Failed> {
+        let bytes = Bytes::from(postcard::to_allocvec(question).unwrap_or_default());
+        let deadline = Duration::from_millis(limits::REPLICATION_QUESTION_MS);
+        let answer = self.links.call(self.node, Channel::Replication, bytes, deadline).await;
+        let bytes = answer.map_err(|_| Failed::NoAnswer)?;
+        postcard::from_bytes(&bytes).map_err(|_| Failed::Senseless("gave an answer that is none"))
+    }
+}
+
+/// How often records are offered to shards that have no room, and how long after the last time.
+const APPLY_TRIES: u32 = 200;
+/// See [`APPLY_TRIES`].
+const APPLY_PAUSE: Duration = Duration::from_millis(5);

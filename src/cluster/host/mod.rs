@@ -5,11 +5,19 @@
 //!                                          └─ control: the operator's socket ── status
 //!
 //! - `links`: messages between nodes, by channel; bounded queues, nothing waits
+//! - `connection`: one connection between two nodes, once both are known
+//! - `greeting`: what two nodes say first, and what tells a node from a copy of it
 //! - `keys`: keys and certificates
 //! - `news`: what a node has to say to whoever reads its log
 //! - `refusals`: what is refused on links, by reason
+//! - `tls`: links over TCP with mutual TLS 1.3
+//! - `trust`: whom TLS lets in
 
+pub mod connection;
+pub mod greeting;
 pub mod keys;
 pub mod links;
 pub mod news;
 pub mod refusals;
+pub mod tls;
+pub mod trust;

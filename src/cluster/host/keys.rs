@@ -135,6 +135,11 @@ impl Authority {
         Authority { key, nonce: nonce.to_string() }
     }
 
+    /// Its key.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
     /// Its own certificate (PEM), as the genesis holds it.
     pub fn certificate(&self) -> Result<String, KeyError> {
         let certificate = self.params().self_signed(&self.key.pair);

@@ -756,7 +756,103 @@ const _: () = assert!(CLUSTER_OUTBOUND_BYTES >= 2 * CLUSTER_RAFT_BYTES_MAX, "the
 const _: () = assert!(CLUSTER_INBOUND_BYTES >= 2 * CLUSTER_RAFT_BYTES_MAX, "the largest message always finds room");
 const _: () = assert!(CLUSTER_REPLICATION_BYTES_MAX > VALUE_BYTES_MAX + KEY_BYTES_MAX, "a record fits a message");
 const _: () = assert!(CLUSTER_PING_MS * 3 < CLUSTER_SILENCE_MS, "three pings may be lost");
+/// One command, encoded. The largest that makes sense is a list of ten sites or a tenant's policy.
+pub const COMMAND_BYTES_MAX: usize = 16 * 1024;
+
+/// Commands ordered together in one height, encoded. A proposal crosses a link of 100 Mbit/s in 20 ms, a fraction of
+/// the round trip between sites that a height costs anyway.
+pub const BATCH_BYTES_MAX: usize = 256 * 1024;
+
+/// Commands that wait at a node to be ordered, of all authors.
+pub const PENDING_COMMANDS_MAX: usize = 4096;
+
+/// Of one author, so that one cannot take the room of all others.
+pub const PENDING_COMMANDS_PER_AUTHOR_MAX: usize = 256;
+
+/// Bytes of commands that wait at a node.
+pub const PENDING_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// A command that a primary has passed over for this many heights is taken to be suppressed: the primary's next
+/// proposal without it is answered as if it came too late. More than a few heights, because commands get lost on
+/// their way without anybody's fault.
+pub const SUPPRESSED_HEIGHTS: u64 = 8;
+
+/// A vote, a request, a status, encoded: a few numbers, a digest, a signature, the network's digest.
+pub const ORDERING_SMALL_BYTES_MAX: usize = 512;
+
+/// A certificate, encoded: ten signatures with what each says.
+pub const ORDERING_CERTIFICATE_BYTES_MAX: usize = 4 * 1024;
+
+/// A proposal, encoded: a batch and a little around it.
+pub const ORDERING_PROPOSAL_BYTES_MAX: usize = BATCH_BYTES_MAX + 1024;
+
+/// Any message of the ordering, encoded: the answer to somebody who missed so much that only a snapshot helps.
+pub const ORDERING_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Decided heights in one answer to a laggard, encoded; one block always fits.
+pub const SYNC_RESPONSE_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
+
+/// Decided heights a node keeps at hand for laggards; whoever misses more gets a snapshot.
+pub const BLOCKS_KEPT_MAX: usize = 1024;
+
+/// Bytes of decided heights a node keeps at hand.
+pub const BLOCKS_KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Messages of the next height that a validator may leave here before this node has got that far: one proposal with
+/// its votes in each of some rounds.
+pub const EARLY_MESSAGES_PER_SITE_MAX: usize = 16;
+
+/// Rounds ahead of the current one that are listened to: the engine's own bound, checked before a signature is.
+pub const ROUNDS_AHEAD_MAX: u32 = 10;
+
+/// A round no honest site ever reaches: with timeouts that grow it would take centuries. Leaves room to add to.
+pub const ROUND_MAX: u32 = 1 << 24;
+
+/// Statements of one site at one height that are remembered to tell the first from its copies: three kinds in each of
+/// some hundred rounds. Beyond it nothing of that site is relayed at this height.
+pub const STATEMENTS_PER_SITE_MAX: usize = 1024;
+
+/// Verified signatures that are remembered, in each of two generations: a height of ten sites has a hundred.
+pub const VERIFIED_SIGNATURES_MAX: usize = 4096;
+
+/// Proofs of double statements that are kept to be shown.
+pub const PROOFS_KEPT_MAX: usize = 64;
+
+/// Sites that order. Ten bear three liars; every further three cost a third more messages.
+pub const SITES_MAX: usize = 10;
+
+/// Nodes of a cluster.
+pub const MEMBERS_MAX: usize = 256;
+
+/// Namespaces: a lookup walks them.
+pub const NAMESPACES_MAX: usize = 1024;
+
+/// A namespace's prefix.
+pub const PREFIX_BYTES_MAX: usize = 250;
+
+/// Tenants with a policy.
+pub const TENANTS_MAX: usize = 256;
+
+/// A tenant's policy.
+pub const POLICY_BYTES_MAX: usize = 4 * 1024;
+
+/// A name, an address: what people type.
+pub const NAME_BYTES_MAX: usize = 256;
+
+/// One record of the ordering's write-ahead log: a proposal with its batch and a little around it.
+pub const WAL_RECORD_BYTES_MAX: usize = ORDERING_PROPOSAL_BYTES_MAX + 1024;
+
 const _: () = assert!(SEGMENT_BYTES_MAX <= VALUE_BYTES_MAX, "a segment's value must fit the header");
+const _: () = assert!(COMMAND_BYTES_MAX <= BATCH_BYTES_MAX, "every command fits some batch");
+const _: () = assert!(ORDERING_PROPOSAL_BYTES_MAX + 4096 <= SYNC_RESPONSE_BYTES_MAX, "an answer has room for a block");
+const _: () = assert!(SYNC_RESPONSE_BYTES_MAX <= ORDERING_MESSAGE_BYTES_MAX);
+const _: () = assert!(PREFIX_BYTES_MAX <= KEY_BYTES_MAX, "a prefix is the beginning of a key");
+const _: () = assert!(POLICY_BYTES_MAX < COMMAND_BYTES_MAX, "a policy travels as a command");
+const _: () = assert!(
+    TENANTS_MAX * (POLICY_BYTES_MAX + NAME_BYTES_MAX) + NAMESPACES_MAX * (PREFIX_BYTES_MAX + 512) + MEMBERS_MAX * 2048
+        <= ORDERING_MESSAGE_BYTES_MAX,
+    "the largest state fits a message"
+);
 const _: () = assert!(SEGMENT_BYTES_MAX.is_power_of_two() && SEGMENT_BYTES_MIN.is_power_of_two());
 const _: () = assert!(SEGMENT_BYTES_MIN >= 16 * BUCKET_BYTES, "a page of the index holds two windows of eight");
 const _: () = assert!(RECEIVE_BUFFER_COUNT.is_power_of_two(), "the kernel masks buffer ids");

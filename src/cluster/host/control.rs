@@ -131,12 +131,7 @@ async fn serve(
     }
 }
 
-async fn answer(
-    ask: Ask,
-    status: &StatusSource,
-    state: &watch::Receiver<Arc<State>>,
-    submitter: &Submitter,
-) -> Answer {
+async fn answer(ask: Ask, status: &StatusSource, state: &watch::Receiver<Arc<State>>, submitter: &Submitter) -> Answer {
     match ask {
         Ask::Status => match serde_json::to_value(status()) {
             Ok(status) => Answer::Status(status),

@@ -157,8 +157,8 @@ impl Disk {
         self.log.append(record);
     }
 
-    /// Everything appended is on the disk when this returns.
-    pub fn flush(&mut self) -> Result<(), DiskError> {
+    /// Everything appended is on the disk when this returns; whether there was anything.
+    pub fn flush(&mut self) -> Result<bool, DiskError> {
         self.log.flush()
     }
 

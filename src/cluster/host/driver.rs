@@ -21,7 +21,7 @@ use crate::cluster::host::disk::{Disk, DiskError};
 use crate::cluster::host::links::{Channel, Inbound, Links};
 use crate::cluster::host::news::{News, Weight};
 use crate::cluster::host::status::{Position, Shared};
-use crate::cluster::host::submit::Submission;
+use crate::cluster::host::submit::{Submission, reason};
 use crate::cluster::ordering::block::Snapshot;
 use crate::cluster::ordering::validator::Validator;
 use crate::cluster::ordering::{Effect, Evidence, Ordering, TimerId};
@@ -119,7 +119,7 @@ impl Driver {
                 }
                 submission = submissions.recv() => {
                     let Submission { signed, answer } = submission.ok_or("nobody submits any more")?;
-                    let taken = self.part.submit(signed).map_err(|refused| refused.to_string());
+                    let taken = self.part.submit(signed).map_err(|refused| reason(&refused));
                     // Whoever asked may have given up; the command stays.
                     let _ = match taken {
                         Ok(effects) => {

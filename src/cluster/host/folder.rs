@@ -280,7 +280,8 @@ fn check(genesis: &Genesis) -> Result<(), String> {
     }
     for (index, member) in genesis.members.iter().enumerate() {
         let others = &genesis.members[..index];
-        let same = |other: &&Member| other.id == member.id || other.address == member.address || other.key == member.key;
+        let same =
+            |other: &&Member| other.id == member.id || other.address == member.address || other.key == member.key;
         if let Some(other) = others.iter().find(same) {
             return Err(format!("nodes {} and {} share a number, an address or a key", other.id, member.id));
         }
@@ -293,8 +294,14 @@ fn check(genesis: &Genesis) -> Result<(), String> {
         return Err("two sites share a number".into());
     }
     let timing = genesis.timing;
-    let figures =
-        [timing.propose_ms, timing.vote_ms, timing.rebroadcast_ms, timing.heartbeat_ms, timing.election_ms, timing.probe_ms];
+    let figures = [
+        timing.propose_ms,
+        timing.vote_ms,
+        timing.rebroadcast_ms,
+        timing.heartbeat_ms,
+        timing.election_ms,
+        timing.probe_ms,
+    ];
     if figures.contains(&0) {
         return Err("no figure under [timing] may be 0".into());
     }
@@ -306,8 +313,7 @@ fn make(folder: &Path) -> Result<(), FolderError> {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), FolderError> {
-    write_private(path, text.as_bytes())
-        .map_err(|error| FolderError::Key(KeyError::File(path.to_path_buf(), error)))
+    write_private(path, text.as_bytes()).map_err(|error| FolderError::Key(KeyError::File(path.to_path_buf(), error)))
 }
 
 fn write_toml(path: &Path, value: &impl Serialize) -> Result<(), FolderError> {
@@ -328,7 +334,11 @@ impl fmt::Display for FolderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             FolderError::File(path, error) if error.kind() == io::ErrorKind::NotFound => {
-                write!(f, "{} is missing: folders of nodes are made by 'spinetail cluster init' or 'join'", path.display())
+                write!(
+                    f,
+                    "{} is missing: folders of nodes are made by 'spinetail cluster init' or 'join'",
+                    path.display()
+                )
             }
             FolderError::File(path, error) => write!(f, "{}: {error}", path.display()),
             FolderError::Malformed(path, reason) => write!(f, "{}: {reason}", path.display()),
@@ -362,7 +372,10 @@ mod tests {
         for member in &genesis.members {
             let node = Folder::read(&folder.join(&member.name)).unwrap();
             assert_eq!((node.own.node, &node.genesis), (member.id, &genesis));
-            assert_eq!((node.key.public(), pinned(&node.certificate).unwrap()), (member.key.clone(), member.certificate.clone()));
+            assert_eq!(
+                (node.key.public(), pinned(&node.certificate).unwrap()),
+                (member.key.clone(), member.certificate.clone())
+            );
             let trust = Trust::new(&node.key, &node.certificate, &genesis.authority).unwrap();
             assert_eq!(trust.validity(member.id, day), Ok(Validity::Good));
             assert_eq!(trust.validity(member.id, day * 500), Ok(Validity::EndsSoon));

@@ -24,6 +24,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::base::limits;
 use crate::cluster::genesis::NetworkId;
 use crate::cluster::host::disk::DiskError;
+use crate::cluster::ordering::wal;
 
 /// The two files.
 pub struct LogFile {
@@ -33,6 +34,8 @@ pub struct LogFile {
     /// Which of the files is its.
     current: usize,
     files: [Part; 2],
+    /// Frames its records.
+    framing: wal::Writer,
     /// Appended and not flushed.
     unflushed: Vec<u8>,
 }
@@ -59,15 +62,15 @@ impl LogFile {
             let bytes = part.read()?;
             match head_of(&bytes, network) {
                 Some(of) if of == height => {
-                    let records = wal::read(&bytes[HEAD_BYTES as usize..]).map_err(|error| DiskError::CorruptLog {
+                    let read = wal::read(&bytes[HEAD_BYTES as usize..]).map_err(|corrupt| DiskError::CorruptLog {
                         path: part.path.clone(),
-                        reason: error.to_string(),
+                        reason: corrupt.to_string(),
                     })?;
-                    let length = HEAD_BYTES + records.length as u64;
                     // A torn end is overwritten, so that what is appended next has zeros behind it.
-                    part.zero(length, bytes.len() as u64)?;
+                    let length = HEAD_BYTES + read.bytes;
+                    part.zero(length, part.size)?;
                     part.used = length;
-                    found = Some((index, records.records));
+                    found = Some((index, read));
                 }
                 Some(of) if of > height => {
                     return Err(DiskError::OlderThanLog { path: part.path.clone(), log: of, stored: height - 1 });
@@ -76,9 +79,10 @@ impl LogFile {
                 _ => part.zero(0, bytes.len() as u64)?,
             }
         }
-        let (current, records) = found.unwrap_or((0, Vec::new()));
-        let log = LogFile { network, height, current, files, unflushed: Vec::new() };
-        Ok((log, records))
+        let (current, read) = found.unwrap_or_default();
+        let framing = wal::Writer::after(&read);
+        let log = LogFile { network, height, current, files, framing, unflushed: Vec::new() };
+        Ok((log, read.records))
     }
 
     /// Appends a record, which is on the disk after the next flush.
@@ -86,13 +90,13 @@ impl LogFile {
         if self.files[self.current].used == 0 && self.unflushed.is_empty() {
             self.unflushed = head(self.network, self.height);
         }
-        wal::write(&mut self.unflushed, record);
+        self.unflushed.extend(self.framing.frame(record));
     }
 
-    /// Puts everything appended onto the disk.
-    pub fn flush(&mut self) -> Result<(), DiskError> {
+    /// Puts everything appended onto the disk; whether there was anything.
+    pub fn flush(&mut self) -> Result<bool, DiskError> {
         if self.unflushed.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let part = &mut self.files[self.current];
         let end = part.used + self.unflushed.len() as u64;
@@ -105,12 +109,15 @@ impl LogFile {
         part.write_at(&self.unflushed, part.used)?;
         part.used = end;
         self.unflushed.clear();
-        part.file.sync_data().map_err(|error| part.failed("fdatasync", error))
+        part.file.sync_data().map_err(|error| part.failed("fdatasync", error))?;
+        self.framing.flushed();
+        Ok(true)
     }
 
     /// The height is decided and stored: its records are overwritten, and what is appended next is of `height`.
     pub fn begin(&mut self, height: u64) -> Result<(), DiskError> {
         self.unflushed.clear();
+        self.framing = wal::Writer::new();
         self.height = height;
         let part = &mut self.files[self.current];
         if part.used > 0 {
@@ -193,32 +200,6 @@ fn head(network: NetworkId, height: u64) -> Vec<u8> {
 fn head_of(bytes: &[u8], network: NetworkId) -> Option<u64> {
     let height = u64::from_le_bytes(bytes.get(40..48)?.try_into().ok()?);
     bytes.starts_with(&head(network, height)).then_some(height)
-}
-
-mod wal {
-    pub struct Read {
-        pub records: Vec<Vec<u8>>,
-        pub length: usize,
-    }
-    pub fn write(buffer: &mut Vec<u8>, record: &[u8]) {
-        buffer.extend((record.len() as u32).to_le_bytes());
-        buffer.extend(xxhash_rust::xxh3::xxh3_64(record).to_le_bytes());
-        buffer.extend(record);
-    }
-    pub fn read(bytes: &[u8]) -> Result<Read, String> {
-        let mut records = Vec::new();
-        let mut length = 0;
-        while let Some(head) = bytes[length..].first_chunk::<12>() {
-            let size = u32::from_le_bytes(head[..4].try_into().unwrap()) as usize;
-            let Some(record) = bytes[length + 12..].get(..size) else { break };
-            if xxhash_rust::xxh3::xxh3_64(record).to_le_bytes() != head[4..] {
-                break;
-            }
-            records.push(record.to_vec());
-            length += 12 + size;
-        }
-        Ok(Read { records, length })
-    }
 }
 
 #[cfg(test)]

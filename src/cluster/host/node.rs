@@ -127,9 +127,8 @@ impl Node {
         let snapshot_height = recovered.snapshot.as_ref().map_or(0, |(height, _)| *height);
         let snapshot = recovered.snapshot.map(|(height, bytes)| Snapshot { height, bytes });
         let secret = SecretKey::from(folder.key.secret());
-        let validator =
-            Validator::recover(&genesis, site, node, secret, snapshot, recovered.blocks, recovered.records)
-                .map_err(StartError::Recover)?;
+        let validator = Validator::recover(&genesis, site, node, secret, snapshot, recovered.blocks, recovered.records)
+            .map_err(StartError::Recover)?;
         let agreed = validator.state().members.get(&node).cloned();
         let trust = trust(&folder, agreed.as_ref(), options.news.as_ref())?;
         let me = agreed.unwrap_or_else(|| provisional(&folder, site, &trust));
@@ -171,8 +170,7 @@ impl Node {
         }));
         let key = Arc::new(folder.key);
         let (submissions, submitted) = mpsc::channel(limits::CLUSTER_SUBMISSIONS_MAX);
-        let submitter =
-            Submitter::new(key.clone(), links.clone(), state.clone(), submissions, store, shared.clone());
+        let submitter = Submitter::new(key.clone(), links.clone(), state.clone(), submissions, store, shared.clone());
         links.answer(Channel::Submit, submitter.handler());
         let inbox = links.listen(Channel::Ordering);
         let status = status_source(shared.clone(), tls, links.clone(), refusals, state.clone());
@@ -266,7 +264,8 @@ const LINK_THREADS: usize = 2;
 
 /// The node's trust, if its certificate is good; what is not as agreed is told.
 fn trust(folder: &Folder, agreed: Option<&Member>, news: &dyn News) -> Result<Trust, StartError> {
-    let trust = Trust::new(&folder.key, &folder.certificate, &folder.genesis.authority).map_err(StartError::Certificate)?;
+    let trust =
+        Trust::new(&folder.key, &folder.certificate, &folder.genesis.authority).map_err(StartError::Certificate)?;
     let node = folder.own.node;
     let soon = Duration::from_secs(limits::CLUSTER_CERTIFICATE_WARN_DAYS * 86_400);
     let warn = |message, reason: String| news.tell(Weight::Warn, message, &[("reason", reason)]);

@@ -390,7 +390,13 @@ impl Status {
             put("spinetail_cluster_lag_seconds", false, "how far a stream is behind", one("node", node), ms / 1e3);
         }
         for (reason, count) in &self.refusals {
-            put("spinetail_cluster_link_refusals_total", true, "refused on links", one("reason", reason), *count as f64);
+            put(
+                "spinetail_cluster_link_refusals_total",
+                true,
+                "refused on links",
+                one("reason", reason),
+                *count as f64,
+            );
         }
         for (reason, count) in &self.ordering_refusals {
             let help = "ordering messages refused";

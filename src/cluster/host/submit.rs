@@ -23,6 +23,7 @@ use crate::cluster::host::disk::Store;
 use crate::cluster::host::keys::Key;
 use crate::cluster::host::links::{Channel, Handler, Links};
 use crate::cluster::host::status::Shared;
+use crate::cluster::ordering::SubmitRefused;
 use crate::cluster::state::State;
 
 /// Submits commands, and waits for them. Its copies are one.
@@ -180,7 +181,8 @@ impl Submitter {
         let (next, last) = *numbers;
         // A folder that was lost counts from what the cluster has seen of it.
         if next > last || next <= used {
-            let first = self.inner.store.reserve_numbers(used).map_err(|error| SubmitError::Stopped(error.to_string()))?;
+            let first =
+                self.inner.store.reserve_numbers(used).map_err(|error| SubmitError::Stopped(error.to_string()))?;
             *numbers = (first, first + limits::CLUSTER_NUMBERS_RESERVED - 1);
         }
         numbers.0 += 1;
@@ -197,6 +199,20 @@ impl Inner {
             Err(mpsc::error::TrySendError::Full(_)) => Err(SubmitError::Unreachable("too many commands wait".into())),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(stopped()),
         }
+    }
+}
+
+/// Why a command is not taken, and who acts next.
+pub fn reason(refused: &SubmitRefused) -> String {
+    match refused {
+        SubmitRefused::Signature => "its signature is not its author's: sign it with this cluster's key".into(),
+        SubmitRefused::Right => "its author has no right to it: the operator asks for membership and policy".into(),
+        SubmitRefused::Replayed => {
+            "a command of that author with this or a later number was executed: ask again".into()
+        }
+        SubmitRefused::TooLarge => format!("it is larger than {} bytes", limits::COMMAND_BYTES_MAX),
+        SubmitRefused::Full => "too many commands wait: ask again in a while".into(),
+        SubmitRefused::Senseless(reason) => reason.clone(),
     }
 }
 

@@ -157,6 +157,10 @@ impl Peer {
             match timeout(silence, reader.read_buf(&mut buffer)).await {
                 Ok(Ok(0)) => return End { refusal: None, detail: "closed by the peer".into() },
                 Ok(Ok(_)) => {}
+                // The end of a process says no goodbye in TLS's terms.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return End { refusal: None, detail: "closed by the peer".into() };
+                }
                 Ok(Err(error)) => return End { refusal: None, detail: error.to_string() },
                 Err(_) => {
                     let detail = format!("nothing for {} ms", limits::CLUSTER_SILENCE_MS);

@@ -6,9 +6,11 @@
 //!   {"ask":"regions"}                                 {"regions":{…}}
 //!   {"ask":"state"}                                   {"state":{"network":…,"operator_number":…,"height":…}}
 //!   {"ask":"propose","command":"hexadecimal"}         {"executed":12}       {"refused":"…"}
+//!   {"ask":"say","command":"hexadecimal"}             the same, signed by the node
 //!
-//! A command that is proposed is signed by the operator's key, which is not here: the socket gives no right, it only
-//! carries. What is read from it is bounded like everything else.
+//! A command that is proposed is signed by the operator's key, which is not here; one that the node says is signed by
+//! the node's, which whoever may open the socket can read anyway. So the socket gives no right. What is read from it
+//! is bounded like everything else.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -22,10 +24,12 @@ use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::base::limits;
-use crate::cluster::command::{Author, Signed};
-use crate::cluster::host::keys::{hex, unhex};
+use crate::cluster::command::{Author, Command, Signed};
+use crate::cluster::genesis::NetworkId;
+use crate::cluster::host::folder::Folder;
+use crate::cluster::host::keys::{Key, hex, unhex};
 use crate::cluster::host::status::StatusSource;
-use crate::cluster::host::submit::Submitter;
+use crate::cluster::host::submit::{SubmitError, Submitter};
 use crate::cluster::state::State;
 
 /// What can be asked.
@@ -41,6 +45,11 @@ pub enum Ask {
     /// Have a command executed.
     Propose {
         /// The signed command, encoded, hexadecimal.
+        command: String,
+    },
+    /// Have a command of the node itself executed: it signs.
+    Say {
+        /// The command, encoded, hexadecimal.
         command: String,
     },
 }
@@ -150,12 +159,23 @@ async fn answer(ask: Ask, status: &StatusSource, state: &watch::Receiver<Arc<Sta
             let signed = unhex(&command).and_then(|bytes| postcard::from_bytes::<Signed>(&bytes).ok());
             match signed {
                 None => Answer::Refused("the command does not decode".into()),
-                Some(signed) => match submitter.submit_signed(signed).await {
-                    Ok(height) => Answer::Executed(height),
-                    Err(error) => Answer::Refused(error.to_string()),
-                },
+                Some(signed) => outcome(submitter.submit_signed(signed).await),
             }
         }
+        Ask::Say { command } => {
+            let command = unhex(&command).and_then(|bytes| postcard::from_bytes::<Command>(&bytes).ok());
+            match command {
+                None => Answer::Refused("the command does not decode".into()),
+                Some(command) => outcome(submitter.submit(command).await),
+            }
+        }
+    }
+}
+
+fn outcome(submitted: Result<u64, SubmitError>) -> Answer {
+    match submitted {
+        Ok(height) => Answer::Executed(height),
+        Err(error) => Answer::Refused(error.to_string()),
     }
 }
 
@@ -200,7 +220,7 @@ pub struct Control {
 impl Control {
     /// Connects to the node that runs from a folder.
     pub fn connect(folder: &Path) -> Result<Control, String> {
-        let path = crate::cluster::host::folder::Folder::control(folder);
+        let path = Folder::control(folder);
         let writer = UnixStream::connect(&path).map_err(|error| {
             let hint = "does the node run? 'spinetail cluster run' or 'serve --cluster' starts it";
             format!("{}: {error}: {hint}", path.display())
@@ -231,19 +251,25 @@ impl Control {
     }
 
     /// Has the operator's command executed; at which height that was seen, or the refusal.
-    pub fn propose(
-        &mut self,
-        operator: &crate::cluster::host::keys::Key,
-        command: crate::cluster::command::Command,
-    ) -> Result<u64, String> {
+    pub fn propose(&mut self, operator: &Key, command: Command) -> Result<u64, String> {
         let Answer::State { network, operator_number, .. } = self.ask(&Ask::State)? else {
             return Err("the node does not say which network it is of".into());
         };
         let network = unhex(&network).and_then(|bytes| bytes.try_into().ok()).ok_or("the network's name is none")?;
-        let network = crate::cluster::genesis::NetworkId(network);
+        let network = NetworkId(network);
         let signed = operator.command(network, Author::Operator, operator_number, command);
         let bytes = postcard::to_allocvec(&signed).map_err(|error| error.to_string())?;
-        match self.ask(&Ask::Propose { command: hex(&bytes) })? {
+        self.outcome(&Ask::Propose { command: hex(&bytes) })
+    }
+
+    /// Has the node's own command executed.
+    pub fn say(&mut self, command: &Command) -> Result<u64, String> {
+        let bytes = postcard::to_allocvec(command).map_err(|error| error.to_string())?;
+        self.outcome(&Ask::Say { command: hex(&bytes) })
+    }
+
+    fn outcome(&mut self, ask: &Ask) -> Result<u64, String> {
+        match self.ask(ask)? {
             Answer::Executed(height) => Ok(height),
             Answer::Refused(reason) => Err(reason),
             other => Err(format!("unexpected: {other:?}")),

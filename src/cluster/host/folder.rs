@@ -308,15 +308,18 @@ fn check(genesis: &Genesis) -> Result<(), String> {
     Ok(())
 }
 
-fn make(folder: &Path) -> Result<(), FolderError> {
+/// Makes a folder.
+pub(crate) fn make(folder: &Path) -> Result<(), FolderError> {
     fs::create_dir_all(folder).map_err(|error| FolderError::File(folder.to_path_buf(), error))
 }
 
-fn write(path: &Path, text: &str) -> Result<(), FolderError> {
+/// Writes a text to a file that must not exist yet.
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), FolderError> {
     write_private(path, text.as_bytes()).map_err(|error| FolderError::Key(KeyError::File(path.to_path_buf(), error)))
 }
 
-fn write_toml(path: &Path, value: &impl Serialize) -> Result<(), FolderError> {
+/// Writes a value to a file that must not exist yet.
+pub(crate) fn write_toml(path: &Path, value: &impl Serialize) -> Result<(), FolderError> {
     let text = toml::to_string(value).map_err(|error| FolderError::Malformed(path.to_path_buf(), error.to_string()))?;
     write(path, &text)
 }
@@ -325,7 +328,8 @@ fn read_text(path: &Path) -> Result<String, FolderError> {
     fs::read_to_string(path).map_err(|error| FolderError::File(path.to_path_buf(), error))
 }
 
-fn read_toml<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, FolderError> {
+/// Reads a value from a file.
+pub(crate) fn read_toml<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, FolderError> {
     toml::from_str(&read_text(path)?)
         .map_err(|error| FolderError::Malformed(path.to_path_buf(), error.to_string().trim().replace('\n', " ")))
 }

@@ -186,6 +186,12 @@ impl Links {
         lock(&self.desk.handlers).insert(channel, handler);
     }
 
+    /// Forgets who listens and who answers. What they hold, and what holds these links in turn, is let go.
+    pub fn close(&self) {
+        lock(&self.desk.inbound).clear();
+        lock(&self.desk.handlers).clear();
+    }
+
     /// Messages that arrived and nobody had room for.
     pub fn dropped(&self) -> u64 {
         self.desk.dropped.load(Ordering::Relaxed)

@@ -310,11 +310,11 @@ mod tests {
     fn a_log_that_has_outgrown_its_space_grows() {
         let folder = Folder::new("grows");
         let (mut log, _) = folder.open(1);
-        for _ in 0..3 {
-            log.append(&vec![9; limits::CLUSTER_WAL_BYTES as usize / 2]);
+        for _ in 0..8 {
+            log.append(&vec![9; limits::WAL_RECORD_BYTES_MAX]);
             log.flush().unwrap();
         }
         drop(log);
-        assert_eq!(folder.open(1).1.len(), 3);
+        assert_eq!(folder.open(1).1.len(), 8);
     }
 }

@@ -11,10 +11,12 @@
 //! - `driver`: drives the ordering: messages, timers, commands in; effects out
 //! - `folder`: a node's folder, and how a cluster's folders come to be
 //! - `greeting`: what two nodes say first, and what tells a node from a copy of it
+//! - `join`: how a node comes to a cluster that exists, and how one gets a new key
 //! - `keys`: keys and certificates
 //! - `log_file`: the write-ahead log of the open height
 //! - `news`: what a node has to say to whoever reads its log
 //! - `node`: a node, from its folder to its end
+//! - `proxy`: a link made slow, or cut, for rehearsals
 //! - `refusals`: what is refused on links, by reason
 //! - `status`: how a node does, and the same for /metrics
 //! - `submit`: how a command comes to be executed, from any node
@@ -27,11 +29,13 @@ pub mod disk;
 pub mod driver;
 pub mod folder;
 pub mod greeting;
+pub mod join;
 pub mod keys;
 pub mod links;
 pub mod log_file;
 pub mod news;
 pub mod node;
+pub mod proxy;
 pub mod refusals;
 pub mod status;
 pub mod submit;

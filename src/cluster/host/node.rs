@@ -88,6 +88,7 @@ struct Threads {
     stop: Option<oneshot::Sender<()>>,
     ordering: Option<JoinHandle<()>>,
     socket: PathBuf,
+    links: Links,
 }
 
 /// Why a node does not start.
@@ -213,7 +214,13 @@ impl Node {
         });
         let ordering = ordering.map_err(|error| StartError::System(error.to_string()))?;
         let runtime_handle = runtime.handle().clone();
-        let threads = Threads { runtime: Some(runtime), stop: Some(stop), ordering: Some(ordering), socket };
+        let threads = Threads {
+            runtime: Some(runtime),
+            stop: Some(stop),
+            ordering: Some(ordering),
+            socket,
+            links: links.clone(),
+        };
         Ok(Running {
             me,
             genesis,
@@ -246,6 +253,7 @@ impl Threads {
         if let Some(ordering) = self.ordering.take() {
             let _ = ordering.join();
         }
+        self.links.close();
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_timeout(Duration::from_millis(500));
             let _ = std::fs::remove_file(&self.socket);
@@ -383,3 +391,7 @@ impl fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
+
+#[cfg(test)]
+#[path = "node_tests.rs"]
+mod tests;

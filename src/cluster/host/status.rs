@@ -341,66 +341,60 @@ impl Status {
             metrics.push(Metric { name, is_counter, help, labels, value });
         };
         let one = |name: &'static str, value: &dyn ToString| vec![(name, value.to_string())];
-        put("spinetail_cluster_height", false, "last executed height", vec![], self.height as f64);
-        put("spinetail_cluster_round", false, "round under way", vec![], self.round.into());
-        put("spinetail_cluster_primary", false, "site that proposes first", vec![], self.primary.into());
-        put("spinetail_cluster_behind", false, "heights others say they are ahead", vec![], self.behind as f64);
-        put("spinetail_cluster_pending", false, "commands that wait here", vec![], self.pending as f64);
+        put("spinetail_cluster_height", false, "Last executed height.", vec![], self.height as f64);
+        put("spinetail_cluster_round", false, "Round under way.", vec![], self.round.into());
+        put("spinetail_cluster_primary", false, "Site that proposes first.", vec![], self.primary.into());
+        put("spinetail_cluster_behind", false, "Heights others say they are ahead.", vec![], self.behind as f64);
+        put("spinetail_cluster_pending", false, "Commands that wait here.", vec![], self.pending as f64);
         put(
-            "spinetail_cluster_slow_heights_total",
+            "spinetail_cluster_slow_heights",
             true,
-            "heights not decided in their first round",
+            "Heights not decided in their first round.",
             vec![],
             self.slow_heights as f64,
         );
-        put("spinetail_cluster_dropped_total", true, "frames without room", vec![], self.dropped as f64);
-        put("spinetail_cluster_evidence_total", true, "times a site was caught", vec![], self.evidence_count as f64);
+        put("spinetail_cluster_dropped", true, "Frames without room.", vec![], self.dropped as f64);
+        put("spinetail_cluster_evidence", true, "Times a site was caught.", vec![], self.evidence_count as f64);
         if let Some(term) = self.term {
-            put("spinetail_cluster_term", false, "term of the region's Raft group", vec![], term as f64);
+            put("spinetail_cluster_term", false, "Term of the region's Raft group.", vec![], term as f64);
         }
         if let Some(leader) = self.leader {
-            put("spinetail_cluster_leader", false, "node that leads the region", vec![], leader.into());
+            put("spinetail_cluster_leader", false, "Node that leads the region.", vec![], leader.into());
         }
         for (name, quantiles) in [("decision", self.decision), ("flush", self.flush)] {
             let Some(quantiles) = quantiles else { continue };
             for (quantile, ms) in [("0.5", quantiles.p50_ms), ("0.99", quantiles.p99_ms), ("1", quantiles.max_ms)] {
                 let labels = vec![("of", name.to_string()), ("quantile", quantile.to_string())];
-                put("spinetail_cluster_seconds", false, "decisions and flushes since the start", labels, ms / 1e3);
+                put("spinetail_cluster_seconds", false, "Decisions and flushes since the start.", labels, ms / 1e3);
             }
         }
         for link in &self.links {
             let labels = || vec![("node", link.node.to_string()), ("site", link.site.to_string())];
-            put("spinetail_cluster_link_up", false, "1 if connected", labels(), f64::from(u8::from(link.connected)));
+            put("spinetail_cluster_link_up", false, "1 if connected.", labels(), f64::from(u8::from(link.connected)));
             if let Some(ms) = link.rtt_ms {
-                put("spinetail_cluster_link_rtt_seconds", false, "last round trip", labels(), ms / 1e3);
+                put("spinetail_cluster_link_rtt_seconds", false, "Last round trip.", labels(), ms / 1e3);
             }
             if let Some(ms) = link.clock_offset_ms {
-                put("spinetail_cluster_clock_offset_seconds", false, "how far its clock is ahead", labels(), ms / 1e3);
+                put("spinetail_cluster_clock_offset_seconds", false, "How far its clock is ahead.", labels(), ms / 1e3);
             }
             let counters = [
-                ("spinetail_cluster_link_connections_total", "connections made", link.connections),
-                ("spinetail_cluster_link_sent_bytes_total", "bytes of messages sent", link.sent_bytes),
-                ("spinetail_cluster_link_received_bytes_total", "bytes of messages received", link.received_bytes),
+                ("spinetail_cluster_link_connections", "connections made", link.connections),
+                ("spinetail_cluster_link_sent_bytes", "bytes of messages sent", link.sent_bytes),
+                ("spinetail_cluster_link_received_bytes", "bytes of messages received", link.received_bytes),
             ];
             for (name, help, value) in counters {
                 put(name, true, help, labels(), value as f64);
             }
         }
         for (node, ms) in self.lag_ms.iter().flatten() {
-            put("spinetail_cluster_lag_seconds", false, "how far a stream is behind", one("node", node), ms / 1e3);
+            put("spinetail_cluster_lag_seconds", false, "How far a stream is behind.", one("node", node), ms / 1e3);
         }
         for (reason, count) in &self.refusals {
-            put(
-                "spinetail_cluster_link_refusals_total",
-                true,
-                "refused on links",
-                one("reason", reason),
-                *count as f64,
-            );
+            put("spinetail_cluster_link_refusals", true, "Refused on links.", one("reason", reason), *count as f64);
         }
         for (reason, count) in &self.ordering_refusals {
             let help = "ordering messages refused";
-            put("spinetail_cluster_ordering_refusals_total", true, help, one("reason", reason), *count as f64);
+            put("spinetail_cluster_ordering_refusals", true, help, one("reason", reason), *count as f64);
         }
         // A family's values must stand together.
         metrics.sort_by_key(|metric| metric.name);
@@ -478,7 +472,7 @@ mod tests {
                 seen.push(name);
             }
         }
-        for name in ["term", "leader", "lag_seconds", "link_rtt_seconds", "clock_offset_seconds", "evidence_total"] {
+        for name in ["term", "leader", "lag_seconds", "link_rtt_seconds", "clock_offset_seconds", "evidence"] {
             assert!(seen.contains(&format!("spinetail_cluster_{name}").as_str()), "{name}");
         }
     }

@@ -32,8 +32,8 @@ enum Command {
     /// What this machine is, and how it fares against a hardware profile
     #[command(subcommand, after_help = "Example:\n  spinetail host check")]
     Host(cli::host::HostCommand),
-    /// Sites that agree, and their simulation
-    #[command(subcommand, after_help = "Example:\n  spinetail cluster simulate --seeds 1000")]
+    /// Sites that agree: regions that stay in step and bear lying sites
+    #[command(subcommand, after_help = "Example:\n  spinetail cluster init --sites 4 /tmp/cluster")]
     Cluster(cli::cluster::ClusterCommand),
 }
 

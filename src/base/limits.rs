@@ -653,6 +653,109 @@ pub const CLUSTER_CALLS_MAX: usize = 4096;
 /// that need them.
 pub const CLUSTER_INBOUND_MESSAGES: usize = 4096;
 
+/// Bytes of messages of one sender that wait on one channel. A sender beyond that loses its own messages, nobody
+/// else's: the others' wait in queues of their own.
+pub const CLUSTER_INBOUND_BYTES: usize = 16 << 20;
+
+/// Messages handed to a channel's listener ahead of its reading; the rest waits in the queues above.
+pub const CLUSTER_INBOUND_AHEAD: usize = 64;
+
+/// Questions of one node that are being answered; more are dropped, and its deadlines tell it.
+pub const CLUSTER_ANSWERS_MAX: usize = 1024;
+
+/// Largest message of the ordering channel: a proposal with a full batch, or some blocks for a site that missed them.
+pub const CLUSTER_ORDERING_BYTES_MAX: usize = 4 << 20;
+
+/// Largest message between Raft voters: a piece of a snapshot, or entries.
+pub const CLUSTER_RAFT_BYTES_MAX: usize = 8 << 20;
+
+/// Largest message of a replication stream: a batch, or a single record with the largest value.
+pub const CLUSTER_REPLICATION_BYTES_MAX: usize = 8 << 20;
+
+/// Largest probe: some timestamps.
+pub const CLUSTER_PROBE_BYTES_MAX: usize = 1024;
+
+/// Largest message of the strong channel: one write with the largest value, or a page of a hand-over.
+pub const CLUSTER_STRONG_BYTES_MAX: usize = 8 << 20;
+
+/// Largest command on its way to a validator, and largest line on a node's control socket.
+pub const CLUSTER_SUBMIT_BYTES_MAX: usize = 256 << 10;
+
+/// Messages of one channel that wait to be sent to one node.
+pub const CLUSTER_OUTBOUND_MESSAGES: usize = 4096;
+
+/// Bytes of one channel that wait to be sent to one node: two of the largest messages at least, and 30 ms of a
+/// link of 4 Gbit/s.
+pub const CLUSTER_OUTBOUND_BYTES: usize = 16 << 20;
+
+/// Bytes that a link encrypts and writes at once. Small enough that a vote behind it waits microseconds.
+pub const CLUSTER_WRITE_BYTES: usize = 64 << 10;
+
+/// How long strangers may take from their connection to the end of the greeting.
+pub const CLUSTER_HANDSHAKE_MS: u64 = 5_000;
+
+/// Connections that are shaking hands. Ten sites of a few nodes with three connections each fit three times.
+pub const CLUSTER_HANDSHAKES_MAX: usize = 128;
+
+/// Of these, from one address: one host that opens connections and says nothing must not keep others out.
+pub const CLUSTER_HANDSHAKES_PER_ADDRESS: usize = 48;
+
+/// Bytes of a greeting.
+pub const CLUSTER_GREETING_BYTES_MAX: usize = 512;
+
+/// A link that has nothing to say says so this often, and its round trip is measured.
+pub const CLUSTER_PING_MS: u64 = 1_000;
+
+/// A link that brought nothing for this long is given up: its node, or the network, is gone.
+pub const CLUSTER_SILENCE_MS: u64 = 4_000;
+
+/// A link that took nothing for this long is given up.
+pub const CLUSTER_WRITE_MS: u64 = 4_000;
+
+/// First pause before a link is tried again. It doubles, with jitter, up to the next figure.
+pub const CLUSTER_RECONNECT_MS_MIN: u64 = 50;
+
+/// Longest pause before a link is tried again: a healed network is found within this.
+pub const CLUSTER_RECONNECT_MS: u64 = 1_000;
+
+/// A refusal is logged at most once in this time for each reason; all are counted.
+pub const CLUSTER_REFUSAL_LOG_MS: u64 = 1_000;
+
+/// Commands of this node and its neighbours that wait for the ordering thread.
+pub const CLUSTER_SUBMISSIONS_MAX: usize = 1024;
+
+/// How long a submitter waits for a command to be executed: a slow height, a change of primary, and some.
+pub const CLUSTER_SUBMIT_MS: u64 = 30_000;
+
+/// Bytes the write-ahead log reserves, so that a flush writes data and no file size: a height rarely needs a tenth.
+pub const CLUSTER_WAL_BYTES: u64 = 1 << 20;
+
+/// Bytes the write-ahead log of one height may grow to. A height that stays undecided for weeks gets there, and the
+/// node stops and says so rather than fill the disk.
+pub const CLUSTER_WAL_BYTES_MAX: u64 = 256 << 20;
+
+/// Heights between two snapshots of the state.
+pub const CLUSTER_SNAPSHOT_HEIGHTS: u64 = 256;
+
+/// Decided blocks kept below the last snapshot, for sites that missed them.
+pub const CLUSTER_BLOCKS_KEPT: u64 = 4_096;
+
+/// Own command numbers reserved with one flush.
+pub const CLUSTER_NUMBERS_RESERVED: u64 = 256;
+
+/// Caught liars that `status` shows; more are only counted.
+pub const CLUSTER_EVIDENCE_SHOWN: usize = 64;
+
+/// Programs on a node's control socket.
+pub const CLUSTER_CONTROL_MAX: usize = 16;
+
+/// A certificate that ends sooner than this is warned about at the start.
+pub const CLUSTER_CERTIFICATE_WARN_DAYS: u64 = 30;
+
+const _: () = assert!(CLUSTER_OUTBOUND_BYTES >= 2 * CLUSTER_RAFT_BYTES_MAX, "the largest message always finds room");
+const _: () = assert!(CLUSTER_INBOUND_BYTES >= 2 * CLUSTER_RAFT_BYTES_MAX, "the largest message always finds room");
+const _: () = assert!(CLUSTER_REPLICATION_BYTES_MAX > VALUE_BYTES_MAX + KEY_BYTES_MAX, "a record fits a message");
+const _: () = assert!(CLUSTER_PING_MS * 3 < CLUSTER_SILENCE_MS, "three pings may be lost");
 /// One command, encoded. The largest that makes sense is a list of ten sites or a tenant's policy.
 pub const COMMAND_BYTES_MAX: usize = 16 * 1024;
 

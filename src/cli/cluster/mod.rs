@@ -1,20 +1,40 @@
 //! `spinetail cluster`: sites that agree, and their simulation.
 
+pub mod init;
+pub mod join;
+pub mod propose;
+pub mod proxy;
+pub mod run;
 pub mod simulate;
+pub mod status;
 
 use clap::Subcommand;
 
 use crate::cli::Outcome;
 
 /// Sites that agree.
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 pub enum ClusterCommand {
     Simulate(simulate::SimulateArguments),
+    Init(init::InitArguments),
+    Join(join::JoinArguments),
+    Run(run::RunArguments),
+    Status(status::StatusArguments),
+    Regions(status::RegionsArguments),
+    Propose(propose::ProposeArguments),
+    Proxy(proxy::ProxyArguments),
 }
 
 /// Runs the command. The error is an exit status and the reason.
 pub fn run(command: ClusterCommand) -> Outcome {
     match command {
         ClusterCommand::Simulate(arguments) => simulate::run(&arguments),
+        ClusterCommand::Init(arguments) => init::run(&arguments),
+        ClusterCommand::Join(arguments) => join::run(&arguments),
+        ClusterCommand::Run(arguments) => run::run(&arguments),
+        ClusterCommand::Status(arguments) => status::run(&arguments),
+        ClusterCommand::Regions(arguments) => status::regions(&arguments),
+        ClusterCommand::Propose(arguments) => propose::run(arguments),
+        ClusterCommand::Proxy(arguments) => proxy::run(&arguments),
     }
 }

@@ -5,7 +5,10 @@
 //! its own core; `cluster::host` carries the streams.
 //!
 //! - `rules`: which keys are replicated how, and where they may go
+//! - `strong`: entries that one writer at a time writes, by version, and what a store of them must do
 
 pub mod rules;
+pub mod strong;
 
 pub use rules::{Mode, Namespace, Rules};
+pub use strong::{StrongEntry, StrongFull, StrongPage, StrongStore, StrongVersion};

@@ -33,14 +33,10 @@ pub enum RegionCommand {
         /// Voters of the region.
         voters: BTreeSet<NodeId>,
     },
-    /// The holder has let go of a home for another node to take.
+    /// Holders have let go of homes for others to take.
     Move {
-        /// The home.
-        home: u8,
-        /// The token it was held under; if it is no longer, nothing happens.
-        token: u64,
-        /// Who takes it.
-        to: NodeId,
+        /// Homes, the tokens they were held under, and who takes them; nothing happens to one held under another.
+        homes: Vec<(u8, u64, NodeId)>,
     },
     /// Holders have everything that was acknowledged under earlier tokens.
     Settled {
@@ -88,9 +84,11 @@ impl Homes {
                 self.leader = Some(*leader);
                 self.place(present, voters);
             }
-            RegionCommand::Move { home, token, to } => {
-                if self.homes.get(usize::from(*home)).is_some_and(|held| held.token == *token) {
-                    self.grant(usize::from(*home), *to);
+            RegionCommand::Move { homes } => {
+                for (home, token, to) in homes {
+                    if self.homes.get(usize::from(*home)).is_some_and(|held| held.token == *token) {
+                        self.grant(usize::from(*home), *to);
+                    }
                 }
             }
             RegionCommand::Settled { homes } => {
@@ -119,6 +117,12 @@ impl Homes {
         }
         let home = self.homes.iter().position(|home| home.holder == Some(*most))?;
         Some((home as u8, self.homes[home].token, *most, *least))
+    }
+
+    /// Who should take a home instead of a node: the least laden present one, that node only if there is no other.
+    pub fn instead_of(&self, node: NodeId, present: &BTreeSet<NodeId>) -> NodeId {
+        let load = self.load(present).into_iter().filter(|(other, _)| *other != node);
+        load.min_by_key(|(_, homes)| *homes).map_or(node, |(other, _)| other)
     }
 
     /// Homes a node holds, with their tokens.

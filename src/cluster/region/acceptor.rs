@@ -71,8 +71,8 @@ impl Acceptor {
     }
 
     /// Homes in which it has lost its memory and was not brought up to date yet.
-    pub fn lost_homes(&self) -> usize {
-        self.homes.iter().filter(|home| !home.is_intact).count()
+    pub fn lost_homes(&self) -> impl Iterator<Item = u8> {
+        (0..).zip(&self.homes).filter(|(_, home)| !home.is_intact).map(|(number, _)| number)
     }
 
     /// How often each node was refused for an old token, and the last time.

@@ -124,6 +124,11 @@ pub enum StrongRequest {
         /// What is asked.
         op: StrongOp,
     },
+    /// The sender has lost its memory of these homes; their holder does not know, as long as it writes nothing.
+    Lost {
+        /// The homes.
+        homes: Vec<u8>,
+    },
     /// Let go of a home, for another node to take.
     Release {
         /// The home.

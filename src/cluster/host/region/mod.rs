@@ -41,7 +41,7 @@ use crate::base::limits;
 use crate::cluster::host::links::{Channel, Links};
 use crate::cluster::region::lease::{Lease, Promise};
 use crate::cluster::region::strong::FencedOff;
-use crate::cluster::region::{Homes, StrongOp, StrongReply};
+use crate::cluster::region::{Homes, StrongOp, StrongRefused, StrongReply};
 use crate::cluster::{Command, State, Timing};
 use crate::replica::StrongStore;
 use reign::Reign;
@@ -245,6 +245,9 @@ impl RegionHandle {
     /// [`limits::STRONG_DEADLINE_MS`]: what was refused until then surely did not happen; see `region::strong`.
     pub async fn execute(&self, key: Vec<u8>, op: StrongOp) -> StrongReply {
         let deadline = Instant::now() + Duration::from_millis(limits::STRONG_DEADLINE_MS);
+        if !op.fits(&key) {
+            return StrongReply::Refused(StrongRefused::TooLarge);
+        }
         match &self.voter {
             Some(shared) => shared.execute(key, op, deadline).await,
             None => {

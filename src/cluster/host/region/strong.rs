@@ -101,7 +101,7 @@ impl Strong {
     }
 
     pub(super) fn lost_homes(&self) -> usize {
-        self.lock().acceptor.lost_homes()
+        self.lock().acceptor.lost_homes().count()
     }
 
     pub(super) fn refused(&self) -> (BTreeMap<NodeId, u64>, Option<FencedOff>) {
@@ -152,9 +152,6 @@ impl Held {
 impl Shared {
     /// Does an operation, wherever its holder is, until the deadline.
     pub(super) async fn execute(self: &Arc<Shared>, key: Vec<u8>, op: StrongOp, deadline: Instant) -> StrongReply {
-        if !op.fits(&key) {
-            return StrongReply::Refused(StrongRefused::TooLarge);
-        }
         let home = usize::from(home_of(&key));
         loop {
             let holder = self.homes.borrow().homes[home].holder;
@@ -350,7 +347,10 @@ async fn respond(shared: &Arc<Shared>, from: NodeId, request: StrongRequest) -> 
     let (home, token) = match &request {
         StrongRequest::Execute { key, op } => {
             let is_member = shared.state.borrow().members.contains_key(&from);
-            if !op.fits(key) || !is_member {
+            if !op.fits(key) {
+                return StrongResponse::Executed(StrongReply::Refused(StrongRefused::TooLarge));
+            }
+            if !is_member {
                 shared.counters.strangers();
                 return StrongResponse::Executed(StrongReply::Refused(StrongRefused::Stranger));
             }
@@ -368,6 +368,20 @@ async fn respond(shared: &Arc<Shared>, from: NodeId, request: StrongRequest) -> 
                 true => StrongResponse::Released,
                 false => StrongResponse::Refused,
             };
+        }
+        StrongRequest::Lost { homes } if is_voter => {
+            let mut inner = shared.strong.lock();
+            for home in homes {
+                if let Some(held) = inner.held.get_mut(usize::from(*home)).and_then(Option::as_mut) {
+                    held.holder.failed(from);
+                }
+            }
+            shared.strong.lags.notify_one();
+            return StrongResponse::Kept { is_intact: false };
+        }
+        StrongRequest::Lost { .. } => {
+            shared.counters.strangers();
+            return StrongResponse::Refused;
         }
         StrongRequest::Replicate { home, token, .. }
         | StrongRequest::Collect { home, token, .. }
@@ -389,7 +403,7 @@ async fn respond(shared: &Arc<Shared>, from: NodeId, request: StrongRequest) -> 
             }
             StrongRequest::Collect { have, from, values, .. } => inner.acceptor.collect(home, have, from, values),
             StrongRequest::Sync { entries, done, .. } => inner.acceptor.sync(home, token, entries, done),
-            StrongRequest::Execute { .. } | StrongRequest::Release { .. } => StrongResponse::Refused,
+            _ => StrongResponse::Refused,
         },
     };
     // A home of this node's that somebody now holds under a later token is this node's no longer.

@@ -3,7 +3,7 @@
 //! Both go page by page, and both may be broken off at any point and begun again: pages only bring a store nearer to
 //! what was acknowledged, and nothing counts before the last one. See `region::holder` for why they suffice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub(super) async fn take_homes(shared: Arc<Shared>) {
 }
 
 /// Takes one home: this node listens to no older token either, and asks everybody what they have.
-async fn take(shared: Arc<Shared>, home: u8, token: u64, sets: Vec<std::collections::BTreeSet<NodeId>>) {
+async fn take(shared: Arc<Shared>, home: u8, token: u64, sets: Vec<BTreeSet<NodeId>>) {
     if !shared.write_down(home, token).await {
         return;
     }
@@ -139,8 +139,27 @@ pub(super) async fn keep_in_step(shared: Arc<Shared>) {
         for node in lagging {
             workers.entry(node).or_insert_with(|| tokio::spawn(bring_up(shared.clone(), node)));
         }
+        tell_holders(&shared);
         let pause = Duration::from_millis(shared.timing.heartbeat_ms);
         let _ = tokio::time::timeout(pause, shared.strong.lags.notified()).await;
+    }
+}
+
+/// Tells the holders of homes that this node has lost its memory of; again, until they have brought it up to date.
+fn tell_holders(shared: &Arc<Shared>) {
+    let agreed = shared.homes.borrow().clone();
+    let mut lost: BTreeMap<NodeId, Vec<u8>> = BTreeMap::new();
+    for home in shared.strong.lock().acceptor.lost_homes() {
+        if let Some(holder) = agreed.homes[usize::from(home)].holder.filter(|holder| *holder != shared.me) {
+            lost.entry(holder).or_default().push(home);
+        }
+    }
+    for (holder, homes) in lost {
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            // If it is not heard it is said again.
+            let _ = ask(&shared.links, holder, &StrongRequest::Lost { homes }, shared.call_deadline()).await;
+        });
     }
 }
 

@@ -951,6 +951,59 @@ pub const REPLICATION_QUESTION_MS: u64 = 3_000;
 
 /// Nodes that replicate to each other.
 pub const REPLICATION_PEERS_MAX: usize = 64;
+/// Homes of a region: parts of its strong keys, each written by one node at a time. Five nodes then differ by one in
+/// thirteen in what they hold, and all homes together fit a Raft entry and a message.
+pub const REGION_HOMES: usize = 64;
+
+/// Voters of a region: with five it bears the loss of two. More would only make every write wait for more.
+pub const REGION_VOTERS_MAX: usize = 5;
+
+/// Clocks of two nodes may run apart by one part in this many, and leases are still safe. Crystals are good for one in
+/// ten thousand, and NTP slews by one in two thousand at most (adjtimex(2)).
+pub const REGION_CLOCK_DRIFT_SHARE: u64 = 100;
+
+/// Longest lease: durations on their way between nodes are held against it.
+pub const REGION_LEASE_MS_MAX: u64 = 60_000;
+
+/// Entries of a region's Raft log after which it is replaced by a snapshot. Placing homes adds one; a snapshot has some
+/// three kibibytes.
+pub const REGION_LOG_ENTRIES: u64 = 512;
+
+/// Entries kept behind a snapshot for those who are a little late.
+pub const REGION_LOG_ENTRIES_KEPT: u64 = 64;
+
+/// Entries in one message of Raft.
+pub const REGION_LOG_ENTRIES_PER_MESSAGE: u64 = 64;
+
+/// Changes of the log on their way to the disk; Raft waits for each of them, so these are a handful.
+pub const REGION_DISK_QUEUE: usize = 256;
+
+/// Bytes of one piece of a region's snapshot.
+pub const REGION_SNAPSHOT_PIECE_BYTES: u64 = 64 << 10;
+
+/// Strong writes a node has under way; beyond, further ones are refused. A link bears as many open questions.
+pub const STRONG_WRITES_MAX: usize = 1024;
+
+/// Operations that wait for an earlier one on the same key.
+pub const STRONG_WAITERS_PER_KEY_MAX: usize = 256;
+
+/// Longest value of a strong entry: a message with one must fit every carrier's frame, and a write of it the deadline.
+pub const STRONG_VALUE_BYTES_MAX: usize = 256 << 10;
+
+/// Bytes of entries in one message when a node is brought up to date; one entry alone may be larger.
+pub const STRONG_PAGE_BYTES: usize = 128 << 10;
+
+/// Memory of a node's strong entries if nothing else is said.
+pub const STRONG_STORE_BYTES_DEFAULT: usize = 64 << 20;
+
+/// What the store in memory counts for an entry beside its key and value: two tree nodes' parts and three allocations.
+pub const STRONG_ENTRY_BYTES: usize = 128;
+
+/// How long an operation is tried, failovers included, before its asker is told that it failed or is unknown.
+pub const STRONG_DEADLINE_MS: u64 = 2_000;
+
+/// Longest pause between two attempts to bring a node up to date that does not answer.
+pub const STRONG_BACKOFF_MS_MAX: u64 = 250;
 
 const _: () = assert!(SEGMENT_BYTES_MAX <= VALUE_BYTES_MAX, "a segment's value must fit the header");
 const _: () = assert!(ORPHANED_HEIGHTS < SUPPRESSED_HEIGHTS, "first the primary is told, then it is blamed");
@@ -993,5 +1046,7 @@ const _: () =
 const _: () = assert!(REPLICATION_RING_SLOTS.is_power_of_two(), "mailbox positions are masked");
 const _: () = assert!(REPLICATION_SHARES_MAX < 256, "a record counts them in a byte");
 const _: () = assert!(ADMIN_TOKEN_BYTES_MIN < ADMIN_TOKEN_BYTES_MAX);
+const _: () = assert!(REGION_HOMES.is_power_of_two() && REGION_HOMES <= 256, "a home is bits of a hash, and a byte");
+const _: () = assert!(STRONG_WRITES_MAX * (REGION_VOTERS_MAX - 1) <= CLUSTER_CALLS_MAX, "each asks every other voter");
 const _: () = assert!(HEARTBEAT_MS < PREEMPT_TIMER_MS, "the heartbeat must come first");
 const _: () = assert!(1000 % ADMIN_TICK_MS == 0, "a second has a whole number of events");

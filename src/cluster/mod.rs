@@ -14,6 +14,7 @@
 //! - `command`: what can be agreed on, signed by whoever asks for it
 //! - `state`: what has been agreed on
 //! - `ordering`: the order of commands between sites of which some may lie
+//! - `region`: who may write what inside a region: homes, leases, fencing tokens, strong entries
 //! - `host`: links between nodes, disks, clocks: the part with I/O
 
 pub mod command;
@@ -21,6 +22,7 @@ pub mod genesis;
 pub mod host;
 pub mod keys;
 pub mod ordering;
+pub mod region;
 pub mod state;
 
 pub use command::{Author, Command, Signed};

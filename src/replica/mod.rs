@@ -15,6 +15,7 @@
 //! - `repair`: what two sites ask each other to find out what they miss
 //! - `shard`: one shard's part in all that
 //! - `port`: what a shard and whoever carries its streams tell each other
+//! - `strong`: entries that one writer at a time writes, by version, and what a store of them must do
 
 pub mod batch;
 pub mod clock;
@@ -27,9 +28,11 @@ pub mod shard;
 pub mod stream;
 pub mod table;
 pub mod versions;
+pub mod strong;
 
 pub use clock::Version;
 pub use record::{Found, Record};
 pub use rules::{Mode, Namespace, Rules};
 pub use shard::{Config, Count, Counts, Entries, Replica};
 pub use table::KeyId;
+pub use strong::{StrongEntry, StrongFull, StrongPage, StrongStore, StrongVersion};

@@ -23,6 +23,7 @@
 //! - `submit`: how a command comes to be executed, from any node
 //! - `tls`: links over TCP with mutual TLS 1.3
 //! - `trust`: whom TLS lets in
+//! - `region`: Raft, leases and strong entries of a region, with sockets, a disk and a clock
 
 pub mod connection;
 pub mod control;
@@ -43,3 +44,4 @@ pub mod status;
 pub mod submit;
 pub mod tls;
 pub mod trust;
+pub mod region;

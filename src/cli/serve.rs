@@ -43,6 +43,10 @@ pub struct ServeArguments {
     /// Give programs of this host connections through shared memory at this socket [default: none]
     #[arg(long, value_name = "PATH")]
     shm: Option<PathBuf>,
+    /// Give clients this map of the cluster's regions, signed by its validators; SIGHUP reads it again; docs/routing.md
+    /// says how one is made [default: none]
+    #[arg(long, value_name = "FILE")]
+    region_map: Option<PathBuf>,
     /// Let programs of this host read hot entries in shared memory; they get it at this socket [default: none]
     #[arg(long, value_name = "PATH")]
     l0_socket: Option<PathBuf>,
@@ -112,6 +116,7 @@ pub fn run(arguments: ServeArguments) -> Outcome {
         resp: arguments.resp,
         memcached: arguments.memcached,
         shm: arguments.shm,
+        region_map: arguments.region_map,
         l0_socket: arguments.l0_socket,
         l0_tenants: arguments.l0_tenant,
         l0_memory: arguments.l0_memory,

@@ -47,6 +47,7 @@ impl Connection {
             shard: 0,
             key_bytes_max: 0,
             value_bytes_max: 0,
+            features: 0,
             hash_seed: 0,
             server: String::new(),
         };

@@ -13,6 +13,7 @@
 //! - `command`: what can be agreed on, signed by whoever asks for it
 //! - `state`: what has been agreed on
 //! - `ordering`: the order of commands between sites of which some may lie
+//! - `route`: how far others are, which region is the nearest healthy one, and the signed map of regions
 //! - `host`: links between nodes, disks, clocks: the part with I/O
 
 pub mod command;
@@ -20,6 +21,7 @@ pub mod genesis;
 pub mod host;
 
 pub mod ordering;
+pub mod route;
 pub mod state;
 
 pub use command::{Author, Command, Signed};

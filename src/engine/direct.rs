@@ -12,6 +12,7 @@ use crate::cache::Store;
 use crate::engine::core::{Core, Parts};
 use crate::engine::memcached::MemcachedShared;
 use crate::engine::post;
+use crate::engine::region_map::RegionMapBytes;
 use crate::engine::resp::config::RespShared;
 use crate::engine::session::Protocol;
 use crate::engine::shard::Shared;
@@ -45,6 +46,7 @@ impl<M: DerefMut<Target = [u8]>> Direct<M> {
             started: std::time::Instant::now(),
             resp: RespShared::new(0, seed.0, CONNECTION_BYTES, store.item_bytes_max()),
             memcached: MemcachedShared::default(),
+            region_map: RegionMapBytes::default(),
         });
         // Nobody is on the other end: there is nothing to control.
         let (_, control) = crossbeam::channel::bounded(1);

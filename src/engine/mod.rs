@@ -24,6 +24,7 @@
 //! - `post`: what one shard has under way at the others
 //! - `mailbox`: the ring between two shards
 //! - `l0`: what a shard publishes in shared memory, and what it hears from readers
+//! - `region_map`: where regions are, passed on to whoever asks
 //! - `idle`: when a shard that has nothing to do goes to sleep
 //! - `executor`: who calls the turns: a glommio executor, or a plain thread where io_uring is refused
 
@@ -42,6 +43,7 @@ pub mod l0;
 pub mod mailbox;
 mod memcached;
 mod post;
+pub mod region_map;
 mod resp;
 mod session;
 mod shard;

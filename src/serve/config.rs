@@ -78,6 +78,7 @@ pub fn over(flags: Options, file: Options) -> Options {
         resp: flags.resp.or(file.resp),
         memcached: flags.memcached.or(file.memcached),
         shm: flags.shm.or(file.shm),
+        region_map: flags.region_map.or(file.region_map),
         l0_socket: flags.l0_socket.or(file.l0_socket),
         l0_tenants: if flags.l0_tenants.is_empty() { file.l0_tenants } else { flags.l0_tenants },
         l0_memory: flags.l0_memory.or(file.l0_memory),
@@ -136,7 +137,7 @@ impl Key {
 }
 
 /// Every key of the file, tenants' own aside.
-pub const KEYS: [Key; 18] = [
+pub const KEYS: [Key; 19] = [
     Key {
         section: "",
         name: "profile",
@@ -191,6 +192,17 @@ pub const KEYS: [Key; 18] = [
         read: |value, options| path(value).map(|path| options.shm = Some(path)).is_some(),
         given: |options| options.shm.is_some(),
         show: |settled| settled.shm.as_deref().map(quoted_path),
+    },
+    Key {
+        section: "",
+        name: "region_map",
+        flag: "--region-map",
+        allowed: "the path of a file with a signed map of regions",
+        default: "none",
+        reloadable: true,
+        read: |value, options| path(value).map(|path| options.region_map = Some(path)).is_some(),
+        given: |options| options.region_map.is_some(),
+        show: |settled| settled.region_map_file.as_deref().map(quoted_path),
     },
     Key {
         section: "",

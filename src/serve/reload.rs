@@ -42,7 +42,8 @@ pub fn difference(running: &Settled, wanted: &Settled) -> Reload {
         let (old, new) = (key.value(running), key.value(wanted));
         let holds_token = key.path() == TOKEN_FILE;
         let token = holds_token && running.admin_token != wanted.admin_token;
-        if old == new && !token {
+        let map = key.flag == REGION_MAP && running.region_map != wanted.region_map;
+        if old == new && !token && !map {
             continue;
         }
         if key.reloadable && !(holds_token && keeps_token) {
@@ -87,6 +88,10 @@ impl Reload {
                     running.admin_token_file.clone_from(&wanted.admin_token_file);
                     running.admin_token.clone_from(&wanted.admin_token);
                 }
+                REGION_MAP => {
+                    running.region_map_file.clone_from(&wanted.region_map_file);
+                    running.region_map.clone_from(&wanted.region_map);
+                }
                 flag => unreachable!("{flag} is reloadable, and nobody knows how"),
             }
         }
@@ -114,6 +119,8 @@ fn list(cores: &[usize]) -> Option<String> {
 
 /// The key of the secret's file.
 const TOKEN_FILE: &str = "admin.token_file";
+/// The flag of the map of regions.
+const REGION_MAP: &str = "--region-map";
 
 #[cfg(test)]
 mod tests {

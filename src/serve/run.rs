@@ -109,6 +109,7 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
     })
     .map_err(Failure::failed)?;
 
+    running.shared.region_map.set(settled.region_map.as_deref());
     if let Some(admin) = &admin {
         admin.serving(running.shared.clone(), facts(settled))?;
     }
@@ -180,6 +181,7 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
                     notifier.reloading();
                     reload(source, &mut in_force, log);
                     live.set(&in_force);
+                    shared.region_map.set(in_force.region_map.as_deref());
                     notifier.ready(serving.clone());
                 }
                 _ => break,

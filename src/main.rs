@@ -32,6 +32,12 @@ enum Command {
     /// What this machine is, and how it fares against a hardware profile
     #[command(subcommand, after_help = "Example:\n  spinetail host check")]
     Host(cli::host::HostCommand),
+    /// Regions that agree, and the nearest of them
+    #[command(
+        subcommand,
+        after_help = "Example:\n  spinetail cluster map --seeds cache.example:7700 --authorities cluster.toml"
+    )]
+    Cluster(cli::cluster::ClusterCommand),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +52,7 @@ fn main() -> ExitCode {
         Command::Stats(arguments) => cli::keys::stats(&arguments),
         Command::Top(arguments) => cli::top::run(arguments),
         Command::Host(command) => cli::host::run(command),
+        Command::Cluster(command) => cli::cluster::run(command),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

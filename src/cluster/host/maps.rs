@@ -18,7 +18,6 @@ use arc_malachitebft_signing_ed25519::PrivateKey;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::base::id::SiteId;
 use crate::base::limits;
 use crate::cluster::genesis::Genesis;
 use crate::cluster::host::links::{Channel, Links};
@@ -178,7 +177,7 @@ const CLOCKS_APART_MS: u64 = 60_000;
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::base::id::NodeId;
+    use crate::base::id::{NodeId, SiteId};
     use crate::cluster::genesis::{Member, Site, SiteKind, Timing};
     use crate::cluster::host::links::memory::Network;
     use crate::cluster::host::probe;

@@ -307,6 +307,11 @@ impl Authorities {
         Authorities::of(&genesis)
     }
 
+    /// The network they vouch for.
+    pub fn network(&self) -> NetworkId {
+        self.network
+    }
+
     /// Signatures that a map needs.
     pub fn needed(&self) -> usize {
         self.needed

@@ -231,10 +231,22 @@ impl Shared {
         self.said(&talk, false);
         let ((from_program, to_program), (from_server, to_server)) = (program.into_split(), server.into_split());
         let mut ways = JoinSet::new();
-        ways.spawn(self.clone().one_way(from_program, to_server, talk.clone(), true));
-        ways.spawn(self.clone().one_way(from_server, to_program, talk, false));
+        let (shared, asking) = (self.clone(), talk.clone());
+        ways.spawn(async move { (true, shared.one_way(from_program, to_server, asking, true).await) });
+        let shared = self.clone();
+        ways.spawn(async move { (false, shared.one_way(from_server, to_program, talk, false).await) });
         // One end that has said all is answered until the other has, too; one that breaks ends both.
-        while let Some(Ok(Ok(()))) = ways.join_next().await {}
+        let mut is_first = true;
+        while let Some(Ok((is_program, outcome))) = ways.join_next().await {
+            if is_first && !is_program {
+                // Servers end connections when they end, and hardly otherwise.
+                self.regions.suspect(site);
+            }
+            is_first = false;
+            if outcome.is_err() {
+                return;
+            }
+        }
     }
 
     /// Connects to the nearest healthy region that speaks the protocol; answers which.

@@ -94,6 +94,10 @@ struct Shared {
     good_nodes: Mutex<HashMap<SiteId, usize>>,
     /// Where to begin in a region: another node for every process.
     spread: usize,
+    /// Regions whose connections broke: their next probe does not wait its turn.
+    suspects: Mutex<BTreeSet<SiteId>>,
+    /// Wakes those who sleep, when there is a new suspect or everything ends.
+    bell: Condvar,
     map_failure: Mutex<Option<String>>,
     stopping: AtomicBool,
 }
@@ -116,6 +120,8 @@ impl Regions {
             addresses: Mutex::new(HashMap::new()),
             good_nodes: Mutex::new(HashMap::new()),
             spread: RandomState::new().build_hasher().finish() as usize,
+            suspects: Mutex::new(BTreeSet::new()),
+            bell: Condvar::new(),
             map_failure: Mutex::new(None),
             stopping: AtomicBool::new(false),
             options,
@@ -150,6 +156,14 @@ impl Regions {
     /// A region's connections broke and new ones cannot be made.
     pub fn lost(&self, site: SiteId) {
         self.shared.note(|chooser, now_ms| chooser.lost(site, now_ms));
+    }
+
+    /// A connection to a region broke, which may have other reasons than the region: it is probed at once, and again soon
+    /// if that is missed, so that a region that is really gone is known to be in a fraction of a second.
+    pub fn suspect(&self, site: SiteId) {
+        if locked(&self.shared.suspects).insert(site) {
+            self.shared.bell.notify_all();
+        }
     }
 
     /// Waits until a view is as it should be.
@@ -196,7 +210,9 @@ impl Drop for Regions {
     fn drop(&mut self) {
         // The threads see it within a probe's deadline and let go of what they share.
         self.shared.stopping.store(true, Ordering::Relaxed);
-        self.shared.changed.1.notify_all();
+        // Whoever sleeps looks before it does, with the lock held: the bell cannot ring in between.
+        drop(locked(&self.shared.suspects));
+        self.shared.bell.notify_all();
     }
 }
 
@@ -217,7 +233,7 @@ impl Shared {
                     probed.insert(site);
                 }
             }
-            self.sleep_until(look_at);
+            self.pause(look_at, None);
             if self.is_stopping() {
                 return;
             }
@@ -311,15 +327,23 @@ impl Shared {
             node %= region.nodes.len();
             let address =
                 region.nodes[node].native.as_ref().and_then(|name| locked(&self.addresses).get(name).copied());
+            let was_suspect = locked(&self.suspects).contains(&site);
             let probed = address.ok_or(()).and_then(|to| probe(&mut connection, to, self.options.probe));
             match probed {
                 Ok(rtt) => {
                     locked(&self.good_nodes).insert(site, node);
+                    if was_suspect {
+                        locked(&self.suspects).remove(&site);
+                    }
                     self.note(|chooser, now_ms| chooser.answered(site, now_ms, rtt.as_micros() as u64));
                 }
                 Err(()) => {
                     (connection, node, first) = (None, node + 1, 0);
                     self.note(|chooser, now_ms| chooser.missed(site, now_ms));
+                    if locked(&self.chooser).health(site) != Some(Health::Up) {
+                        // It is known by now, and need not be asked more often than others.
+                        locked(&self.suspects).remove(&site);
+                    }
                 }
             }
             first = first.saturating_sub(1);
@@ -327,7 +351,7 @@ impl Shared {
                 let every = self.options.probe;
                 let part = every / limits::ROUTE_JITTER_SHARE as u32;
                 let jitter_us = dice.below(2 * part.as_micros() as u64 + 1);
-                self.sleep_until(began + every - part + Duration::from_micros(jitter_us));
+                self.pause(began + every - part + Duration::from_micros(jitter_us), Some(site));
             }
         }
     }
@@ -368,14 +392,18 @@ impl Shared {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Sleeps, but not past the end of everything.
-    fn sleep_until(&self, moment: Instant) {
+    /// Sleeps; not past the end of everything, and not for long if a region that it is about is suspect.
+    fn pause(&self, until: Instant, about: Option<SiteId>) {
+        let soon = Instant::now() + SUSPECT_PROBED_AFTER;
+        let mut suspects = locked(&self.suspects);
         while !self.is_stopping() {
-            let left = moment.saturating_duration_since(Instant::now());
+            let is_suspect = about.is_some_and(|site| suspects.contains(&site));
+            let until = if is_suspect { until.min(soon) } else { until };
+            let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
             }
-            thread::sleep(left.min(STOP_SEEN_WITHIN));
+            suspects = self.bell.wait_timeout(suspects, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -464,5 +492,5 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 const ASKED_MAX: usize = 16;
 /// Times a server is asked again that is just replacing its map.
 const ASKED_AGAIN_MAX: usize = 3;
-/// How long threads that sleep go on when everything ends.
-const STOP_SEEN_WITHIN: Duration = Duration::from_millis(100);
+/// How long after its last probe a suspect is probed: ten times a second at most, whatever is said of it.
+const SUSPECT_PROBED_AFTER: Duration = Duration::from_millis(100);

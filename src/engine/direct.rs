@@ -138,6 +138,26 @@ mod tests {
     }
 
     #[test]
+    fn a_region_map_is_passed_on_once_there_is_one() {
+        let mut shard = direct(Protocol::Native);
+        let ask = |shard: &mut Direct<Vec<u8>>, command| {
+            let (bytes, open) = shard.exchange(&frame(1, command));
+            assert!(open);
+            let reply = native::decode_reply(bytes).unwrap().unwrap().0.reply;
+            (reply.status, reply.value.to_vec())
+        };
+        let features = |shard: &mut Direct<Vec<u8>>| {
+            native::ServerHello::decode(&ask(shard, Command::Hello { shard: None }).1).unwrap().features
+        };
+        assert_eq!((ask(&mut shard, Command::Map).0, features(&mut shard)), (Status::Unsupported, 0));
+        for map in [b"one".to_vec(), vec![7; limits::ROUTE_MAP_BYTES_MAX]] {
+            shard.core.shared.region_map.set(Some(&map));
+            assert_eq!(ask(&mut shard, Command::Map), (Status::Ok, map));
+        }
+        assert_eq!(features(&mut shard), native::FEATURE_MAP);
+    }
+
+    #[test]
     fn a_renewal_is_answered_behind_all_that_was_written_before_it() {
         let mut shard = direct(Protocol::Native);
         let set = |ttl_ms| Command::Set { key: b"k", value: b"v", ttl_ms, mode: Mode::Set };

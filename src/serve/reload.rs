@@ -237,6 +237,27 @@ mod tests {
     }
 
     #[test]
+    fn another_map_in_the_same_file_is_taken_over() {
+        use crate::cluster::NetworkId;
+        use crate::cluster::route::{RegionMap, SignedMap};
+        let file = std::env::temp_dir().join(format!("spinetail-reload-map-{}", std::process::id()));
+        let with = |height: u64| {
+            let map = RegionMap { network: NetworkId([0; 32]), height, expires_ms: 1, regions: Vec::new() };
+            std::fs::write(&file, SignedMap::new(&map, &[]).unwrap().encode().unwrap()).unwrap();
+            settled(Options { region_map: Some(file.clone()), ..Options::default() })
+        };
+        let (first, second) = (with(1), with(2));
+        let reload = difference(&first, &second);
+        assert!(reload.apply == ["--region-map"] && reload.needs_restart.is_empty(), "{reload:?}");
+        let mut running = first.clone();
+        let log = Log::start(Level::Error, Format::Logfmt, std::io::sink()).unwrap();
+        reload.carry_out(&mut running, &second, &log);
+        assert_eq!(running.region_map, second.region_map);
+        assert_eq!(difference(&running, &second), Reload::default());
+        std::fs::remove_file(file).unwrap();
+    }
+
+    #[test]
     fn what_applies_is_applied_and_nothing_else() {
         let before = settled(Options::default());
         let options = Options { log_level: Some(Level::Debug), memory: Some(64 << 20), ..Options::default() };

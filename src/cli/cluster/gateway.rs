@@ -18,7 +18,7 @@ use crate::cli::Outcome;
 use crate::cli::cluster::map::Where;
 
 /// Carry connections of programs on this host to the nearest healthy region, until SIGTERM
-#[derive(Args)]
+#[derive(Debug, Args)]
 #[command(
     after_help = "Prints one line when every listener accepts:\n  ready native=- resp=127.0.0.1:6379 memcached=-\n\nExample:\n  spinetail cluster gateway --resp 127.0.0.1:6379 --seeds eu.example:7700,us.example:7700 --authorities cluster.toml"
 )]

@@ -15,7 +15,7 @@ use spinetail::cluster::route::{Authorities, Health, RegionMap};
 use crate::cli::Outcome;
 
 /// Where to begin, and whom to believe.
-#[derive(Args)]
+#[derive(Debug, Args)]
 pub struct Where {
     /// Appliances to ask for the map of regions, native protocol, like eu.example:7700,us.example:7700
     #[arg(long, value_name = "ADDR,…", value_delimiter = ',', required = true)]
@@ -32,7 +32,7 @@ pub struct Where {
 }
 
 /// Print the map of regions, checked, and how far each region is; exit 1 if there is none to believe
-#[derive(Args)]
+#[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  spinetail cluster map --seeds eu.example:7700 --authorities cluster.toml --write regions.map"
 )]

@@ -8,7 +8,7 @@ use clap::Subcommand;
 use crate::cli::Outcome;
 
 /// What can be done with a cluster.
-#[derive(Subcommand)]
+#[derive(Debug, Subcommand)]
 pub enum ClusterCommand {
     Gateway(gateway::GatewayArguments),
     Map(map::MapArguments),

@@ -19,7 +19,7 @@
 //! | `embedded` | the cache inside a program: stripes behind locks, hits without one | base, cache, host, l0 |
 //! | `net` | sockets on io_uring, and on epoll: bytes in, bytes out | base, host |
 //! | `engine` | one shard a core: the turn, sessions, forwarding, executors | base, cache, learn, wire, replica, observe, host, l0, net |
-//! | `client` | the native client, over TCP or shared memory; the program's side of L0 | base, wire, l0, net |
+//! | `client` | the native client, over TCP or shared memory; the program's side of L0; the nearest region | base, cluster, wire, l0, net |
 //! | `cluster` | sites and nodes that agree: Byzantine order, Raft, links, leases, routes; *pure* but `cluster::host` | base, replica |
 //! | `sim` | seeded simulation of sites, links, clocks, disks; faults; invariants; *pure* | base, replica, cluster |
 //! | `trace` | request traces, read from compressed CSV | base |
@@ -28,6 +28,7 @@
 //! | `top` | the live view in a terminal, over the admin listener's events | base |
 //! | `serve` | flags, file and profile to a running appliance; the admin listener | base, cluster, engine, host, l0, net, observe, replica |
 //!
+//! `client` knows of `cluster` what is pure: the region map and the rules of choosing (`cluster::route`).
 //! `load` drives its connections with `net`, the same event loop the server uses, and `replay` asks
 //! `engine` only how a server divides its memory. Planned and not there yet: `tenant`, `guard`. Beside the
 //! library stands `main.rs` with `cli/`, the command line.

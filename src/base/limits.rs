@@ -1005,6 +1005,86 @@ pub const STRONG_DEADLINE_MS: u64 = 2_000;
 /// Longest pause between two attempts to bring a node up to date that does not answer.
 pub const STRONG_BACKOFF_MS_MAX: u64 = 250;
 
+/// Bytes of a region map with its signatures. Ten regions of ten nodes with three names of 60 bytes are 19 KiB; a quarter
+/// of what may wait for a connection, so that a client that asks for it is answered.
+pub const ROUTE_MAP_BYTES_MAX: usize = 64 << 10;
+
+/// Regions of a map: a cluster has 10 sites at most; the rest is for the day when it has more.
+pub const ROUTE_REGIONS_MAX: usize = 32;
+
+/// Nodes of a region that a map names. Clients need a few to choose from, not all.
+pub const ROUTE_NODES_MAX: usize = 64;
+
+/// How long a map is believed after it was signed, and how often a new one is made. A site that is cut off goes on
+/// serving; clients that come to it for the first time within this time still find the others.
+pub const ROUTE_MAP_VALID_MS: u64 = 3_600_000;
+/// See [`ROUTE_MAP_VALID_MS`].
+pub const ROUTE_MAP_RENEW_MS: u64 = 600_000;
+
+/// Heights whose map a validator still signs: those who ask may have executed fewer than it has.
+pub const ROUTE_HEIGHTS_KEPT: usize = 16;
+
+/// Probes of a link that are kept: at two a second, 16 s. The 90th percentile of 32 has three above it.
+pub const ROUTE_WINDOW_PROBES: usize = 32;
+/// A probe older than this says nothing about now, however few came after it.
+pub const ROUTE_WINDOW_MS: u64 = 60_000;
+
+/// Time between two probes of a region by a client, and the deadline of each. Three of them missed, and the time to
+/// ask elsewhere, are less than the three seconds in which a lost region has to be left.
+pub const ROUTE_PROBE_MS: u64 = 500;
+
+/// A part of the time between probes by which each comes earlier or later, one in so many, so that those who began
+/// together do not go on together.
+pub const ROUTE_JITTER_SHARE: u64 = 5;
+
+/// Probes missed in a row that make a region count as down.
+pub const ROUTE_MISSED_PROBES: u32 = 3;
+
+/// Answered in a row, over so much time, that make it count as up again: longer than it takes to be given up, or one
+/// that answers every other second would be left and returned to for ever.
+pub const ROUTE_RETURN_PROBES: u32 = 6;
+/// See [`ROUTE_RETURN_PROBES`].
+pub const ROUTE_RETURN_MS: u64 = 2_500;
+/// A region that falls again before it was up for so long needs twice as many probes the next time, up to 2^4 as many.
+pub const ROUTE_FORGIVE_MS: u64 = 60_000;
+/// See [`ROUTE_FORGIVE_MS`].
+pub const ROUTE_FALLS_MAX: u32 = 4;
+
+/// A region is preferred to the present one if it is nearer by this share of the present cost, and by so much time, for
+/// so many of its probes in a row. The share keeps far regions apart, whose delays vary by milliseconds; the time near
+/// ones, of which 0.2 and 0.3 ms are the same to any client.
+pub const ROUTE_BETTER_PERCENT: u64 = 20;
+/// See [`ROUTE_BETTER_PERCENT`].
+pub const ROUTE_BETTER_US: u64 = 1_000;
+/// See [`ROUTE_BETTER_PERCENT`].
+pub const ROUTE_BETTER_PROBES: u32 = 5;
+
+/// A region once chosen is kept for so long, unless it is down.
+pub const ROUTE_HOLD_MS: u64 = 5_000;
+
+/// Probes of each region, one after the other, before the first choice, and how long that waits for regions that do
+/// not answer once one has.
+pub const ROUTE_FIRST_PROBES: u32 = 3;
+/// See [`ROUTE_FIRST_PROBES`].
+pub const ROUTE_SETTLE_MS: u64 = 1_000;
+
+/// How fast two clocks may run apart, in parts per million: 100 for each, what cheap quartz is sold with.
+pub const ROUTE_DRIFT_PPM: u64 = 200;
+
+/// Peers whose links a node measures; a cluster of 10 sites with 5 voters each has 50 nodes.
+pub const ROUTE_PEERS_MAX: usize = 256;
+
+/// Time between two looks of a client for a newer region map. Failing that, it looks more often.
+pub const ROUTE_REFRESH_MS: u64 = 30_000;
+
+/// Connections of a gateway, of all protocols together. Each has a socket and a buffer either way: 1 GiB at most.
+pub const GATEWAY_CONNECTIONS_MAX: usize = 16_384;
+/// See [`GATEWAY_CONNECTIONS_MAX`].
+pub const GATEWAY_BUFFER_BYTES: usize = 32 << 10;
+
+const _: () = assert!(ROUTE_MAP_BYTES_MAX <= OUTPUT_BYTES_HIGH, "a map fits what may wait for a connection");
+const _: () = assert!(ROUTE_MAP_RENEW_MS * 2 < ROUTE_MAP_VALID_MS, "a map is replaced long before it expires");
+const _: () = assert!(ROUTE_MISSED_PROBES as u64 * ROUTE_PROBE_MS * 2 <= 3_000, "a lost region is left in time");
 const _: () = assert!(SEGMENT_BYTES_MAX <= VALUE_BYTES_MAX, "a segment's value must fit the header");
 const _: () = assert!(ORPHANED_HEIGHTS < SUPPRESSED_HEIGHTS, "first the primary is told, then it is blamed");
 const _: () = assert!(COMMAND_BYTES_MAX <= BATCH_BYTES_MAX, "every command fits some batch");

@@ -47,6 +47,7 @@ impl Connection {
             shard: 0,
             key_bytes_max: 0,
             value_bytes_max: 0,
+            features: 0,
             hash_seed: 0,
             server: String::new(),
         };
@@ -76,10 +77,7 @@ impl Connection {
     /// The next reply. Sends what is queued first. A refusal is an [`Error::Refused`]; whether a key was
     /// found, existed or differed is an ordinary answer.
     pub fn receive(&mut self) -> Result<ReplyFrame<'_>, Error> {
-        if !self.sending.is_empty() {
-            self.transport.write_all(&self.sending)?;
-            self.sending.clear();
-        }
+        self.flush()?;
         self.received.drain(..self.used);
         self.used = 0;
         loop {
@@ -98,6 +96,20 @@ impl Connection {
             Some((frame, _)) => Ok(frame),
             None => Err(Error::Protocol("a reply came and went".to_string())),
         }
+    }
+
+    /// Sends what is queued. If that fails, nobody knows how much of it has left: the connection is of no use any more.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        if !self.sending.is_empty() {
+            self.transport.write_all(&self.sending)?;
+            self.sending.clear();
+        }
+        Ok(())
+    }
+
+    /// Whether the server is known to have left: what is sent now would be lost. Never waits.
+    pub fn is_closed(&mut self) -> bool {
+        self.transport.is_closed()
     }
 
     /// One request, one reply.

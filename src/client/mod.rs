@@ -9,17 +9,26 @@
 //! - `near`: a cache inside the client's process that hears of every write
 //! - `near_watch`: its subscriptions, and what they say of what is held
 //! - `near_store`: its memory
+//! - `geo`: a client that asks the nearest healthy region
+//! - `regions`: which one that is: the signed map, and probes
+//! - `gateway`: the same for programs that speak RESP or memcached, by a process beside them
 
 pub mod connection;
+pub mod gateway;
+pub mod geo;
 pub mod l0;
 pub mod native;
 pub mod near;
 mod near_store;
 mod near_watch;
+pub mod regions;
 mod transport;
 
 pub use connection::{Connection, Error};
+pub use gateway::{Gateway, GatewayOptions};
+pub use geo::{Geo, GeoError, GeoStats};
 pub use l0::L0Client;
 pub use native::{Client, Value};
 pub use near::{NearCache, NearOptions, NearStats};
+pub use regions::{RegionOptions, Regions, View};
 pub use transport::{Endpoint, Transport};

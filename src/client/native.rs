@@ -170,7 +170,7 @@ impl Client {
 }
 
 /// A time to live on the wire. What is shorter than a millisecond lives one: 0 would mean forever.
-fn milliseconds(ttl: Option<Duration>) -> u64 {
+pub(super) fn milliseconds(ttl: Option<Duration>) -> u64 {
     ttl.map_or(0, |ttl| (ttl.as_millis() as u64).max(1))
 }
 

@@ -69,6 +69,22 @@ impl Transport {
         }
     }
 
+    /// Whether the other end is known to have left. Never waits; a server in shared memory tells by its socket when it is
+    /// read from.
+    pub fn is_closed(&mut self) -> bool {
+        let Transport::Tcp(stream) = self else { return false };
+        let mut byte = [0u8; 1];
+        if stream.set_nonblocking(true).is_err() {
+            return true;
+        }
+        let found = stream.peek(&mut byte);
+        let is_closed = match found {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        };
+        stream.set_nonblocking(false).is_err() || is_closed
+    }
+
     /// Writes all of `bytes`, waiting for room if need be.
     pub fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {

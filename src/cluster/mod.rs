@@ -15,6 +15,7 @@
 //! - `state`: what has been agreed on
 //! - `ordering`: the order of commands between sites of which some may lie
 //! - `region`: who may write what inside a region: homes, leases, fencing tokens, strong entries
+//! - `route`: how far others are, which region is the nearest healthy one, and the signed map of regions
 //! - `host`: links between nodes, disks, clocks: the part with I/O
 
 pub mod command;
@@ -23,6 +24,7 @@ pub mod host;
 pub mod keys;
 pub mod ordering;
 pub mod region;
+pub mod route;
 pub mod state;
 
 pub use command::{Author, Command, Signed};

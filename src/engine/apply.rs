@@ -171,7 +171,9 @@ fn apply_plain<C: Codec, M: DerefMut<Target = [u8]>>(
             answer(Reply::status(Status::Ok));
         }
         Command::Noop => answer(Reply::status(Status::Ok)),
-        Command::Hello { .. } | Command::Stats | Command::Subscribe => unreachable!("the shard answers these itself"),
+        Command::Hello { .. } | Command::Stats | Command::Map | Command::Subscribe => {
+            unreachable!("the shard answers these itself")
+        }
     }
 }
 

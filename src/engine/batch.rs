@@ -17,6 +17,7 @@ use crate::base::limits;
 use crate::engine::apply::{apply, operation_of};
 use crate::engine::core::Core;
 use crate::engine::post::{Asked, Caller, Errand, Letter};
+use crate::engine::region_map::Look;
 use crate::engine::session::{Bound, Protocol, Session};
 use crate::net::Flow;
 use crate::observe::Operation;
@@ -340,6 +341,15 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             Command::Stats => {
                 let text = stats_text(self.shared.counters.iter());
                 let reply = Reply { status: Status::Ok, value: text.as_bytes(), number: 0 };
+                session.reply(out, |to| C::encode_reply(request, &reply, to));
+            }
+            Command::Map => {
+                let map = self.shared.region_map.get();
+                let reply = match &map {
+                    Look::Map(bytes) => Reply { value: bytes, ..Reply::status(Status::Ok) },
+                    Look::None => Reply::status(Status::Unsupported),
+                    Look::BeingReplaced => Reply::status(Status::Busy),
+                };
                 session.reply(out, |to| C::encode_reply(request, &reply, to));
             }
             Command::Subscribe => self.subscribe(id, session, request.id, out),

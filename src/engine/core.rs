@@ -313,6 +313,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             shard: self.id.0,
             key_bytes_max: limits::KEY_BYTES_MAX as u32,
             value_bytes_max: self.value_bytes_max as u32,
+            features: if self.shared.region_map.is_set() { native::FEATURE_MAP } else { 0 },
             hash_seed: self.shared.seed.0,
             server: concat!("spinetail ", env!("CARGO_PKG_VERSION")).to_string(),
         };

@@ -12,6 +12,7 @@ use crate::cache::Store;
 use crate::engine::core::{Core, Parts};
 use crate::engine::memcached::MemcachedShared;
 use crate::engine::post;
+use crate::engine::region_map::RegionMapBytes;
 use crate::engine::resp::config::RespShared;
 use crate::engine::session::Protocol;
 use crate::engine::shard::Shared;
@@ -45,6 +46,7 @@ impl<M: DerefMut<Target = [u8]>> Direct<M> {
             started: std::time::Instant::now(),
             resp: RespShared::new(0, seed.0, CONNECTION_BYTES, store.item_bytes_max()),
             memcached: MemcachedShared::default(),
+            region_map: RegionMapBytes::default(),
         });
         // Nobody is on the other end: there is nothing to control.
         let (_, control) = crossbeam::channel::bounded(1);
@@ -134,6 +136,26 @@ mod tests {
             replies = &replies[length..];
         }
         assert!(replies.is_empty());
+    }
+
+    #[test]
+    fn a_region_map_is_passed_on_once_there_is_one() {
+        let mut shard = direct(Protocol::Native);
+        let ask = |shard: &mut Direct<Vec<u8>>, command| {
+            let (bytes, open) = shard.exchange(&frame(1, command));
+            assert!(open);
+            let reply = native::decode_reply(bytes).unwrap().unwrap().0.reply;
+            (reply.status, reply.value.to_vec())
+        };
+        let features = |shard: &mut Direct<Vec<u8>>| {
+            native::ServerHello::decode(&ask(shard, Command::Hello { shard: None }).1).unwrap().features
+        };
+        assert_eq!((ask(&mut shard, Command::Map).0, features(&mut shard)), (Status::Unsupported, 0));
+        for map in [b"one".to_vec(), vec![7; limits::ROUTE_MAP_BYTES_MAX]] {
+            shard.core.shared.region_map.set(Some(&map));
+            assert_eq!(ask(&mut shard, Command::Map), (Status::Ok, map));
+        }
+        assert_eq!(features(&mut shard), native::FEATURE_MAP);
     }
 
     #[test]

@@ -37,6 +37,7 @@ use crate::engine::idle::{Idle, PollMode};
 use crate::engine::l0::{self, L0, ReaderFile};
 use crate::engine::memcached::MemcachedShared;
 use crate::engine::post::{self, Post};
+use crate::engine::region_map::RegionMapBytes;
 use crate::engine::replica::{Replication, ShardPorts, connect};
 use crate::engine::resp::config::RespShared;
 use crate::engine::session::Protocol;
@@ -209,6 +210,7 @@ pub fn start(plan: Plan) -> Result<Running, String> {
         started: Instant::now(),
         resp: RespShared::new(unix_ms(), plan.seed.0, plan.memory_bytes, plan.budget.segment_bytes),
         memcached: MemcachedShared::default(),
+        region_map: RegionMapBytes::default(),
     });
     let mut wakes = Vec::new();
     let (mut senders, mut receivers) = (Vec::new(), Vec::new());

@@ -25,6 +25,7 @@
 //! - `mailbox`: the ring between two shards
 //! - `l0`: what a shard publishes in shared memory, and what it hears from readers
 //! - `replica`: what a shard tells other sites of its changes, and how theirs are taken in
+//! - `region_map`: where regions are, passed on to whoever asks
 //! - `idle`: when a shard that has nothing to do goes to sleep
 //! - `executor`: who calls the turns: a glommio executor, or a plain thread where io_uring is refused
 
@@ -43,6 +44,7 @@ pub mod l0;
 pub mod mailbox;
 mod memcached;
 mod post;
+pub mod region_map;
 pub mod replica;
 mod resp;
 mod session;

@@ -20,6 +20,7 @@ use crate::engine::interest::{close_subscribers, push_news};
 use crate::engine::l0::ReaderFile;
 use crate::engine::memcached::MemcachedShared;
 use crate::engine::post::{Errand, Hold};
+use crate::engine::region_map::RegionMapBytes;
 use crate::engine::resp::config::{FULL, PAUSED, RespShared};
 use crate::engine::session::Bound;
 use crate::net::shm::Rings;
@@ -54,6 +55,8 @@ pub struct Shared {
     pub resp: RespShared,
     /// What they share of memcached's protocol.
     pub memcached: MemcachedShared,
+    /// What MAP is answered with.
+    pub region_map: RegionMapBytes,
 }
 
 /// What a shard is told from outside its loop.

@@ -26,13 +26,13 @@ pub mod repair;
 pub mod rules;
 pub mod shard;
 pub mod stream;
+pub mod strong;
 pub mod table;
 pub mod versions;
-pub mod strong;
 
 pub use clock::Version;
 pub use record::{Found, Record};
 pub use rules::{Mode, Namespace, Rules};
 pub use shard::{Config, Count, Counts, Entries, Replica};
-pub use table::KeyId;
 pub use strong::{StrongEntry, StrongFull, StrongPage, StrongStore, StrongVersion};
+pub use table::KeyId;

@@ -6,6 +6,7 @@
 //! - `settle`: flags and file over profile over detection: one settled configuration, or a refusal that says
 //!   what to do
 //! - `token`: the admin listener's secret, from its file
+//! - `region_map`: the signed map of regions, from its file
 //! - `log`: lines on stderr, which nobody waits for
 //! - `watch`: what the shards' counters say went wrong, once a second
 //! - `notify`: what the service manager is told
@@ -23,6 +24,7 @@ mod door;
 pub mod l0;
 pub mod log;
 pub mod notify;
+mod region_map;
 pub mod reload;
 pub mod run;
 pub mod settle;

@@ -42,7 +42,8 @@ pub fn difference(running: &Settled, wanted: &Settled) -> Reload {
         let (old, new) = (key.value(running), key.value(wanted));
         let holds_token = key.path() == TOKEN_FILE;
         let token = holds_token && running.admin_token != wanted.admin_token;
-        if old == new && !token {
+        let map = key.flag == REGION_MAP && running.region_map != wanted.region_map;
+        if old == new && !token && !map {
             continue;
         }
         if key.reloadable && !(holds_token && keeps_token) {
@@ -87,6 +88,10 @@ impl Reload {
                     running.admin_token_file.clone_from(&wanted.admin_token_file);
                     running.admin_token.clone_from(&wanted.admin_token);
                 }
+                REGION_MAP => {
+                    running.region_map_file.clone_from(&wanted.region_map_file);
+                    running.region_map.clone_from(&wanted.region_map);
+                }
                 flag => unreachable!("{flag} is reloadable, and nobody knows how"),
             }
         }
@@ -114,6 +119,8 @@ fn list(cores: &[usize]) -> Option<String> {
 
 /// The key of the secret's file.
 const TOKEN_FILE: &str = "admin.token_file";
+/// The flag of the map of regions.
+const REGION_MAP: &str = "--region-map";
 
 #[cfg(test)]
 mod tests {
@@ -229,6 +236,27 @@ mod tests {
         difference(&running, &second).carry_out(&mut running, &second, &log);
         assert_eq!(running.admin_token.as_ref().unwrap().secret(), "second-0123456789");
         std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn another_map_in_the_same_file_is_taken_over() {
+        use crate::cluster::NetworkId;
+        use crate::cluster::route::{RegionMap, SignedMap};
+        let file = std::env::temp_dir().join(format!("spinetail-reload-map-{}", std::process::id()));
+        let with = |height: u64| {
+            let map = RegionMap { network: NetworkId([0; 32]), height, expires_ms: 1, regions: Vec::new() };
+            std::fs::write(&file, SignedMap::new(&map, &[]).unwrap().encode().unwrap()).unwrap();
+            settled(Options { region_map: Some(file.clone()), ..Options::default() })
+        };
+        let (first, second) = (with(1), with(2));
+        let reload = difference(&first, &second);
+        assert!(reload.apply == ["--region-map"] && reload.needs_restart.is_empty(), "{reload:?}");
+        let mut running = first.clone();
+        let log = Log::start(Level::Error, Format::Logfmt, std::io::sink()).unwrap();
+        reload.carry_out(&mut running, &second, &log);
+        assert_eq!(running.region_map, second.region_map);
+        assert_eq!(difference(&running, &second), Reload::default());
+        std::fs::remove_file(file).unwrap();
     }
 
     #[test]

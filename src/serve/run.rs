@@ -113,6 +113,7 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
 
     // After the listeners, so that the cluster never sends clients to an appliance that does not start.
     let cluster = settled.cluster.as_deref().map(|folder| cluster::start(folder, log)).transpose()?;
+    running.shared.region_map.set(settled.region_map.as_deref());
     if let Some(admin) = &admin {
         let figures = cluster.as_ref().map(|cluster| ClusterFigures(cluster.node.status.clone()));
         admin.serving(running.shared.clone(), Facts { cluster: figures, ..facts(settled) })?;
@@ -186,6 +187,7 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
                     notifier.reloading();
                     reload(source, &mut in_force, log);
                     live.set(&in_force);
+                    shared.region_map.set(in_force.region_map.as_deref());
                     notifier.ready(serving.clone());
                 }
                 _ => break,

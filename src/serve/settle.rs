@@ -23,6 +23,7 @@ use crate::host::profile::{self, Profile, ProfileError};
 use crate::host::topology::Topology;
 use crate::serve::l0::{self, Tenant};
 use crate::serve::log;
+use crate::serve::region_map;
 use crate::serve::token::{Token, read_token};
 
 /// What was asked for. `None` leaves it to the profile.
@@ -40,6 +41,8 @@ pub struct Options {
     pub shm: Option<PathBuf>,
     /// Folder of the cluster's node that this appliance is, if it is one.
     pub cluster: Option<PathBuf>,
+    /// A file with the signed map of regions that clients are given.
+    pub region_map: Option<PathBuf>,
     /// Path of the socket where programs of this host get tables to read in shared memory.
     pub l0_socket: Option<PathBuf>,
     /// Who may read which keys there; nobody named means this user, and every key.
@@ -85,6 +88,10 @@ pub struct Settled {
     pub shm: Option<PathBuf>,
     /// Folder of the cluster's node that this appliance is, if it is one.
     pub cluster: Option<PathBuf>,
+    /// The file with the signed map of regions.
+    pub region_map_file: Option<PathBuf>,
+    /// That map, as the file had it when this was settled.
+    pub region_map: Option<Vec<u8>>,
     /// What L0 takes, if there is any.
     pub l0: Option<l0::Settled>,
     /// One core for each shard.
@@ -225,6 +232,8 @@ pub fn settle(options: &Options, ground: &Ground) -> Result<Settled, Failure> {
         memcached: options.memcached,
         shm: options.shm.clone(),
         cluster: options.cluster.clone(),
+        region_map_file: options.region_map.clone(),
+        region_map: options.region_map.as_deref().map(region_map::read).transpose()?,
         l0,
         cores,
         housekeeping,

@@ -113,8 +113,9 @@ pub fn decode(bytes: &[u8], value_bytes_max: usize) -> Decoded<'_> {
         OPCODE_NOOP => Command::Noop,
         OPCODE_STATS => Command::Stats,
         OPCODE_FLUSH => Command::Flush,
-        OPCODE_SUBSCRIBE if argument != 0 => return refuse(id, opcode, Status::Malformed, frame_bytes),
+        OPCODE_SUBSCRIBE | OPCODE_MAP if argument != 0 => return refuse(id, opcode, Status::Malformed, frame_bytes),
         OPCODE_SUBSCRIBE => Command::Subscribe,
+        OPCODE_MAP => Command::Map,
         _ => return refuse(id, opcode, Status::Unsupported, frame_bytes),
     };
     Decoded::Request(Request { id, want_version: flags & FLAG_WANT_VERSION != 0, command }, frame_bytes)
@@ -130,6 +131,7 @@ pub fn encode_request(request: &Request<'_>, out: &mut Vec<u8>) {
         Command::Stats => (OPCODE_STATS, 0, 0, &[]),
         Command::Flush => (OPCODE_FLUSH, 0, 0, &[]),
         Command::Subscribe => (OPCODE_SUBSCRIBE, 0, 0, &[]),
+        Command::Map => (OPCODE_MAP, 0, 0, &[]),
         Command::Get { .. } => (OPCODE_GET, 0, 0, &[]),
         Command::GetTracked { token, .. } => (OPCODE_GET, token, 0, &[]),
         Command::Set { value, ttl_ms, mode, .. } => match mode {
@@ -172,6 +174,7 @@ pub fn opcode_of(command: &Command<'_>) -> u8 {
         Command::Stats => OPCODE_STATS,
         Command::Flush => OPCODE_FLUSH,
         Command::Subscribe => OPCODE_SUBSCRIBE,
+        Command::Map => OPCODE_MAP,
         Command::Get { .. } | Command::GetTracked { .. } => OPCODE_GET,
         Command::Set { mode: Mode::Set, .. } => OPCODE_SET,
         Command::Set { mode: Mode::Add, .. } => OPCODE_ADD,
@@ -241,6 +244,8 @@ pub struct ServerHello {
     pub key_bytes_max: u32,
     /// Largest value.
     pub value_bytes_max: u32,
+    /// What it can do beyond the first version: [`FEATURE_MAP`] or nothing.
+    pub features: u32,
     /// Seed of the key hash.
     pub hash_seed: u64,
     /// Name and version of the server, for people.
@@ -255,7 +260,7 @@ impl ServerHello {
         out.extend_from_slice(&self.shard.to_le_bytes());
         out.extend_from_slice(&self.key_bytes_max.to_le_bytes());
         out.extend_from_slice(&self.value_bytes_max.to_le_bytes());
-        out.extend_from_slice(&0u32.to_le_bytes());
+        out.extend_from_slice(&self.features.to_le_bytes());
         out.extend_from_slice(&self.hash_seed.to_le_bytes());
         out.extend_from_slice(self.server.as_bytes());
         out
@@ -271,6 +276,7 @@ impl ServerHello {
             shard: u16_at(value, 2),
             key_bytes_max: u32_at(value, 4),
             value_bytes_max: u32_at(value, 8),
+            features: u32_at(value, 12),
             hash_seed: u64_at(value, 16),
             server: String::from_utf8_lossy(&value[HELLO_BYTES..]).into_owned(),
         })
@@ -333,14 +339,14 @@ impl Shape {
     fn of(opcode: u8) -> Option<Shape> {
         let (has_key, stores, value_len_min, value_len_max) = match opcode {
             OPCODE_HELLO => (false, false, 0, HELLO_NAME_BYTES_MAX),
-            OPCODE_NOOP | OPCODE_STATS | OPCODE_FLUSH | OPCODE_SUBSCRIBE => (false, false, 0, 0),
+            OPCODE_NOOP | OPCODE_STATS | OPCODE_FLUSH | OPCODE_SUBSCRIBE | OPCODE_MAP => (false, false, 0, 0),
             OPCODE_GET | OPCODE_DELETE | OPCODE_TOUCH | OPCODE_TTL => (true, false, 0, 0),
             OPCODE_SET | OPCODE_ADD | OPCODE_REPLACE => (true, true, 0, 0),
             OPCODE_CAS => (true, true, 8, 0),
             OPCODE_INCREMENT => (true, false, 8, 16),
             _ => return None,
         };
-        let flags = if opcode == OPCODE_SUBSCRIBE { 0 } else { FLAG_WANT_VERSION };
+        let flags = if matches!(opcode, OPCODE_SUBSCRIBE | OPCODE_MAP) { 0 } else { FLAG_WANT_VERSION };
         Some(Shape { flags, has_key, stores, value_len_min, value_len_max })
     }
 }
@@ -368,6 +374,8 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 pub const OPCODE_PUSH: u8 = 0x81;
 /// The only bucket of a push that is about every key.
 pub const PUSH_EVERYTHING: u32 = u32::MAX;
+/// Feature of a server that answers MAP with a region map.
+pub const FEATURE_MAP: u32 = 1;
 const FLAG_WANT_VERSION: u8 = 1;
 const HELLO_BYTES: usize = 24;
 const HELLO_NAME_BYTES_MAX: usize = 64;
@@ -376,6 +384,7 @@ const OPCODE_NOOP: u8 = 0x02;
 const OPCODE_STATS: u8 = 0x03;
 const OPCODE_FLUSH: u8 = 0x04;
 const OPCODE_SUBSCRIBE: u8 = 0x05;
+const OPCODE_MAP: u8 = 0x06;
 const OPCODE_GET: u8 = 0x10;
 const OPCODE_SET: u8 = 0x11;
 const OPCODE_ADD: u8 = 0x12;
@@ -398,7 +407,7 @@ mod tests {
         let value = &bytes[..prng.below(300) as usize];
         let ttl_ms = prng.next_u64() >> prng.below(64);
         let mut want_version = prng.below(2) == 0;
-        let command = match prng.below(14) {
+        let command = match prng.below(15) {
             0 => Command::Hello { shard: (prng.below(2) == 0).then_some(3) },
             1 => Command::Noop,
             2 => Command::Stats,
@@ -417,6 +426,10 @@ mod tests {
             12 => {
                 want_version = false;
                 Command::Subscribe
+            }
+            13 => {
+                want_version = false;
+                Command::Map
             }
             _ => Command::Set { key, value, ttl_ms, mode: Mode::Set },
         };
@@ -484,6 +497,8 @@ mod tests {
         assert_eq!(status([0x5b, 1, 0x14, 0, 1, 0, 0, 0, 7, 0, 0, 0]), Some(Status::Malformed));
         assert_eq!(status([0x5b, 1, 0x99, 0, 1, 0, 0, 0, 0, 0, 0, 0]), Some(Status::Unsupported));
         assert_eq!(status([0x5b, 1, 0x10, 2, 1, 0, 0, 0, 0, 0, 0, 0]), Some(Status::Unsupported));
+        assert_eq!(status([0x5b, 1, 0x06, 0, 0, 0, 0, 0, 1, 0, 0, 0]), Some(Status::Malformed));
+        assert_eq!(status([0x5b, 1, 0x06, 1, 0, 0, 0, 0, 0, 0, 0, 0]), Some(Status::Unsupported));
         assert_eq!(status([0x5b, 2, 0x10, 0, 1, 0, 0, 0, 0, 0, 0, 0]), Some(Status::UnsupportedVersion));
         assert_eq!(status([0x5b, 1, 0x10, 0, 1, 0, 1, 0, 0, 0, 0, 0]), Some(Status::Malformed));
         assert_eq!(status([0x5b, 1, 0x05, 0, 1, 0, 0, 0, 0, 0, 0, 0]), Some(Status::Malformed));
@@ -534,6 +549,7 @@ mod tests {
             shard: 2,
             key_bytes_max: 1024,
             value_bytes_max: 99,
+            features: FEATURE_MAP,
             hash_seed: u64::MAX - 1,
             server: "spinetail 0.1.0".into(),
         };

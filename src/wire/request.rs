@@ -41,6 +41,8 @@ pub enum Command<'a> {
         /// The subscription of the near cache at the key's shard, never 0.
         token: u64,
     },
+    /// Asks for the region map that the server passes on.
+    Map,
     /// Asks the shard that serves this connection to push what changes of what is read with the token it answers.
     Subscribe,
     /// Stores a value.
@@ -322,7 +324,12 @@ impl<'a> Command<'a> {
             | Command::Ttl { key }
             | Command::Memcached { key, .. }
             | Command::Edit { key, .. } => Some(key),
-            Command::Hello { .. } | Command::Noop | Command::Stats | Command::Flush | Command::Subscribe => None,
+            Command::Hello { .. }
+            | Command::Noop
+            | Command::Stats
+            | Command::Flush
+            | Command::Map
+            | Command::Subscribe => None,
         }
     }
 }

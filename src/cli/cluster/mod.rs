@@ -1,7 +1,9 @@
-//! `spinetail cluster`: sites that agree, and their simulation.
+//! `spinetail cluster`: sites that agree, the nearest of them, and their simulation. One file for each subcommand.
 
+pub mod gateway;
 pub mod init;
 pub mod join;
+pub mod map;
 pub mod propose;
 pub mod proxy;
 pub mod run;
@@ -12,10 +14,9 @@ use clap::Subcommand;
 
 use crate::cli::Outcome;
 
-/// Sites that agree.
+/// What can be done with a cluster.
 #[derive(Subcommand)]
 pub enum ClusterCommand {
-    Simulate(simulate::SimulateArguments),
     Init(init::InitArguments),
     Join(join::JoinArguments),
     Run(run::RunArguments),
@@ -23,12 +24,14 @@ pub enum ClusterCommand {
     Regions(status::RegionsArguments),
     Propose(propose::ProposeArguments),
     Proxy(proxy::ProxyArguments),
+    Gateway(gateway::GatewayArguments),
+    Map(map::MapArguments),
+    Simulate(simulate::SimulateArguments),
 }
 
-/// Runs the command. The error is an exit status and the reason.
+/// Runs the subcommand. The error is an exit status and the reason.
 pub fn run(command: ClusterCommand) -> Outcome {
     match command {
-        ClusterCommand::Simulate(arguments) => simulate::run(&arguments),
         ClusterCommand::Init(arguments) => init::run(&arguments),
         ClusterCommand::Join(arguments) => join::run(&arguments),
         ClusterCommand::Run(arguments) => run::run(&arguments),
@@ -36,5 +39,8 @@ pub fn run(command: ClusterCommand) -> Outcome {
         ClusterCommand::Regions(arguments) => status::regions(&arguments),
         ClusterCommand::Propose(arguments) => propose::run(arguments),
         ClusterCommand::Proxy(arguments) => proxy::run(&arguments),
+        ClusterCommand::Gateway(arguments) => gateway::run(arguments),
+        ClusterCommand::Map(arguments) => map::run(&arguments),
+        ClusterCommand::Simulate(arguments) => simulate::run(&arguments),
     }
 }

@@ -24,6 +24,8 @@
 //! - `tls`: links over TCP with mutual TLS 1.3
 //! - `trust`: whom TLS lets in
 //! - `region`: Raft, leases and strong entries of a region, with sockets, a disk and a clock
+//! - `probe`: round trips, loss and clock offset to every other node
+//! - `maps`: the region map, made from the state and signed by validators
 
 pub mod connection;
 pub mod control;
@@ -34,14 +36,16 @@ pub mod greeting;
 pub mod join;
 pub mod keys;
 pub mod links;
-pub mod replication;
 pub mod log_file;
+pub mod maps;
 pub mod news;
 pub mod node;
+pub mod probe;
 pub mod proxy;
 pub mod refusals;
+pub mod region;
+pub mod replication;
 pub mod status;
 pub mod submit;
 pub mod tls;
 pub mod trust;
-pub mod region;

@@ -24,6 +24,8 @@ pub mod record;
 pub mod repair;
 pub mod rules;
 pub mod shard;
+#[cfg(test)]
+pub mod shelf;
 pub mod stream;
 pub mod table;
 pub mod versions;

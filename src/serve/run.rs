@@ -21,14 +21,15 @@ use crate::engine::{self, Io, Plan};
 use crate::host::calibration::Figures;
 use crate::host::process::{forget_code_of_the_start, keep_to_cores, raise_open_files};
 use crate::net::socket;
-use crate::serve::admin::{self, Admin, Facts, Live};
+use crate::serve::admin::{self, Admin, ClusterFigures, Facts, Live};
+use crate::serve::cluster;
 use crate::serve::config::{Source, core_list};
 use crate::serve::log::{Line, Log, panics_to};
 use crate::serve::notify::Notifier;
 use crate::serve::reload::difference;
 use crate::serve::settle::{Failure, Settled};
 use crate::serve::watch::Watch;
-use crate::serve::{l0, shm};
+use crate::serve::{l0, replication, shm};
 
 /// Serves until a signal says otherwise. `source` is where a reload finds the configuration.
 pub fn run(settled: &Settled, source: &Source) -> Result<(), Failure> {
@@ -80,7 +81,11 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
     let admin = admin_listener.map(|listener| Admin::open(listener, live.clone())).transpose()?;
     // Before memory is touched, so that the most that was ever resident is what stays.
     forget_code_of_the_start();
-    let seed = random_seed();
+    let replicates = match settled.cluster.as_deref() {
+        None => None,
+        Some(folder) => replication::config(folder, settled.budget.arena_bytes)?,
+    };
+    let seed = replicates.as_ref().map_or_else(random_seed, |config| config.seed);
     let (tables, l0_parts) = match &settled.l0 {
         None => (None, Vec::new()),
         Some(l0) => {
@@ -89,7 +94,7 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
         }
     };
     let l0_shortfalls = tables.as_ref().map(|tables| tables.shortfalls.clone()).unwrap_or_default();
-    let running = engine::start(Plan {
+    let mut running = engine::start(Plan {
         io: settled.io,
         poll: settled.poll,
         cores: settled.cores.clone(),
@@ -106,13 +111,20 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
         remote: settled.remote,
         busy_poll_us: settled.busy_poll_us,
         seed,
-        replication: None,
+        replication: replicates.clone(),
     })
     .map_err(Failure::failed)?;
 
-    if let Some(admin) = &admin {
-        admin.serving(running.shared.clone(), facts(settled))?;
+    // After the listeners, so that the cluster never sends clients to an appliance that does not start.
+    let cluster = settled.cluster.as_deref().map(|folder| cluster::start(folder, log)).transpose()?;
+    if let (Some(cluster), Some(ports), Some(config)) = (&cluster, running.replication.take(), &replicates) {
+        replication::start(&cluster.node, ports, config);
     }
+    if let Some(admin) = &admin {
+        let figures = cluster.as_ref().map(|cluster| ClusterFigures(cluster.node.status.clone()));
+        admin.serving(running.shared.clone(), Facts { cluster: figures, ..facts(settled) })?;
+    }
+    let cluster_ended = cluster.as_ref().map_or_else(never, |cluster| cluster.node.ended.clone());
     let shm = settled.shm.as_deref().map(|path| shm::open(path, running.attacher())).transpose()?;
 
     let fallback = match &settled.shm {
@@ -192,6 +204,10 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
                 };
                 return Err(Failure::failed(reason));
             }
+            recv(cluster_ended) -> reason => {
+                let reason = reason.unwrap_or_else(|_| "the ordering has ended".to_string());
+                return Err(Failure::failed(format!("the cluster's node has stopped: {reason}")));
+            }
             recv(second) -> _ => {
                 let counters = running.shared.counters.iter().map(|counters| counters.values());
                 watch.second(counters.collect()).iter().for_each(|line| log.write(line));
@@ -212,6 +228,9 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
     notifier.stopping();
     if let Some(admin) = &admin {
         admin.stopping();
+    }
+    if let Some(cluster) = cluster {
+        cluster.node.stop();
     }
     running.stop();
     // Aside, so that this thread hears a second signal, which does not wait for what is under way.
@@ -248,6 +267,7 @@ fn facts(settled: &Settled) -> Facts {
         cores: settled.cores.clone(),
         memory_limit_bytes: settled.memory_bytes,
         l0_bytes: settled.l0.as_ref().map_or(0, |l0| l0.bytes),
+        cluster: None,
         tenant_l0_bytes: settled.l0.iter().flat_map(|l0| &l0.tenants).map(|(_, region)| region * shards).collect(),
     }
 }

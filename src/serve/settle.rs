@@ -38,6 +38,8 @@ pub struct Options {
     pub memcached: Option<SocketAddr>,
     /// Path of the socket where programs of this host get shared-memory connections.
     pub shm: Option<PathBuf>,
+    /// Folder of the cluster's node that this appliance is, if it is one.
+    pub cluster: Option<PathBuf>,
     /// Path of the socket where programs of this host get tables to read in shared memory.
     pub l0_socket: Option<PathBuf>,
     /// Who may read which keys there; nobody named means this user, and every key.
@@ -81,6 +83,8 @@ pub struct Settled {
     pub memcached: Option<SocketAddr>,
     /// Path of the socket where programs of this host get shared-memory connections.
     pub shm: Option<PathBuf>,
+    /// Folder of the cluster's node that this appliance is, if it is one.
+    pub cluster: Option<PathBuf>,
     /// What L0 takes, if there is any.
     pub l0: Option<l0::Settled>,
     /// One core for each shard.
@@ -197,8 +201,11 @@ pub fn settle(options: &Options, ground: &Ground) -> Result<Settled, Failure> {
         Some(_) => limits::ADMIN_BYTES + u64::from(shards) * limits::ADMIN_SHARD_BYTES,
         None => 0,
     };
-    let budget = Budget::new(memory_bytes, shards, options.shm.is_some(), l0_bytes + admin_bytes)
-        .map_err(Failure::configuration)?;
+    // What other nodes have not taken yet, versions and counters: see docs/replication.md.
+    let replication_bytes = options.cluster.as_ref().map_or(0, |_| memory_bytes / limits::REPLICATION_SET_ASIDE);
+    let set_aside_bytes = l0_bytes + admin_bytes + replication_bytes;
+    let budget =
+        Budget::new(memory_bytes, shards, options.shm.is_some(), set_aside_bytes).map_err(Failure::configuration)?;
     let io = choose_io(options.io.unwrap_or(profile.network.io), process, ring_refusal.clone(), &mut remarks)?;
     let poll = options.poll.unwrap_or(match profile.network.poll {
         profile::Poll::Spin => PollMode::Spin,
@@ -220,6 +227,7 @@ pub fn settle(options: &Options, ground: &Ground) -> Result<Settled, Failure> {
         resp: options.resp,
         memcached: options.memcached,
         shm: options.shm.clone(),
+        cluster: options.cluster.clone(),
         l0,
         cores,
         housekeeping,

@@ -653,6 +653,10 @@ pub const CLUSTER_CALLS_MAX: usize = 4096;
 /// that need them.
 pub const CLUSTER_INBOUND_MESSAGES: usize = 4096;
 
+/// Share of a server's memory that is set aside for all of replication: versions, counters, and what other nodes have not
+/// taken yet. One part in this many.
+pub const REPLICATION_SET_ASIDE: u64 = 8;
+
 /// Bytes of messages of one sender that wait on one channel. A sender beyond that loses its own messages, nobody
 /// else's: the others' wait in queues of their own.
 pub const CLUSTER_INBOUND_BYTES: usize = 16 << 20;

@@ -10,9 +10,11 @@ use crate::base::hash::HashSeed;
 use crate::base::id::{ConnectionId, ShardId};
 use crate::cache::Store;
 use crate::engine::core::{Core, Parts};
+use crate::engine::executor::unix_ms;
 use crate::engine::memcached::MemcachedShared;
 use crate::engine::post;
 use crate::engine::region_map::RegionMapBytes;
+use crate::engine::replica::Replication;
 use crate::engine::resp::config::RespShared;
 use crate::engine::session::Protocol;
 use crate::engine::shard::Shared;
@@ -34,6 +36,16 @@ pub struct Direct<M> {
 impl<M: DerefMut<Target = [u8]>> Direct<M> {
     /// A shard around `store`, whose key hash has seed `seed`; its connection speaks `protocol`.
     pub fn new(store: Store<M>, seed: HashSeed, protocol: Protocol) -> Direct<M> {
+        Direct::replicated(store, seed, protocol, None)
+    }
+
+    /// The same, of a cluster if it has an end of replication.
+    pub fn replicated(
+        store: Store<M>,
+        seed: HashSeed,
+        protocol: Protocol,
+        replication: Option<Box<Replication>>,
+    ) -> Direct<M> {
         let shared = Arc::new(Shared {
             counters: vec![ShardCounters::default()],
             times: vec![ServiceTimes::default()],
@@ -44,7 +56,7 @@ impl<M: DerefMut<Target = [u8]>> Direct<M> {
             calls: vec![Calls::new(COMMANDS.len())],
             seed,
             started: std::time::Instant::now(),
-            resp: RespShared::new(0, seed.0, CONNECTION_BYTES, store.item_bytes_max()),
+            resp: RespShared::new(unix_ms(), seed.0, CONNECTION_BYTES, store.item_bytes_max()),
             memcached: MemcachedShared::default(),
             region_map: RegionMapBytes::default(),
         });
@@ -55,7 +67,7 @@ impl<M: DerefMut<Target = [u8]>> Direct<M> {
             shared,
             store,
             l0: None,
-            replication: None,
+            replication,
             post: post::connect(1).pop().unwrap_or_default(),
             neighbours: Vec::new(),
             control,
@@ -90,6 +102,12 @@ impl<M: DerefMut<Target = [u8]>> Direct<M> {
             self.open();
         }
         (&self.out, open)
+    }
+
+    /// A turn's share of replication. Answers whether there was anything to do.
+    pub fn replicate(&mut self) -> bool {
+        self.core.begin_turn();
+        self.core.replicate()
     }
 
     fn open(&mut self) {

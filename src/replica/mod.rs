@@ -25,6 +25,8 @@ pub mod record;
 pub mod repair;
 pub mod rules;
 pub mod shard;
+#[cfg(test)]
+pub mod shelf;
 pub mod stream;
 pub mod strong;
 pub mod table;

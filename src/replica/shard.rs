@@ -51,7 +51,7 @@ pub struct Config {
     pub node: NodeId,
     /// Its site.
     pub site: SiteId,
-    /// When the node was started, in Unix milliseconds: higher than ever before.
+    /// When the node was started, in Unix milliseconds: another one than ever before.
     pub incarnation: u64,
     /// The seed of the key hash, the same at all nodes of the cluster.
     pub seed: HashSeed,

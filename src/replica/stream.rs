@@ -163,10 +163,8 @@ impl Receiver {
         let mut is_gap = false;
         if incarnation != self.incarnation {
             // The sender was started anew, or we were. Numbers begin with one: if the first it has is another, we miss
-            // something. An earlier incarnation's frames that are late by a restart are told apart by being older.
-            if incarnation < self.incarnation {
-                return Arrival { is_new: false, is_gap: false };
-            }
+            // something. A frame of before its restart that is late makes us forget what we have taken since, which
+            // then comes again, and changes nothing.
             self.incarnation = incarnation;
             self.taken = Taken::default();
         }
@@ -355,7 +353,8 @@ mod tests {
         receiver.take(1);
         assert_eq!(receiver.arrived(2, 1, 1), Arrival { is_new: true, is_gap: false });
         receiver.take(1);
-        assert_eq!(receiver.arrived(1, 2, 2), Arrival { is_new: false, is_gap: false }, "a late one of before");
+        assert_eq!(receiver.arrived(1, 1, 1), Arrival { is_new: true, is_gap: false }, "a late one of before");
+        assert_eq!(receiver.arrived(2, 1, 1), Arrival { is_new: true, is_gap: false });
         assert_eq!(Receiver::default().arrived(2, 2, 2), Arrival { is_new: true, is_gap: true });
     }
 

@@ -15,6 +15,7 @@
 //! - `shm`: the door where programs of this host get connections through shared memory
 //! - `l0`: tables for readers in shared memory, who may have which, and their door
 //! - `cluster`: the appliance as a node of a cluster: the one place where its parts are wired
+//! - `replication`: the shards' streams to and from other nodes, wired
 //! - `run`: starts, prints the ready line, waits for signals, stops
 
 pub mod admin;
@@ -26,6 +27,7 @@ pub mod log;
 pub mod notify;
 mod region_map;
 pub mod reload;
+pub mod replication;
 pub mod run;
 pub mod settle;
 mod shm;

@@ -29,7 +29,7 @@ use crate::serve::notify::Notifier;
 use crate::serve::reload::difference;
 use crate::serve::settle::{Failure, Settled};
 use crate::serve::watch::Watch;
-use crate::serve::{l0, shm};
+use crate::serve::{l0, replication, shm};
 
 /// Serves until a signal says otherwise. `source` is where a reload finds the configuration.
 pub fn run(settled: &Settled, source: &Source) -> Result<(), Failure> {
@@ -81,7 +81,11 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
     let admin = admin_listener.map(|listener| Admin::open(listener, live.clone())).transpose()?;
     // Before memory is touched, so that the most that was ever resident is what stays.
     forget_code_of_the_start();
-    let seed = random_seed();
+    let replicates = match settled.cluster.as_deref() {
+        None => None,
+        Some(folder) => replication::config(folder, settled.budget.arena_bytes)?,
+    };
+    let seed = replicates.as_ref().map_or_else(random_seed, |config| config.seed);
     let (tables, l0_parts) = match &settled.l0 {
         None => (None, Vec::new()),
         Some(l0) => {
@@ -90,7 +94,7 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
         }
     };
     let l0_shortfalls = tables.as_ref().map(|tables| tables.shortfalls.clone()).unwrap_or_default();
-    let running = engine::start(Plan {
+    let mut running = engine::start(Plan {
         io: settled.io,
         poll: settled.poll,
         cores: settled.cores.clone(),
@@ -107,13 +111,16 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
         remote: settled.remote,
         busy_poll_us: settled.busy_poll_us,
         seed,
-        replication: None,
+        replication: replicates.clone(),
     })
     .map_err(Failure::failed)?;
 
     // After the listeners, so that the cluster never sends clients to an appliance that does not start.
     let cluster = settled.cluster.as_deref().map(|folder| cluster::start(folder, log)).transpose()?;
     running.shared.region_map.set(settled.region_map.as_deref());
+    if let (Some(cluster), Some(ports), Some(config)) = (&cluster, running.replication.take(), &replicates) {
+        replication::start(&cluster.node, ports, config);
+    }
     if let Some(admin) = &admin {
         let figures = cluster.as_ref().map(|cluster| ClusterFigures(cluster.node.status.clone()));
         admin.serving(running.shared.clone(), Facts { cluster: figures, ..facts(settled) })?;

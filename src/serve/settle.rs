@@ -208,8 +208,11 @@ pub fn settle(options: &Options, ground: &Ground) -> Result<Settled, Failure> {
         Some(_) => limits::ADMIN_BYTES + u64::from(shards) * limits::ADMIN_SHARD_BYTES,
         None => 0,
     };
-    let budget = Budget::new(memory_bytes, shards, options.shm.is_some(), l0_bytes + admin_bytes)
-        .map_err(Failure::configuration)?;
+    // What other nodes have not taken yet, versions and counters: see docs/replication.md.
+    let replication_bytes = options.cluster.as_ref().map_or(0, |_| memory_bytes / limits::REPLICATION_SET_ASIDE);
+    let set_aside_bytes = l0_bytes + admin_bytes + replication_bytes;
+    let budget =
+        Budget::new(memory_bytes, shards, options.shm.is_some(), set_aside_bytes).map_err(Failure::configuration)?;
     let io = choose_io(options.io.unwrap_or(profile.network.io), process, ring_refusal.clone(), &mut remarks)?;
     let poll = options.poll.unwrap_or(match profile.network.poll {
         profile::Poll::Spin => PollMode::Spin,

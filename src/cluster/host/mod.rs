@@ -14,11 +14,13 @@
 //! - `greeting`: what two nodes say first, and what tells a node from a copy of it
 //! - `join`: how a node comes to a cluster that exists, and how one gets a new key
 //! - `keys`: keys and certificates
+//! - `links`: messages between nodes, by channel; bounded queues, nothing waits
 //! - `log_file`: the write-ahead log of the open height
 //! - `news`: what a node has to say to whoever reads its log
 //! - `node`: a node, from its folder to its end
 //! - `proxy`: a link made slow, or cut, for rehearsals
 //! - `refusals`: what is refused on links, by reason
+//! - `replication`: streams of entries between nodes, and repair
 //! - `status`: how a node does, and the same for /metrics
 //! - `submit`: how a command comes to be executed, from any node
 //! - `tls`: links over TCP with mutual TLS 1.3

@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use crate::cluster::host::news::{News, Weight};
 use crate::cluster::host::node::{Node, Options, Running, StartError};
+use crate::cluster::host::parts::{self, Parts};
+use crate::engine::Shared;
 use crate::serve::log::{Line, Log};
 use crate::serve::settle::Failure;
 
@@ -18,6 +20,8 @@ use crate::serve::settle::Failure;
 pub struct Cluster {
     /// The node.
     pub node: Running,
+    /// What runs beside its ordering.
+    pub parts: Parts,
 }
 
 /// What a node has to say, as lines of the log.
@@ -36,7 +40,8 @@ impl News for Told {
 
 /// Starts the node of a folder.
 pub fn start(folder: &Path, log: &Log) -> Result<Cluster, Failure> {
-    let options = Options { news: Arc::new(Told(log.clone())), part: None };
+    let news = Arc::new(Told(log.clone()));
+    let options = Options { news: news.clone(), part: None };
     let node = Node::start(folder, options).map_err(|error| {
         let status = if matches!(error, StartError::Folder(_) | StartError::Unknown(_)) { 78 } else { 1 };
         Failure { status, reason: format!("--cluster {}: {error}", folder.display()) }
@@ -49,5 +54,25 @@ pub fn start(folder: &Path, log: &Log) -> Result<Cluster, Failure> {
             .with("network", node.genesis.network().to_string())
             .with("height", node.state.borrow().height),
     );
-    Ok(Cluster { node })
+    let parts = parts::start(&node, news)
+        .map_err(|reason| Failure { status: 78, reason: format!("--cluster {}: {reason}", folder.display()) })?;
+    Ok(Cluster { node, parts })
+}
+
+impl Cluster {
+    /// Gives shards each map of the regions that validators have signed, as long as the node runs.
+    pub fn give_maps(&self, shared: Arc<Shared>) {
+        let mut map = self.parts.map.clone();
+        self.node.runtime.spawn(async move {
+            loop {
+                let bytes = map.borrow_and_update().clone();
+                if let Some(bytes) = bytes {
+                    shared.region_map.set(Some(&bytes));
+                }
+                if map.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
 }

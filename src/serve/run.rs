@@ -118,6 +118,9 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
     // After the listeners, so that the cluster never sends clients to an appliance that does not start.
     let cluster = settled.cluster.as_deref().map(|folder| cluster::start(folder, log)).transpose()?;
     running.shared.region_map.set(settled.region_map.as_deref());
+    if let Some(cluster) = &cluster {
+        cluster.give_maps(running.shared.clone());
+    }
     if let (Some(cluster), Some(ports), Some(config)) = (&cluster, running.replication.take(), &replicates) {
         replication::start(&cluster.node, ports, config);
     }

@@ -10,6 +10,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use spinetail::cluster::host::node::{Node, Options};
+use spinetail::cluster::host::parts;
 use spinetail::serve::cluster::Told;
 use spinetail::serve::log::{Format, Level, Log, panics_to};
 
@@ -37,8 +38,10 @@ pub fn run(arguments: &RunArguments) -> Outcome {
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| failed(error.to_string()))?;
     let log = Log::to_stderr(arguments.log_level, arguments.log_format).map_err(|error| failed(error.to_string()))?;
     panics_to(&log);
-    let options = Options { news: Arc::new(Told(log.clone())), part: None };
+    let news = Arc::new(Told(log.clone()));
+    let options = Options { news: news.clone(), part: None };
     let running = Node::start(&arguments.folder, options).map_err(|error| failed(error.to_string()))?;
+    let _parts = parts::start(&running, news).map_err(failed)?;
     let (send, asked) = bounded(1);
     std::thread::Builder::new()
         .name("signals".into())

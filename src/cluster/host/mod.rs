@@ -26,6 +26,7 @@
 //! - `tls`: links over TCP with mutual TLS 1.3
 //! - `trust`: whom TLS lets in
 //! - `region`: Raft, leases and strong entries of a region, with sockets, a disk and a clock
+//! - `parts`: what runs beside the ordering: region, probes, the map of regions
 //! - `probe`: round trips, loss and clock offset to every other node
 //! - `maps`: the region map, made from the state and signed by validators
 
@@ -42,6 +43,7 @@ pub mod log_file;
 pub mod maps;
 pub mod news;
 pub mod node;
+pub mod parts;
 pub mod probe;
 pub mod proxy;
 pub mod refusals;

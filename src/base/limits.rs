@@ -1009,6 +1009,9 @@ pub const STRONG_DEADLINE_MS: u64 = 2_000;
 /// Longest pause between two attempts to bring a node up to date that does not answer.
 pub const STRONG_BACKOFF_MS_MAX: u64 = 250;
 
+/// Requests about strong keys that one shard has under way. A power of two; with the largest values 16 MiB.
+pub const STRONG_UNDER_WAY_MAX: usize = 64;
+
 /// Bytes of a region map with its signatures. Ten regions of ten nodes with three names of 60 bytes are 19 KiB; a quarter
 /// of what may wait for a connection, so that a client that asks for it is answered.
 pub const ROUTE_MAP_BYTES_MAX: usize = 64 << 10;

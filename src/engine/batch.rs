@@ -19,6 +19,7 @@ use crate::engine::core::Core;
 use crate::engine::post::{Asked, Caller, Errand, Letter};
 use crate::engine::region_map::Look;
 use crate::engine::session::{Bound, Protocol, Session};
+use crate::engine::strong::NOT_MEMCACHED;
 use crate::net::Flow;
 use crate::observe::Operation;
 use crate::observe::service::BatchCounts;
@@ -284,6 +285,12 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         if request.command.key().is_none() {
             return self.dispatch_keyless::<C>(id, session, request, out);
         }
+        if let Some(replication) = &self.keys.replication
+            && replication.has_strong()
+            && let Some(served) = self.ask_holder::<C>(id, session, request, frame, hash, out)
+        {
+            return served;
+        }
         if hash.shard(self.shared.counters.len() as u16) != self.id {
             return self.forward(id, session, request, frame, hash);
         }
@@ -293,6 +300,41 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let (keys, counters) = (&mut self.keys, &self.shared.counters[self.id.0 as usize]);
         session.reply(out, |to| apply::<C, M>(keys, counters, request, hash, to));
         Served::Done
+    }
+
+    /// Sends a request about a strong key to its holder; nothing if the key is not strong.
+    #[cold]
+    fn ask_holder<C: Codec>(
+        &mut self,
+        id: ConnectionId,
+        session: &mut Session,
+        request: &Request<'_>,
+        frame: &[u8],
+        hash: KeyHash,
+        out: &mut Vec<u8>,
+    ) -> Option<Served> {
+        if !self.is_strong(request.command.key()?) {
+            return None;
+        }
+        if C::IS_MEMCACHED {
+            session.reply(out, |to| to.extend_from_slice(format!("{NOT_MEMCACHED}\r\n").as_bytes()));
+            return Some(Served::Done);
+        }
+        let asked = Some(Asked { operation: operation_of(&request.command), since_ns: self.asked_since(session) });
+        let errand = Errand::Request(session.protocol);
+        let caller = Caller::default();
+        // Asked before the place in the queue of replies is taken.
+        if !self.post.holder_has_room() {
+            return Some(Served::Blocked);
+        }
+        let sequence = session.await_remote(1);
+        self.post.ask_holder(&Letter { errand, caller, asked, connection: id, sequence, hash, frame });
+        Some(Served::Sent)
+    }
+
+    /// Whether a key belongs to a strong namespace, which this shard's store does not hold.
+    pub(super) fn is_strong(&self, key: &[u8]) -> bool {
+        self.post.has_desk() && self.keys.replication.as_ref().is_some_and(|replication| replication.is_strong(key))
     }
 
     /// Sends a request to the shard that owns its key, as it arrived.

@@ -42,6 +42,7 @@ use crate::engine::replica::{Replication, ShardPorts, connect};
 use crate::engine::resp::config::RespShared;
 use crate::engine::session::Protocol;
 use crate::engine::shard::{Control, Neighbour, Shard, Shared};
+use crate::engine::strong::{self, DeskPorts};
 use crate::host::memory::{Arena, Home, PageWish};
 use crate::net::shm::Rings;
 use crate::net::{EpollNetwork, Network, RingNetwork, WakeTarget, Waker};
@@ -112,6 +113,8 @@ pub struct Running {
     pub ended: Receiver<Result<(), String>>,
     /// The shards' other end of replication, for whoever carries it.
     pub replication: Option<ShardPorts>,
+    /// The shards' other end of the way to the holders of strong keys.
+    pub strong: Option<DeskPorts>,
     neighbours: Vec<(Sender<Control>, Waker)>,
     threads: Vec<Thread>,
 }
@@ -236,6 +239,12 @@ pub fn start(plan: Plan) -> Result<Running, String> {
             (shards, Some(ports))
         }
     };
+    let strong = replication.is_some().then(|| {
+        let (desks, mut ports) = strong::connect(count);
+        ports.set_wakers(|shard| neighbours[shard as usize].1.clone());
+        posts.iter_mut().zip(desks).for_each(|(post, desk)| post.set_desk(desk));
+        ports
+    });
     let mut replications = replications.into_iter();
     let mut threads = Vec::new();
     let parts = wakes.into_iter().zip(receivers).zip(plan.listeners).zip(posts).zip(plan.nodes);
@@ -291,7 +300,7 @@ pub fn start(plan: Plan) -> Result<Running, String> {
         }
     }
     shortfalls.dedup();
-    Ok(Running { shared, pages, shortfalls, ended, replication, neighbours, threads })
+    Ok(Running { shared, pages, shortfalls, ended, replication, strong, neighbours, threads })
 }
 
 impl Running {

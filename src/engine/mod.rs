@@ -13,6 +13,7 @@
 //! - `apply`: one request against the store
 //! - `edit`: what the text protocols ask of one key beyond that
 //! - `batch`: the requests in a piece of a connection's stream, answered in order
+//! - `strong`: requests about strong keys, on their way to the region's holder and back
 //! - `tenants`: whose keys are used how much, where several share the server
 //! - `core`: sessions and the bounds on what each may hold
 //! - `interest`: near caches: who has read what, and what to push when it changes
@@ -49,6 +50,7 @@ pub mod replica;
 mod resp;
 mod session;
 mod shard;
+pub mod strong;
 mod tenants;
 
 /// Names of RESP's commands, by their numbers.

@@ -15,6 +15,7 @@ use crate::base::id::{ConnectionId, ShardId};
 use crate::base::limits;
 use crate::engine::mailbox::{Consumer, Producer, mailbox};
 use crate::engine::session::Protocol;
+use crate::engine::strong::Desk;
 use crate::net::Waker;
 use crate::observe::Operation;
 
@@ -127,6 +128,8 @@ pub struct Post {
     spare: Vec<Box<Forward>>,
     /// Most bytes under way to or from one shard, each way; one message may exceed it alone.
     bytes_max: usize,
+    /// Where strong keys are asked for, in a cluster.
+    desk: Option<Desk>,
 }
 
 /// Makes the rings between `count` shards.
@@ -192,6 +195,49 @@ impl Post {
         }
     }
 
+    /// Gives the shard its way to the holders of strong keys.
+    pub fn set_desk(&mut self, desk: Desk) {
+        self.desk = Some(desk);
+    }
+
+    /// Whether there is a way to the holders of strong keys.
+    pub fn has_desk(&self) -> bool {
+        self.desk.is_some()
+    }
+
+    /// Whether anybody sends this shard anything.
+    pub fn is_connected(&self) -> bool {
+        !self.peers.is_empty() || self.desk.is_some()
+    }
+
+    /// Sends a request about a strong key to its holder; the caller has asked for room.
+    pub fn ask_holder(&mut self, letter: &Letter<'_>) {
+        let forward = self.boxed(letter, 0);
+        if let Some(desk) = &mut self.desk {
+            desk.send(forward);
+        }
+    }
+
+    /// Whether another such request may be sent.
+    pub fn holder_has_room(&self) -> bool {
+        self.desk.as_ref().is_some_and(Desk::has_room)
+    }
+
+    fn boxed(&mut self, letter: &Letter<'_>, after: u64) -> Box<Forward> {
+        let mut forward = self.spare.pop().unwrap_or_else(|| Box::new(Forward::empty()));
+        forward.errand = letter.errand;
+        forward.caller = letter.caller;
+        forward.after = after;
+        forward.asked = letter.asked;
+        forward.connection = letter.connection;
+        forward.sequence = letter.sequence;
+        forward.hash = letter.hash;
+        forward.frame.clear();
+        forward.frame.extend_from_slice(letter.frame);
+        forward.reply.clear();
+        forward
+    }
+
     /// Other shards.
     pub fn peer_count(&self) -> usize {
         self.peers.len()
@@ -205,27 +251,17 @@ impl Post {
     /// Sends a box to `shard`. Answers `false` if too many are under way there; bytes are asked for by
     /// [`Post::has_room`].
     pub fn send(&mut self, shard: ShardId, letter: Letter<'_>) -> bool {
-        let Some(peer) = self.peers.iter_mut().find(|peer| peer.shard == shard) else {
+        let Some(place) = self.peers.iter().position(|peer| peer.shard == shard) else {
             panic!("shard {shard} does not exist, yet a key hashed to it");
         };
-        let Letter { errand, caller, asked, connection, sequence, hash, frame } = letter;
         // Bytes are the caller's to ask about: what must not wait (transactions, news) has bounds of its own.
-        if !peer.has_slot() {
+        if !self.peers[place].has_slot() {
             return false;
         }
-        peer.answers_under_way += usize::from(errand != Errand::News);
-        peer.request_bytes += frame.len();
-        let mut forward = self.spare.pop().unwrap_or_else(|| Box::new(Forward::empty()));
-        forward.errand = errand;
-        forward.caller = caller;
-        forward.after = peer.replies_sent;
-        forward.asked = asked;
-        forward.connection = connection;
-        forward.sequence = sequence;
-        forward.hash = hash;
-        forward.frame.clear();
-        forward.frame.extend_from_slice(frame);
-        forward.reply.clear();
+        let forward = self.boxed(&letter, self.peers[place].replies_sent);
+        let peer = &mut self.peers[place];
+        peer.answers_under_way += usize::from(letter.errand != Errand::News);
+        peer.request_bytes += letter.frame.len();
         let sent = peer.requests_out.send(forward);
         assert!(sent.is_ok(), "fewer were under way than the ring has slots");
         peer.under_way += 1;
@@ -299,7 +335,8 @@ impl Post {
                 return Some((peer.shard, forward));
             }
         }
-        None
+        let desk = self.desk.as_mut()?;
+        desk.next_reply().map(|forward| (HOLDER, forward))
     }
 
     /// Keeps a box for the next request, unless it has grown large.
@@ -319,26 +356,34 @@ impl Post {
                 waker.wake();
             }
         }
+        if let Some(desk) = &mut self.desk {
+            desk.wake();
+        }
     }
 
     /// Whether something waits to be taken.
     pub fn has_mail(&self) -> bool {
         self.peers.iter().any(|peer| peer.requests_in.has_message() || peer.replies_in.has_message())
+            || self.desk.as_ref().is_some_and(Desk::has_reply)
     }
 
     /// Requests under way at other shards that are answered with something.
     pub fn answers_under_way(&self) -> usize {
-        self.peers.iter().map(|peer| peer.answers_under_way).sum()
+        self.peers.iter().map(|peer| peer.answers_under_way).sum::<usize>() + self.strong_under_way()
     }
 
     /// Requests under way at other shards.
     pub fn under_way(&self) -> usize {
-        self.peers.iter().map(|peer| peer.under_way).sum()
+        self.peers.iter().map(|peer| peer.under_way).sum::<usize>() + self.strong_under_way()
+    }
+
+    fn strong_under_way(&self) -> usize {
+        self.desk.as_ref().map_or(0, Desk::under_way)
     }
 }
 
 impl Forward {
-    fn empty() -> Forward {
+    pub(super) fn empty() -> Forward {
         Forward {
             errand: Errand::News,
             caller: Caller::default(),
@@ -363,6 +408,8 @@ impl Peer {
     }
 }
 
+/// Whom a strong key's answer is from: no shard.
+const HOLDER: ShardId = ShardId(u16::MAX);
 /// Boxes kept for reuse, and the capacity above which one is not.
 const SPARE_MAX: usize = 64;
 const SPARE_BYTES_MAX: usize = 4096;

@@ -126,6 +126,17 @@ impl Counting {
 }
 
 impl Replication {
+    /// Whether any namespace is strong.
+    #[inline]
+    pub fn has_strong(&self) -> bool {
+        self.part.has_strong()
+    }
+
+    /// Whether a key's is.
+    pub fn is_strong(&self, key: &[u8]) -> bool {
+        self.part.is_strong(key)
+    }
+
     /// Whether something has arrived, or is being applied.
     #[inline]
     pub fn has_mail(&self) -> bool {

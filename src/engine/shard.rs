@@ -118,7 +118,7 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         }
         let polled = self.net.poll(&mut self.core, now);
         let mut worked = polled.map_err(|error| format!("shard {}: the network failed: {error}", self.core.id))?;
-        if self.core.post.peer_count() > 0 {
+        if self.core.post.is_connected() {
             worked |= self.take_mail();
         }
         if !self.core.control.is_empty() {
@@ -216,7 +216,7 @@ impl<N: Network, M: DerefMut<Target = [u8]>> Shard<N, M> {
         if self.core.keys.replication.as_ref().is_some_and(|replication| replication.has_mail()) {
             return true;
         }
-        let has_peers = self.core.post.peer_count() > 0;
+        let has_peers = self.core.post.is_connected();
         for _ in 0..limits::LOOKS_PER_TURN {
             if self.net.is_ready() || (has_peers && self.core.post.has_mail()) {
                 return true;

@@ -148,6 +148,7 @@ pub struct Replica {
     pub(super) versions: Versions,
     pub(super) counters: Counters,
     rules: Arc<Rules>,
+    has_strong: bool,
     /// Sets of regions, by number; the first is all.
     scopes: Vec<Arc<[SiteId]>>,
     outs: Vec<Out>,
@@ -184,6 +185,7 @@ impl Replica {
             versions: Versions::new(config.versions_max),
             counters: Counters::new(config.counters_max),
             rules: Arc::new(Rules::default()),
+            has_strong: false,
             scopes: vec![Arc::from([])],
             outs: vec![Out::default()],
             out_bytes: 0,
@@ -325,6 +327,17 @@ impl Replica {
         None
     }
 
+    /// Whether any namespace is strong.
+    #[inline]
+    pub fn has_strong(&self) -> bool {
+        self.has_strong
+    }
+
+    /// Whether a key's is.
+    pub fn is_strong(&self, key: &[u8]) -> bool {
+        self.has_strong && self.rules.of(key).mode == Mode::Strong
+    }
+
     /// The cluster has agreed on other rules. What may not be here any more, and what was purged, goes bit by bit.
     pub fn set_rules(&mut self, rules: Arc<Rules>) {
         for namespace in rules.all() {
@@ -337,6 +350,7 @@ impl Replica {
                 self.purges.push(Purge { prefix: namespace.prefix.clone(), before, cursor: 0 });
             }
         }
+        self.has_strong = rules.all().iter().any(|namespace| namespace.mode == Mode::Strong);
         self.rules = rules;
     }
 

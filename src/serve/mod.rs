@@ -31,6 +31,7 @@ pub mod replication;
 pub mod run;
 pub mod settle;
 mod shm;
+mod strong;
 pub mod token;
 pub mod watch;
 

@@ -29,7 +29,7 @@ use crate::serve::notify::Notifier;
 use crate::serve::reload::difference;
 use crate::serve::settle::{Failure, Settled};
 use crate::serve::watch::Watch;
-use crate::serve::{l0, replication, shm};
+use crate::serve::{l0, replication, shm, strong};
 
 /// Serves until a signal says otherwise. `source` is where a reload finds the configuration.
 pub fn run(settled: &Settled, source: &Source) -> Result<(), Failure> {
@@ -120,6 +120,9 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
     running.shared.region_map.set(settled.region_map.as_deref());
     if let Some(cluster) = &cluster {
         cluster.give_maps(running.shared.clone());
+        if let Some(ports) = running.strong.take() {
+            strong::start(&cluster.node, cluster.parts.region.clone(), ports);
+        }
     }
     if let (Some(cluster), Some(ports), Some(config)) = (&cluster, running.replication.take(), &replicates) {
         replication::start(&cluster.node, ports, config);

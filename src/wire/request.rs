@@ -308,6 +308,10 @@ pub enum Status {
     Unsupported = 34,
     /// The server has no buffer memory for this request now; it was skipped, try again.
     Busy = 48,
+    /// A strong key whose holder cannot be reached, or that nobody holds just now: nothing was done, try again.
+    NoPrimary = 49,
+    /// A write of a strong key that may have been done or not, or be done later.
+    OutcomeUnknown = 50,
 }
 
 impl<'a> Command<'a> {
@@ -361,6 +365,8 @@ impl Status {
             33 => Status::UnsupportedVersion,
             34 => Status::Unsupported,
             48 => Status::Busy,
+            49 => Status::NoPrimary,
+            50 => Status::OutcomeUnknown,
             _ => return None,
         })
     }
@@ -390,6 +396,8 @@ impl fmt::Display for Status {
             Status::UnsupportedVersion => "unsupported version",
             Status::Unsupported => "unsupported",
             Status::Busy => "busy",
+            Status::NoPrimary => "no primary",
+            Status::OutcomeUnknown => "outcome unknown",
         })
     }
 }

@@ -15,6 +15,7 @@ use crate::engine::memcached::shared::NEVER;
 use crate::engine::memcached::stats;
 use crate::engine::post::{Asked, Caller, Errand, Letter};
 use crate::engine::session::{Bound, Session};
+use crate::engine::strong::NOT_MEMCACHED;
 use crate::observe::Operation;
 use crate::wire::memcached::Memcached;
 use crate::wire::memcached::text::{self, Server};
@@ -66,6 +67,12 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         }
     }
 
+    /// Whether one of the keys belongs to a strong namespace.
+    fn asks_strong<'a>(&self, keys: impl IntoIterator<Item = &'a [u8]>) -> bool {
+        self.keys.replication.as_ref().is_some_and(|replication| replication.has_strong())
+            && keys.into_iter().any(|key| self.is_strong(key))
+    }
+
     /// A request about one key that is not served as it is: the key is in base64, or the value is too large or does
     /// not end where it should.
     fn serve_kept_back(
@@ -104,6 +111,7 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         }
         match (key, wrong) {
             (_, Some(text)) => say(session, text, out),
+            (Some(key), None) if self.asks_strong([key]) => say(session, NOT_MEMCACHED, out),
             (Some(key), None) if is_too_large => self.refuse_value(id, session, key, ask, block.unwrap_or(0), out),
             (Some(key), None) => self.serve_key(id, session, key, ask, out, true),
             (None, None) => unreachable!("a key that does not decode is wrong"),
@@ -190,6 +198,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let mut at = session.front_at;
         if at == 0 && has_long_key(keys) {
             return say(session, "CLIENT_ERROR bad command line format", out);
+        }
+        if at == 0 && self.asks_strong(keys.split(|byte| *byte == b' ')) {
+            return say(session, NOT_MEMCACHED, out);
         }
         let ask = Ask::Read { exptime, with_cas, ends: false };
         let counted = session.output_bytes();

@@ -17,6 +17,7 @@ use crate::engine::resp::parts::NO_ROOM;
 use crate::engine::resp::tasks::{Spread, Task};
 use crate::engine::resp::transaction::Work;
 use crate::engine::session::{Bound, Protocol, Session};
+use crate::engine::strong;
 use crate::observe::Operation;
 use crate::wire::Command;
 use crate::wire::resp::commands::Cmd;
@@ -166,6 +167,13 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         if self.attention & PAUSED != 0 && !queues && self.is_paused(session.client, cmd) {
             session.blocked = Some(Bound::Hold);
             return Outcome::Blocked;
+        }
+        if self.keys.replication.as_ref().is_some_and(|replication| replication.has_strong())
+            && cmd.row().key_places(words.len()).any(|place| self.is_strong(words[place]))
+        {
+            self.spoil(session.client);
+            encode::error(&format!("ERR {}", strong::ONE_KEY), reply);
+            return Outcome::Replied;
         }
         if queues {
             return self.queue(session.client, words, reply);

@@ -64,8 +64,16 @@ fn reply_by_command(request: &Request<'_>, reply: &Reply<'_>, out: &mut Vec<u8>)
             error("ERR string exceeds maximum allowed size (proto-max-bulk-len)", out);
         }
         (Status::Busy, _) => error("OOM no buffer memory for this command now, try again", out),
+        (Status::NoPrimary, _) => coded(b"TRYAGAIN ", reply.value, out),
+        (Status::OutcomeUnknown, _) => coded(b"UNKNOWN ", reply.value, out),
+        (Status::Unsupported, _) if !reply.value.is_empty() => coded(b"ERR ", reply.value, out),
         (status, _) => error(&format!("ERR {status}"), out),
     }
+}
+
+/// Appends an error of that code, with a text for people.
+fn coded(code: &[u8], text: &[u8], out: &mut Vec<u8>) {
+    error_bytes(&[code, text].concat(), out);
 }
 
 /// Appends a bulk string.

@@ -1,0 +1,124 @@
+//! Strong keys wired: shards' desks to the region of the node.
+//!
+//!   shard ─ ring ─→ desk task ─ one task a request ─→ RegionHandle::execute ─→ answer ─ ring ─→ shard
+//!
+//! One task looks at all shards' rings whenever their bell rings. Each request then waits on its own, so that a slow
+//! key does not hold up another; the rings bound how many there are.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::base::id::SiteId;
+use crate::base::limits;
+use crate::cluster::State;
+use crate::cluster::host::node::Running;
+use crate::cluster::host::region::RegionHandle;
+use crate::cluster::region::{StrongOp, StrongRefused, StrongReply};
+use crate::engine::strong::{DeskPorts, StrongAnswer, StrongAsk, StrongRequest};
+use crate::wire::Status;
+
+/// Serves strong keys as long as the node runs.
+pub fn start(node: &Running, region: watch::Receiver<Option<RegionHandle>>, ports: DeskPorts) {
+    node.runtime.spawn(serve(ports, Place { site: node.me.site, state: node.state.clone(), region }));
+}
+
+/// Where this node stands, and what it can ask.
+#[derive(Clone)]
+struct Place {
+    site: SiteId,
+    state: watch::Receiver<Arc<State>>,
+    region: watch::Receiver<Option<RegionHandle>>,
+}
+
+async fn serve(ports: DeskPorts, place: Place) {
+    let DeskPorts { mut ports, bell } = ports;
+    let rung = Arc::new(Notify::new());
+    let clapper = rung.clone();
+    bell.hang(move || clapper.notify_one());
+    let (done, mut answered) = mpsc::channel(limits::STRONG_UNDER_WAY_MAX);
+    loop {
+        for shard in 0..ports.len() {
+            while let Some(request) = ports[shard].next() {
+                let (place, done) = (place.clone(), done.clone());
+                tokio::spawn(async move {
+                    let answer = place.ask(&request).await;
+                    let _ = done.send((shard, request, answer)).await;
+                });
+            }
+        }
+        tokio::select! {
+            () = rung.notified() => {}
+            Some((shard, request, answer)) = answered.recv() => ports[shard].answer(request, &answer),
+        }
+    }
+}
+
+impl Place {
+    async fn ask(&self, request: &StrongRequest) -> StrongAnswer {
+        let home = self.state.borrow().rules.of(&request.key).home;
+        if home.is_some_and(|home| home != self.site) {
+            return StrongAnswer::Refused(Status::NoPrimary, ELSEWHERE);
+        }
+        let region = self.region.borrow().clone();
+        let Some(region) = region else { return StrongAnswer::Refused(Status::NoPrimary, NO_REGION) };
+        let op = match request.ask.clone() {
+            StrongAsk::Read => StrongOp::Read,
+            StrongAsk::Set(value) => StrongOp::Set(value),
+            StrongAsk::Add(value) => StrongOp::CompareAndSet { expected: None, new: Some(value) },
+            StrongAsk::Delete => StrongOp::Delete,
+            StrongAsk::Increment(by) => StrongOp::Increment(by),
+        };
+        answer(region.execute(request.key.clone(), op).await)
+    }
+}
+
+fn answer(reply: StrongReply) -> StrongAnswer {
+    match reply {
+        StrongReply::Value(value) => StrongAnswer::Value(value),
+        StrongReply::Done => StrongAnswer::Done,
+        StrongReply::Was(was) => StrongAnswer::Was(was),
+        StrongReply::Sum(sum) => StrongAnswer::Sum(sum),
+        StrongReply::Unknown => StrongAnswer::Refused(Status::OutcomeUnknown, UNKNOWN),
+        StrongReply::Refused(refused) => {
+            let (status, why) = match refused {
+                StrongRefused::NotHolder | StrongRefused::NotReady | StrongRefused::Unreachable => {
+                    (Status::NoPrimary, NOBODY)
+                }
+                StrongRefused::Stranger => (Status::NoPrimary, NO_REGION),
+                StrongRefused::Busy => (Status::Busy, "too many strong operations are under way: try again"),
+                StrongRefused::Full => (Status::Busy, "the region's store of strong entries is full: delete some"),
+                StrongRefused::TooLarge => (Status::ValueTooLarge, "strong values have 256 KiB at most"),
+                StrongRefused::NotAnInteger => (Status::NotANumber, ""),
+                StrongRefused::Overflow => (Status::Overflow, ""),
+            };
+            StrongAnswer::Refused(status, why)
+        }
+    }
+}
+
+const NOBODY: &str = "nobody holds this key just now: nothing was done, try again";
+const UNKNOWN: &str = "the write may have been done or not: read the key to find out";
+const ELSEWHERE: &str =
+    "this namespace is at home in another region: ask one of its nodes ('spinetail cluster regions')";
+const NO_REGION: &str = "this node has no part in its region yet: its log says why";
+const _: () = assert!(limits::STRONG_VALUE_BYTES_MAX == 256 << 10, "what the refusal says");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_surely_not_done_and_what_nobody_knows_are_told_apart() {
+        let status = |reply| match answer(reply) {
+            StrongAnswer::Refused(status, _) => status,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(status(StrongReply::Unknown), Status::OutcomeUnknown);
+        for refused in [StrongRefused::NotHolder, StrongRefused::NotReady, StrongRefused::Unreachable] {
+            assert_eq!(status(StrongReply::Refused(refused)), Status::NoPrimary);
+        }
+        assert_eq!(status(StrongReply::Refused(StrongRefused::Overflow)), Status::Overflow);
+        assert_eq!(answer(StrongReply::Sum(-3)), StrongAnswer::Sum(-3));
+    }
+}

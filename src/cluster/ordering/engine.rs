@@ -129,6 +129,11 @@ impl Engine {
         }
     }
 
+    /// Remembers signatures where others do.
+    pub fn share_signatures(&mut self, signatures: Arc<Signatures>) {
+        self.signatures = signatures;
+    }
+
     /// Begins a height.
     pub fn begin(&mut self, height: u64, voters: Voters, out: &mut Vec<Effect>) -> Result<Outcome, Halt> {
         self.proposal = None;

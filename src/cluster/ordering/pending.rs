@@ -10,7 +10,7 @@ use crate::base::id::SiteId;
 use crate::base::limits;
 use crate::cluster::command::{Author, Signed};
 use crate::cluster::ordering::codec;
-use crate::cluster::state::State;
+use crate::cluster::state::{State, Verifies};
 
 /// Commands that wait.
 #[derive(Default)]
@@ -70,7 +70,7 @@ impl Pending {
     }
 
     /// The next batch of `proposer` on top of `state`. What turns out not to be executable is forgotten.
-    pub fn batch(&mut self, state: &State, height: u64, proposer: SiteId) -> Batch {
+    pub fn batch(&mut self, state: &State, height: u64, proposer: SiteId, verifies: Verifies<'_>) -> Batch {
         let mut after = state.execute_height(height, proposer, &[]).unwrap_or_else(|_| state.clone());
         let (mut commands, mut bytes, mut refused) = (Vec::new(), BATCH_HEAD_BYTES, Vec::new());
         let mut turns: Vec<_> = self.authors.values().map(|of_author| of_author.values()).collect();
@@ -81,7 +81,7 @@ impl Pending {
                 if bytes + waiting.bytes > limits::BATCH_BYTES_MAX {
                     return false;
                 }
-                match after.execute(&waiting.signed) {
+                match after.execute_by(&waiting.signed, verifies) {
                     Ok(()) => {
                         bytes += waiting.bytes;
                         commands.push(waiting.signed.clone());

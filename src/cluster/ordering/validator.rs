@@ -32,7 +32,7 @@ use crate::base::id::{NodeId, SiteId};
 use crate::base::limits;
 use crate::cluster::command::Signed;
 use crate::cluster::genesis::{Genesis, NetworkId, Timing};
-use crate::cluster::keys::SecretKey;
+use crate::cluster::keys::{PublicKey, SecretKey};
 use crate::cluster::ordering::block::{Seal, Snapshot};
 use crate::cluster::ordering::catch_up::CatchUp;
 use crate::cluster::ordering::codec::{self, Message, Record};
@@ -115,6 +115,13 @@ impl Validator {
         }
     }
 
+    /// Remembers signatures together with others in the same process, which then check each but once: for the
+    /// simulation.
+    pub fn share_signatures(&mut self, signatures: &Arc<Signatures>) {
+        self.signatures = signatures.clone();
+        self.engine.share_signatures(signatures.clone());
+    }
+
     /// How often what happened.
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -168,7 +175,8 @@ impl Validator {
         }
         // The cheap questions first: a repeated command costs no signature check.
         self.state.permits(&signed)?;
-        self.state.check_signature(&signed)?;
+        let signatures = &self.signatures;
+        self.state.check_signature_by(&signed, &|key, bytes, signature| signatures.command(key, bytes, signature))?;
         let open = self.open();
         self.pending.insert(signed, is_own, open).map_err(|_| SubmitRefused::Full)?;
         Ok(())
@@ -288,7 +296,9 @@ impl Validator {
         {
             return;
         }
-        let batch = self.pending.batch(&self.state, open, self.me);
+        let signatures = &self.signatures;
+        let verifies = |key: &PublicKey, bytes: &[u8], signature: &[u8]| signatures.command(key, bytes, signature);
+        let batch = self.pending.batch(&self.state, open, self.me, &verifies);
         let bytes = Arc::from(codec::encode(&batch.commands));
         let value = Value::new(self.network, open, self.me, round, batch.after.digest(), bytes);
         self.executed.insert(types::Value::id(&value), Some(batch.after));
@@ -312,7 +322,7 @@ impl Validator {
         if let Some(known) = self.executed.get(&id) {
             return known.clone();
         }
-        let after = execute(&self.state, value);
+        let after = execute(&self.state, value, &self.signatures);
         // A few values of a height can be good, and a liar can make many: those are not worth remembering.
         if self.executed.len() < EXECUTED_MAX {
             self.executed.insert(id, after.clone());
@@ -509,12 +519,14 @@ impl From<Refused> for SubmitRefused {
 }
 
 /// The state a value leads to, if it is the one it says.
-fn execute(state: &State, value: &Value) -> Option<State> {
+fn execute(state: &State, value: &Value, signatures: &Signatures) -> Option<State> {
     if value.batch.len() > limits::BATCH_BYTES_MAX {
         return None;
     }
     let batch = codec::decode_list::<Signed>(&value.batch, limits::PENDING_COMMANDS_MAX)?;
-    let after = state.execute_height(value.header.height, value.header.proposer, &batch).ok()?;
+    let verifies = |key: &PublicKey, bytes: &[u8], signature: &[u8]| signatures.command(key, bytes, signature);
+    let Header { height, proposer, .. } = value.header;
+    let after = state.execute_height_by(height, proposer, &batch, &verifies).ok()?;
     (after.digest() == value.header.after).then_some(after)
 }
 

@@ -185,3 +185,30 @@ fn ready<F: Future>(future: F) -> F::Output {
         Poll::Pending => unreachable!("checking a signature waited, though nothing in it can"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::keys::SecretKey;
+
+    #[test]
+    fn good_signatures_are_remembered_within_a_bound_and_bad_ones_are_not() {
+        let signatures = Signatures::new(NetworkId([0; 32]));
+        let key = SecretKey::from([1; 32]);
+        let (public, good, bad) = (key.public_key(), key.sign(b"yes").to_bytes(), key.sign(b"no").to_bytes());
+        for _ in 0..3 {
+            assert!(signatures.command(&public, b"yes", &good));
+            assert!(!signatures.command(&public, b"yes", &bad));
+        }
+        assert_eq!(signatures.counts(), SignatureCounts { computed: 4, remembered: 2 });
+        // The same signature under another key is another question.
+        assert!(!signatures.command(&SecretKey::from([2; 32]).public_key(), b"yes", &good));
+        let mut verified = Verified::default();
+        for number in 0..3 * limits::VERIFIED_SIGNATURES_MAX as u64 {
+            let mut digest = [0; 32];
+            digest[..8].copy_from_slice(&number.to_le_bytes());
+            verified.computed(digest, true);
+        }
+        assert!(verified.young.len() + verified.old.len() <= 2 * limits::VERIFIED_SIGNATURES_MAX);
+    }
+}

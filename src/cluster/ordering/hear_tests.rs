@@ -228,6 +228,13 @@ fn a_certificate_needs_a_quorum_of_true_votes() {
         let one = types::RoundCertificate::new_from_votes(Height(4), Round::new(0), kind, votes);
         Message::Round(one).encode(network)
     };
+    for (height, reason) in [(1, Refusal::TooOld), (6, Refusal::TooFarAhead), (u64::MAX, Refusal::TooFarAhead)] {
+        let (round, value_id) = (Round::new(0), context::ValueId([1; 32]));
+        let empty = types::PolkaCertificate { height: Height(height), round, value_id, polka_signatures: vec![] };
+        assert_eq!(refusal(&mut room, 3, &Message::Polka(empty).encode(network)), Some(reason));
+    }
+    assert_eq!(refusal(&mut room, 3, &Message::Status(u64::MAX).encode(network)), None);
+    assert_eq!(room.node(2).highest_claimed(), 3, "one may lie");
     assert_eq!(refusal(&mut room, 3, &certificate(vec![signed(3, 3)])), Some(Refusal::BadSignature), "too few");
     assert_eq!(refusal(&mut room, 3, &certificate(vec![signed(3, 3); 3])), Some(Refusal::BadSignature), "one thrice");
     let forged = certificate(vec![signed(3, 3), signed(4, 3)]);

@@ -178,10 +178,10 @@ impl Validator {
         if height > open {
             self.hear_claim(from, height - 1);
         }
-        match height {
-            _ if height == open => Ok(self.is_voting()),
+        match height.abs_diff(open) {
+            0 => Ok(self.is_voting()),
             // Certificates are repeated and made anew from votes: none is worth keeping for later.
-            _ if height + 1 == open || height == open + 1 => Ok(false),
+            1 => Ok(false),
             _ if height > open => Err(Refusal::TooFarAhead),
             _ => Err(Refusal::TooOld),
         }

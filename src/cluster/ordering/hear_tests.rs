@@ -6,7 +6,7 @@ use super::*;
 use crate::base::prng::Prng;
 use crate::cluster::command::{Author, Command, Signed};
 use crate::cluster::genesis::NetworkId;
-use crate::cluster::keys;
+use crate::cluster::keys::{self, SecretKey};
 use crate::cluster::ordering::block::{Seal, Snapshot};
 use crate::cluster::ordering::codec;
 use crate::cluster::ordering::context::{Height, Proposal, Value, Vote};
@@ -133,6 +133,40 @@ fn a_command_that_was_executed_or_is_nobodys_is_not_taken_from_others() {
 }
 
 #[test]
+fn a_primary_that_proposes_what_cannot_be_executed_gets_no_vote_and_loses_its_place() {
+    // A batch that leads elsewhere, a forged command, a command from the past, no batch at all.
+    for lie in 0..4 {
+        let mut room = rested();
+        let network = room.genesis.network();
+        let state = room.node(1).state().clone();
+        let forged = |key: &SecretKey, number| {
+            let command = Command::SetTenant { name: "lie".to_string(), policy: Some(vec![1]) };
+            Signed::new(network, Author::Operator, number, command, key)
+        };
+        let (commands, after) = match lie {
+            0 => (vec![forged(&operator_key(), 9)], [7; 32]),
+            1 => (vec![forged(&node_key(1), 9)], state.digest()),
+            _ => (vec![forged(&operator_key(), 2)], state.digest()),
+        };
+        let batch = if lie == 3 { vec![0xff; 40] } else { codec::encode(&commands) };
+        let value = Value::new(network, 4, SiteId(1), 0, after, batch.into());
+        let (height, round, pol_round) = (Height(4), Round::new(0), Round::Nil);
+        let proposal = Proposal { height, round, value, pol_round, site: SiteId(1) };
+        let bytes = Liar::new(network, node_key(1)).proposal(proposal);
+        room.nodes.remove(&NodeId(1)); // the liar says this and nothing else
+        for node in 2..=4 {
+            room.send(NodeId(1), NodeId(node), bytes.clone());
+        }
+        room.run(3_000);
+        room.check();
+        let executed = room.executed[&NodeId(2)].last().unwrap().clone();
+        assert_eq!((executed.height, executed.round, executed.proposer), (4, 1, SiteId(2)), "lie {lie}");
+        assert!(!room.node(2).state().tenants.contains_key("lie"));
+        assert_eq!(room.node(2).state().primary, SiteId(2));
+    }
+}
+
+#[test]
 fn a_liar_that_makes_many_proposals_is_executed_twice_and_no_more() {
     let mut room = rested();
     let network = room.genesis.network();
@@ -194,6 +228,13 @@ fn a_certificate_needs_a_quorum_of_true_votes() {
         let one = types::RoundCertificate::new_from_votes(Height(4), Round::new(0), kind, votes);
         Message::Round(one).encode(network)
     };
+    for (height, reason) in [(1, Refusal::TooOld), (6, Refusal::TooFarAhead), (u64::MAX, Refusal::TooFarAhead)] {
+        let (round, value_id) = (Round::new(0), context::ValueId([1; 32]));
+        let empty = types::PolkaCertificate { height: Height(height), round, value_id, polka_signatures: vec![] };
+        assert_eq!(refusal(&mut room, 3, &Message::Polka(empty).encode(network)), Some(reason));
+    }
+    assert_eq!(refusal(&mut room, 3, &Message::Status(u64::MAX).encode(network)), None);
+    assert_eq!(room.node(2).highest_claimed(), 3, "one may lie");
     assert_eq!(refusal(&mut room, 3, &certificate(vec![signed(3, 3)])), Some(Refusal::BadSignature), "too few");
     assert_eq!(refusal(&mut room, 3, &certificate(vec![signed(3, 3); 3])), Some(Refusal::BadSignature), "one thrice");
     let forged = certificate(vec![signed(3, 3), signed(4, 3)]);
@@ -287,8 +328,8 @@ fn relayed_copies_cost_a_hash_and_no_signature() {
     room.check();
     let counters = room.node(5).counters();
     let counts = room.node(5).signature_counts();
-    // A height has a proposal and two votes of each of ten sites; nine of each arrive from others.
-    assert!(counts.computed <= 10 * 21, "{counts:?}");
+    // A height has a proposal, two votes of each of ten sites and a command; nearly all arrive from nine others.
+    assert!(counts.computed <= 10 * 22, "{counts:?}");
     assert!(counters.copies > 10 * 21 * 4, "{counters:?}");
 }
 

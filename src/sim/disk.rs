@@ -2,10 +2,11 @@
 //!
 //!   log   | record | record | record | rec           bytes as the real framing makes them
 //!                           ^ flushed    ^ appended
-//!   crash                   |<- any byte ->|         and then zeros, garbage, or what an older log had left there
+//!   crash                   |<- any byte ->|         and then zeros or garbage
 //!
 //! Storing a block takes two writes: the block, and the log begun anew. A crash may come between them, so that a log
-//! is found whose height is decided long since.
+//! is found whose height is decided long since. What is never found is an older log behind a torn record: the host keeps
+//! zeros behind what it appends (`cluster::host`), because frames of another log would pass for damage.
 
 use crate::cluster::ordering::{Block, Snapshot, wal};
 use crate::sim::scenarios::DiskFaults;
@@ -17,7 +18,7 @@ pub struct Disk {
     log: Vec<u8>,
     writer: wal::Writer,
     flushed_bytes: usize,
-    /// The log before the last block: its bytes lie where the new log is written.
+    /// The log before the last block: still there if the power goes before the new one is begun.
     older_log: Vec<u8>,
     snapshot: Option<Snapshot>,
     blocks: Vec<Block>,
@@ -80,10 +81,9 @@ impl Disk {
 
     fn leave_garbage<E>(&mut self, world: &mut World<E>) {
         let bytes = world.between(0, GARBAGE_BYTES) as usize;
-        match world.between(0, 2) {
+        match world.between(0, 1) {
             0 => self.log.resize(self.log.len() + bytes, 0),
-            1 => self.log.extend((0..bytes).map(|_| world.random().next_u64() as u8)),
-            _ => self.log.extend_from_slice(self.older_log.get(self.log.len()..).unwrap_or_default()),
+            _ => self.log.extend((0..bytes).map(|_| world.random().next_u64() as u8)),
         }
     }
 

@@ -104,6 +104,7 @@ struct Comparison {
     asked_ms: u64,
     asked: Question,
     next: VecDeque<Question>,
+    was_urgent: bool,
 }
 
 /// The key's name.
@@ -283,18 +284,20 @@ impl Region {
                 if comparison.asked_ms + limits::REPLICATION_QUESTION_MS > self.now_ms {
                     continue;
                 }
-                peer.comparison = None; // no answer
+                // No answer: what it was to find out is still to be found out.
+                peer.is_urgent |= comparison.was_urgent;
+                peer.comparison = None;
             }
             let is_due = peer.compared_ms + limits::REPLICATION_COMPARE_MS <= self.now_ms;
             if is_due {
                 peer.compared_ms = self.now_ms;
                 let next = VecDeque::from([Question::Summary { check: SEED.hash(b"").0 }]);
-                self.ask(to, next, out);
+                self.ask(to, next, false, out);
             }
         }
     }
 
-    fn ask(&mut self, to: usize, mut next: VecDeque<Question>, out: &mut Vec<(usize, Parcel)>) {
+    fn ask(&mut self, to: usize, mut next: VecDeque<Question>, was_urgent: bool, out: &mut Vec<(usize, Parcel)>) {
         let Some(asked) = next.pop_front() else {
             self.peers[to].comparison = None;
             self.replica.has_compared();
@@ -303,7 +306,7 @@ impl Region {
         self.questions += 1;
         let number = self.questions;
         out.push((to, Parcel::Question(number, asked.clone())));
-        self.peers[to].comparison = Some(Comparison { number, asked_ms: self.now_ms, asked, next });
+        self.peers[to].comparison = Some(Comparison { number, asked_ms: self.now_ms, asked, next, was_urgent });
     }
 
     fn answer(&mut self, from: usize, question: Question) -> Answer {
@@ -336,10 +339,11 @@ impl Region {
     ) -> Result<(), String> {
         let is_asked = self.peers[from].comparison.as_ref().is_some_and(|asked| asked.number == number);
         let Some(comparison) = self.peers[from].comparison.take_if(|_| is_asked) else { return Ok(()) };
-        let mut next = comparison.next;
+        let (mut next, mut was_urgent) = (comparison.next, comparison.was_urgent);
         match (comparison.asked, answer) {
             (Question::Summary { .. }, Answer::Summary(theirs)) => {
                 let is_urgent = std::mem::take(&mut self.peers[from].is_urgent);
+                was_urgent = is_urgent;
                 let mine = self.summaries(SiteId(from as u8));
                 for (regions, theirs) in theirs {
                     let mine = mine.get(&regions).cloned().unwrap_or_default();
@@ -364,7 +368,7 @@ impl Region {
             }
             (asked, answer) => return Err(format!("region {from} was asked {asked:?} and answers {answer:?}")),
         }
-        self.ask(from, next, out);
+        self.ask(from, next, was_urgent, out);
         Ok(())
     }
 }

@@ -27,6 +27,8 @@ pub struct CatchUp {
     asked: Option<(NodeId, u64)>,
     /// Who was asked last: the next question goes to somebody else if it can.
     last: Option<NodeId>,
+    /// Answers given to each node since the last status.
+    answers: BTreeMap<NodeId, u32>,
     kept: VecDeque<Block>,
     kept_bytes: usize,
 }
@@ -81,6 +83,18 @@ impl CatchUp {
         }
     }
 
+    /// Whether a node may be given one more answer before the next status; it is counted.
+    pub fn may_answer(&mut self, node: NodeId) -> bool {
+        let answers = self.answers.entry(node).or_default();
+        *answers += 1;
+        *answers <= limits::SYNC_ANSWERS_MAX
+    }
+
+    /// A status is due: everybody may ask again.
+    pub fn tick(&mut self) {
+        self.answers.clear();
+    }
+
     /// Keeps only the claims of nodes for which `is_member` holds.
     pub fn forget(&mut self, is_member: impl Fn(NodeId) -> bool) {
         self.claims.retain(|node, _| is_member(*node));
@@ -118,7 +132,7 @@ impl CatchUp {
 impl Validator {
     pub(super) fn hear_claim(&mut self, from: NodeId, height: u64) {
         self.catch_up.claims(from, height);
-        if height > self.open() {
+        if height > self.open() || (height == self.open() && !self.is_awake) {
             self.ask();
         } else if height == self.open() && !self.is_sync_timer_set {
             // One ahead: most likely this node is about to decide the same. Wait for as long as votes may take.
@@ -140,6 +154,9 @@ impl Validator {
     pub(super) fn hear_sync_request(&mut self, from: NodeId, first: u64) -> Result<(), Refusal> {
         if first > self.state.height {
             return Err(Refusal::TooFarAhead);
+        }
+        if !self.catch_up.may_answer(from) {
+            return Err(Refusal::Full);
         }
         let mut blocks = self.catch_up.blocks(first);
         if blocks.is_empty() {
@@ -166,6 +183,8 @@ impl Validator {
         }
         if self.state.height < first {
             self.catch_up.disbelieve(from); // an empty answer
+        } else {
+            self.tell_own_site();
         }
         self.ask();
         Ok(())
@@ -207,7 +226,7 @@ impl Validator {
     /// than f of them have, and no more than f lie. That its own voters have, a snapshot says of itself.
     ///
     /// This is the "skipping" verification of Tendermint's light client (Braithwaite et al., arXiv:2010.07031), and has
-    /// its bound: who was away while more than two thirds of the sites were replaced must be set up anew.
+    /// its bound: who was away while more than f of the sites were replaced may have to be set up anew.
     fn vouches(&self, certificate: &CommitCertificate<Protocol>) -> bool {
         let known: BTreeSet<SiteId> = certificate
             .commit_signatures
@@ -239,5 +258,47 @@ impl Validator {
 
     pub(super) fn send_status(&mut self, to: NodeId) {
         self.out.push(Effect::Send(to, Message::Status(self.state.height).encode(self.network)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_does_not_answer_is_not_asked_again_before_the_others() {
+        let mut catch_up = CatchUp::default();
+        for node in 1..=3 {
+            catch_up.claims(NodeId(node), 10);
+        }
+        assert_eq!(catch_up.ask(5), Some(NodeId(1)));
+        assert_eq!(catch_up.ask(5), None, "one question at a time");
+        assert_eq!(catch_up.answered(NodeId(2)), None, "it was not asked");
+        catch_up.give_up();
+        catch_up.claims(NodeId(1), 1_000); // a liar claims again
+        assert_eq!(catch_up.ask(5), Some(NodeId(2)));
+        assert_eq!(catch_up.answered(NodeId(2)), Some(6));
+        assert_eq!(catch_up.ask(5), Some(NodeId(3)));
+        catch_up.give_up();
+        assert_eq!(catch_up.ask(10), Some(NodeId(1)));
+        catch_up.give_up();
+        assert_eq!(catch_up.ask(10), None, "nobody is further");
+    }
+
+    #[test]
+    fn what_is_kept_and_what_is_sent_at_once_have_bounds() {
+        let mut catch_up = CatchUp::default();
+        let bytes = limits::BATCH_BYTES_MAX;
+        for height in 1..=200 {
+            catch_up.keep(Block { height, bytes: vec![0; bytes] });
+        }
+        assert!(catch_up.kept_bytes <= limits::BLOCKS_KEPT_BYTES_MAX);
+        assert!(catch_up.blocks(1).is_empty(), "too long ago");
+        let sent = catch_up.blocks(190);
+        assert!(!sent.is_empty() && sent.iter().map(Vec::len).sum::<usize>() <= limits::SYNC_RESPONSE_BYTES_MAX);
+        for height in 201..=3_000 {
+            catch_up.keep(Block { height, bytes: vec![0; 10] });
+        }
+        assert_eq!(catch_up.kept.len(), limits::BLOCKS_KEPT_MAX);
     }
 }

@@ -129,6 +129,11 @@ impl Engine {
         }
     }
 
+    /// Remembers signatures where others do.
+    pub fn share_signatures(&mut self, signatures: Arc<Signatures>) {
+        self.signatures = signatures;
+    }
+
     /// Begins a height.
     pub fn begin(&mut self, height: u64, voters: Voters, out: &mut Vec<Effect>) -> Result<Outcome, Halt> {
         self.proposal = None;
@@ -214,7 +219,8 @@ impl Engine {
             }
             Some(key.sign(&bytes))
         };
-        let result: Result<(), core::Error<Protocol>> = core::process!(input: input, state: core, metrics: &(), with: wish => {
+        type StepResult = Result<(), core::Error<Protocol>>;
+        let result: StepResult = core::process!(input: input, state: core, metrics: &(), with: wish => {
             Ok::<Resume<Protocol>, &str>(match wish {
                 Wish::CancelAllTimeouts(r) => {
                     out.extend(std::mem::take(running).into_keys().map(Effect::StopTimer));

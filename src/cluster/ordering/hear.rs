@@ -55,7 +55,12 @@ impl Validator {
             Message::Forward(commands) => {
                 for signed in commands {
                     if let Err(refused) = self.accept(signed, false) {
-                        self.counters.refuse(submit_refusal(&refused));
+                        let reason = submit_refusal(&refused);
+                        self.counters.refuse(reason);
+                        // Whoever forwards a command has checked it. The rest is not worth a signature check each.
+                        if reason == Refusal::BadSignature {
+                            break;
+                        }
                     }
                 }
                 Ok(())
@@ -184,7 +189,7 @@ impl Validator {
 
     /// Whether a statement, its signature checked, is to be told the engine. It is relayed if others may lack it.
     fn is_new(&mut self, from: NodeId, bytes: &[u8], place: Place, statement: Statement) -> Result<bool, Refusal> {
-        let (site, is_open) = (statement.site, matches!(place, Place::Open));
+        let (site, what, is_open) = (statement.site, statement.what, matches!(place, Place::Open));
         if site == self.me && self.is_voting() {
             // What this site has said comes back by way of others. What it has not said means that somebody else has
             // its key, or that it has lost its log; both are named, and neither is evidence for anybody else's guilt.
@@ -192,7 +197,7 @@ impl Validator {
             self.counters.copies += u64::from(is_own);
             return if is_own { Ok(false) } else { Err(Refusal::CopiedKey) };
         }
-        match self.statements.hear(statement) {
+        match self.statements.hear(statement, bytes) {
             Novelty::Copy => {
                 self.counters.copies += 1;
                 // It repeats what it said at a height that is decided: it does not know.
@@ -202,9 +207,19 @@ impl Validator {
                 return Ok(false);
             }
             Novelty::First if is_open => self.relay(from, site, bytes),
-            Novelty::First | Novelty::Beyond => {}
-            Novelty::Conflict(proof) => {
+            // A liar's third proposal would cost an execution, and so would the hundredth. Should the others decide on
+            // just that one, it is proposed again in a later round, or comes as a block.
+            Novelty::Further if what == What::Proposal => return Ok(false),
+            Novelty::First | Novelty::Further | Novelty::Beyond => {}
+            Novelty::Conflict(proof, first) => {
                 self.relay(from, site, bytes);
+                // Its owner hears of both as well: if its key was copied or its log is lost, it does not know of one.
+                if self.is_voting()
+                    && let Some(owner) = self.state.sites.get(&site)
+                {
+                    let messages = first.into_iter().chain([bytes.to_vec()]);
+                    self.out.extend(messages.map(|message| Effect::Send(owner.validator, message)));
+                }
                 self.out.push(Effect::Evidence(proof.evidence()));
                 if self.proofs.len() >= limits::PROOFS_KEPT_MAX {
                     self.proofs.pop_front();

@@ -6,8 +6,9 @@ use super::*;
 use crate::base::prng::Prng;
 use crate::cluster::command::{Author, Command, Signed};
 use crate::cluster::genesis::NetworkId;
-use crate::cluster::keys;
+use crate::cluster::keys::{self, SecretKey};
 use crate::cluster::ordering::block::{Seal, Snapshot};
+use crate::cluster::ordering::codec;
 use crate::cluster::ordering::context::{Height, Proposal, Value, Vote};
 use crate::cluster::ordering::lie::Liar;
 use crate::cluster::ordering::room::{Room, node_key, operator_key};
@@ -132,6 +133,76 @@ fn a_command_that_was_executed_or_is_nobodys_is_not_taken_from_others() {
 }
 
 #[test]
+fn a_primary_that_proposes_what_cannot_be_executed_gets_no_vote_and_loses_its_place() {
+    // A batch that leads elsewhere, a forged command, a command from the past, no batch at all.
+    for lie in 0..4 {
+        let mut room = rested();
+        let network = room.genesis.network();
+        let state = room.node(1).state().clone();
+        let forged = |key: &SecretKey, number| {
+            let command = Command::SetTenant { name: "lie".to_string(), policy: Some(vec![1]) };
+            Signed::new(network, Author::Operator, number, command, key)
+        };
+        let (commands, after) = match lie {
+            0 => (vec![forged(&operator_key(), 9)], [7; 32]),
+            1 => (vec![forged(&node_key(1), 9)], state.digest()),
+            _ => (vec![forged(&operator_key(), 2)], state.digest()),
+        };
+        let batch = if lie == 3 { vec![0xff; 40] } else { codec::encode(&commands) };
+        let value = Value::new(network, 4, SiteId(1), 0, after, batch.into());
+        let (height, round, pol_round) = (Height(4), Round::new(0), Round::Nil);
+        let proposal = Proposal { height, round, value, pol_round, site: SiteId(1) };
+        let bytes = Liar::new(network, node_key(1)).proposal(proposal);
+        room.nodes.remove(&NodeId(1)); // the liar says this and nothing else
+        for node in 2..=4 {
+            room.send(NodeId(1), NodeId(node), bytes.clone());
+        }
+        room.run(3_000);
+        room.check();
+        let executed = room.executed[&NodeId(2)].last().unwrap().clone();
+        assert_eq!((executed.height, executed.round, executed.proposer), (4, 1, SiteId(2)), "lie {lie}");
+        assert!(!room.node(2).state().tenants.contains_key("lie"));
+        assert_eq!(room.node(2).state().primary, SiteId(2));
+    }
+}
+
+#[test]
+fn a_liar_that_makes_many_proposals_is_executed_twice_and_no_more() {
+    let mut room = rested();
+    let network = room.genesis.network();
+    let one = Liar::new(network, node_key(1));
+    for index in 0..50u8 {
+        let batch = codec::encode(&Vec::<Signed>::new());
+        let value = Value::new(network, 4, SiteId(1), 0, [index; 32], batch.into());
+        let (height, round, pol_round) = (Height(4), Round::new(0), Round::Nil);
+        let proposal = Proposal { height, round, value, pol_round, site: SiteId(1) };
+        assert_eq!(refusal(&mut room, 1, &one.proposal(proposal)), None);
+    }
+    let node = room.node(2);
+    assert_eq!(node.proofs().count(), 1);
+    assert!(node.proofs().all(|proof| proof.holds(&node_key(1).public_key())));
+    assert_eq!(node.counters().relayed, relayed_before_and(&rested(), 2 * 2), "two of them go to two others each");
+}
+
+/// What node 2 has relayed so far, and `more`.
+fn relayed_before_and(room: &Room, more: u64) -> u64 {
+    room.node(2).counters().relayed + more
+}
+
+#[test]
+fn answers_to_one_node_have_a_bound_until_the_next_status() {
+    let mut room = rested();
+    let request = Message::SyncRequest(1).encode(room.genesis.network());
+    for _ in 0..limits::SYNC_ANSWERS_MAX {
+        assert_eq!(refusal(&mut room, 3, &request), None);
+    }
+    assert_eq!(refusal(&mut room, 3, &request), Some(Refusal::Full));
+    assert_eq!(refusal(&mut room, 4, &request), None);
+    room.run(600);
+    assert_eq!(refusal(&mut room, 3, &request), None);
+}
+
+#[test]
 fn early_messages_have_a_bound_for_each_site() {
     let mut room = rested();
     let three = Liar::new(room.genesis.network(), node_key(3));
@@ -250,8 +321,8 @@ fn relayed_copies_cost_a_hash_and_no_signature() {
     room.check();
     let counters = room.node(5).counters();
     let counts = room.node(5).signature_counts();
-    // A height has a proposal and two votes of each of ten sites; nine of each arrive from others.
-    assert!(counts.computed <= 10 * 21, "{counts:?}");
+    // A height has a proposal, two votes of each of ten sites and a command; nearly all arrive from nine others.
+    assert!(counts.computed <= 10 * 22, "{counts:?}");
     assert!(counters.copies > 10 * 21 * 4, "{counters:?}");
 }
 

@@ -10,7 +10,7 @@ use crate::base::id::SiteId;
 use crate::base::limits;
 use crate::cluster::command::{Author, Signed};
 use crate::cluster::ordering::codec;
-use crate::cluster::state::State;
+use crate::cluster::state::{State, Verifies};
 
 /// Commands that wait.
 #[derive(Default)]
@@ -27,7 +27,7 @@ pub struct PendingFull;
 struct Waiting {
     signed: Signed,
     bytes: usize,
-    /// It was submitted here, so this node sees to it that others get it.
+    /// It was submitted here.
     is_own: bool,
     /// The open height when it came.
     since: u64,
@@ -70,7 +70,7 @@ impl Pending {
     }
 
     /// The next batch of `proposer` on top of `state`. What turns out not to be executable is forgotten.
-    pub fn batch(&mut self, state: &State, height: u64, proposer: SiteId) -> Batch {
+    pub fn batch(&mut self, state: &State, height: u64, proposer: SiteId, verifies: Verifies<'_>) -> Batch {
         let mut after = state.execute_height(height, proposer, &[]).unwrap_or_else(|_| state.clone());
         let (mut commands, mut bytes, mut refused) = (Vec::new(), BATCH_HEAD_BYTES, Vec::new());
         let mut turns: Vec<_> = self.authors.values().map(|of_author| of_author.values()).collect();
@@ -81,7 +81,7 @@ impl Pending {
                 if bytes + waiting.bytes > limits::BATCH_BYTES_MAX {
                     return false;
                 }
-                match after.execute(&waiting.signed) {
+                match after.execute_by(&waiting.signed, verifies) {
                     Ok(()) => {
                         bytes += waiting.bytes;
                         commands.push(waiting.signed.clone());
@@ -95,15 +95,15 @@ impl Pending {
         Batch { commands, after }
     }
 
-    /// What `primary` is to be sent, if something was submitted here that it has not been sent yet: that, and whatever
-    /// else was submitted here and still waits. A message may overtake another, and a command that is overtaken by its
+    /// What `primary` is to be sent, if there is something this node sees to that it has not been sent yet: that, and
+    /// whatever else it sees to. A message may overtake another, and a command that is overtaken by its
     /// author's next could not be executed any more.
-    pub fn untold(&mut self, primary: SiteId) -> Vec<Signed> {
-        let is_told = |waiting: &Waiting| !waiting.is_own || waiting.told == Some(primary);
+    pub fn untold(&mut self, primary: SiteId, open_height: u64) -> Vec<Signed> {
+        let is_told = |waiting: &Waiting| !waiting.is_seen_to(open_height) || waiting.told == Some(primary);
         if self.authors.values().flat_map(BTreeMap::values).all(is_told) {
             return Vec::new();
         }
-        let commands = self.own();
+        let commands = self.seen_to(open_height);
         for one in &commands {
             if let Some(waiting) = self.authors.get_mut(&one.author).and_then(|all| all.get_mut(&one.number)) {
                 waiting.told = Some(primary);
@@ -112,10 +112,10 @@ impl Pending {
         commands
     }
 
-    /// Commands submitted here, as many as fit a message.
-    pub fn own(&self) -> Vec<Signed> {
+    /// Commands this node sees to, as many as fit a message.
+    pub fn seen_to(&self, open_height: u64) -> Vec<Signed> {
         let mut bytes = BATCH_HEAD_BYTES;
-        let own = self.authors.values().flat_map(BTreeMap::values).filter(|waiting| waiting.is_own);
+        let own = self.authors.values().flat_map(BTreeMap::values).filter(|waiting| waiting.is_seen_to(open_height));
         let fitting = own.take_while(|waiting| {
             bytes += waiting.bytes;
             bytes <= limits::BATCH_BYTES_MAX
@@ -156,5 +156,104 @@ impl Pending {
     }
 }
 
+impl Waiting {
+    /// Whether this node sees to it that others get it: it was submitted here, or nobody seems to.
+    fn is_seen_to(&self, open_height: u64) -> bool {
+        self.is_own || open_height.saturating_sub(self.since) >= limits::ORPHANED_HEIGHTS
+    }
+}
+
 /// What a list of commands costs beside the commands: its length.
 const BATCH_HEAD_BYTES: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::NodeId;
+    use crate::cluster::command::Command;
+    use crate::cluster::keys;
+    use crate::cluster::ordering::room::{genesis, node_key, operator_key};
+
+    fn state() -> State {
+        State::new(&genesis(4))
+    }
+
+    fn policy(number: u64, bytes: usize) -> Signed {
+        let command = Command::SetTenant { name: format!("t{}", number % 200), policy: Some(vec![7; bytes]) };
+        Signed::new(state().network, Author::Operator, number, command, &operator_key())
+    }
+
+    fn audit(node: u16, number: u64) -> Signed {
+        let command = Command::AuditRoot { entries: number, root: [0; 32] };
+        Signed::new(state().network, Author::Node(NodeId(node)), number, command, &node_key(node))
+    }
+
+    fn batch(pending: &mut Pending) -> Vec<(Author, u64)> {
+        let batch = pending.batch(&state(), 1, SiteId(1), &keys::verifies);
+        batch.commands.iter().map(|signed| (signed.author, signed.number)).collect()
+    }
+
+    #[test]
+    fn a_batch_takes_turns_between_authors_and_keeps_each_ones_order() {
+        let mut pending = Pending::default();
+        for number in [3, 1, 2] {
+            pending.insert(policy(number, 1), true, 1).unwrap();
+        }
+        pending.insert(audit(2, 5), false, 1).unwrap();
+        let node = Author::Node(NodeId(2));
+        let expected = [(Author::Operator, 1), (node, 5), (Author::Operator, 2), (Author::Operator, 3)];
+        assert_eq!(batch(&mut pending), expected);
+        assert_eq!(batch(&mut pending), expected, "a proposal that is lost loses nothing");
+    }
+
+    #[test]
+    fn a_batch_has_a_bound_and_the_rest_waits() {
+        let mut pending = Pending::default();
+        for number in 1..=100 {
+            pending.insert(policy(number, 4_000), true, 1).unwrap();
+        }
+        pending.insert(audit(2, 1), true, 1).unwrap();
+        let commands = pending.batch(&state(), 1, SiteId(1), &keys::verifies).commands;
+        assert!(codec::encode(&commands).len() <= limits::BATCH_BYTES_MAX);
+        assert!(commands.len() > 50 && commands.len() < 100);
+        assert!(commands.iter().any(|signed| signed.author == Author::Node(NodeId(2))), "others have their turn");
+        assert_eq!(pending.len(), 101);
+    }
+
+    #[test]
+    fn the_same_command_is_one_and_an_author_has_no_more_than_its_share() {
+        let mut pending = Pending::default();
+        assert_eq!(pending.insert(audit(1, 1), false, 1), Ok(true));
+        assert_eq!(pending.insert(audit(1, 1), true, 1), Ok(false));
+        assert_eq!(pending.len(), 1);
+        for number in 2..=limits::PENDING_COMMANDS_PER_AUTHOR_MAX as u64 {
+            pending.insert(audit(1, number), true, 1).unwrap();
+        }
+        assert_eq!(pending.insert(audit(1, 9_999), true, 1), Err(PendingFull));
+        assert_eq!(pending.insert(audit(2, 1), true, 1), Ok(true));
+    }
+
+    #[test]
+    fn what_can_no_longer_be_executed_is_forgotten() {
+        let mut pending = Pending::default();
+        pending.insert(audit(1, 1), true, 1).unwrap();
+        pending.insert(audit(1, 2), true, 1).unwrap();
+        let mut after = state();
+        after.execute(&audit(1, 1)).unwrap();
+        pending.retain_permitted(&after);
+        assert_eq!(pending.len(), 1);
+        after.execute(&audit(1, 2)).unwrap();
+        pending.retain_permitted(&after);
+        assert!(pending.is_empty() && pending.bytes == 0 && pending.authors.is_empty());
+    }
+
+    #[test]
+    fn a_command_of_others_is_seen_to_once_nobody_else_seems_to() {
+        let mut pending = Pending::default();
+        pending.insert(audit(1, 1), false, 10).unwrap();
+        assert!(pending.seen_to(11).is_empty());
+        assert_eq!(pending.untold(SiteId(1), 12).len(), 1);
+        assert!(pending.untold(SiteId(1), 12).is_empty(), "once for each primary");
+        assert_eq!(pending.untold(SiteId(2), 12).len(), 1);
+    }
+}

@@ -21,8 +21,11 @@ use crate::cluster::ordering::Evidence;
 /// What has been heard of the open height and the last one.
 #[derive(Default)]
 pub struct Statements {
-    heights: BTreeMap<u64, BTreeMap<SiteId, BTreeMap<(What, u32), Heard>>>,
+    heights: BTreeMap<u64, BTreeMap<SiteId, Said>>,
 }
+
+/// What one site has said at one height.
+type Said = BTreeMap<(What, u32), Heard>;
 
 /// What kind of thing is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,28 +71,31 @@ pub enum Novelty {
     First,
     /// The same was said.
     Copy,
-    /// Something else was said; this is the proof.
-    Conflict(Box<Proof>),
-    /// The site has said so much at this height, or so many different things in this round, that it is heard and no
-    /// longer passed on.
+    /// Something else was said; this is the proof, and the message in which the first was said if it was short.
+    Conflict(Box<Proof>, Option<Vec<u8>>),
+    /// The site has said two things already, which proves that it lies; this is a further one.
+    Further,
+    /// The site has said so much at this height that it is heard and no longer passed on.
     Beyond,
 }
 
 struct Heard {
     first: Statement,
+    message: Option<Vec<u8>>,
     second: Option<Vec<u8>>,
 }
 
 impl Statements {
-    /// Hears a statement.
-    pub fn hear(&mut self, statement: Statement) -> Novelty {
+    /// Hears a statement, which came in `message`.
+    pub fn hear(&mut self, statement: Statement, message: &[u8]) -> Novelty {
         let said = self.heights.entry(statement.height).or_default().entry(statement.site).or_default();
         let count = said.len();
         let Some(heard) = said.get_mut(&(statement.what, statement.round)) else {
             if count >= limits::STATEMENTS_PER_SITE_MAX {
                 return Novelty::Beyond;
             }
-            said.insert((statement.what, statement.round), Heard { first: statement, second: None });
+            let message = (message.len() <= limits::ORDERING_SMALL_BYTES_MAX).then(|| message.to_vec());
+            said.insert((statement.what, statement.round), Heard { first: statement, message, second: None });
             return Novelty::First;
         };
         if heard.first.bytes == statement.bytes {
@@ -97,11 +103,11 @@ impl Statements {
         }
         match &heard.second {
             Some(second) if *second == statement.bytes => Novelty::Copy,
-            // Two prove it; a third adds nothing but traffic.
-            Some(_) => Novelty::Beyond,
+            Some(_) => Novelty::Further,
             None => {
                 heard.second = Some(statement.bytes.clone());
-                Novelty::Conflict(Box::new(Proof { first: heard.first.clone(), second: statement }))
+                let proof = Proof { first: heard.first.clone(), second: statement };
+                Novelty::Conflict(Box::new(proof), heard.message.take())
             }
         }
     }
@@ -136,5 +142,50 @@ impl What {
             What::Prevote => "prevote",
             What::Precommit => "precommit",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::keys::SecretKey;
+
+    fn said(round: u32, what: What, bytes: &[u8]) -> Statement {
+        let signature = SecretKey::from([1; 32]).sign(bytes);
+        Statement { site: SiteId(1), height: 5, round, what, bytes: bytes.to_vec(), signature }
+    }
+
+    #[test]
+    fn the_first_is_news_the_same_is_a_copy_and_another_is_a_proof() {
+        let mut statements = Statements::default();
+        let mut hear = |statement: Statement| statements.hear(statement, b"message");
+        assert_eq!(hear(said(0, What::Prevote, b"a")), Novelty::First);
+        assert_eq!(hear(said(0, What::Prevote, b"a")), Novelty::Copy);
+        assert_eq!(hear(said(0, What::Precommit, b"b")), Novelty::First);
+        assert_eq!(hear(said(1, What::Prevote, b"b")), Novelty::First);
+        let Novelty::Conflict(proof, message) = hear(said(0, What::Prevote, b"b")) else { panic!("no proof") };
+        assert_eq!(message.as_deref(), Some(&b"message"[..]));
+        assert!(proof.holds(&SecretKey::from([1; 32]).public_key()));
+        assert!(!proof.holds(&SecretKey::from([2; 32]).public_key()));
+        let evidence = Evidence { culprit: SiteId(1), height: 5, round: 0, what: "prevote" };
+        assert_eq!(proof.evidence(), evidence);
+        assert_eq!(hear(said(0, What::Prevote, b"b")), Novelty::Copy);
+        assert_eq!(hear(said(0, What::Prevote, b"c")), Novelty::Further);
+        // The same thing said twice, or on two occasions, proves nothing.
+        let twice = Proof { first: proof.first.clone(), second: proof.first.clone() };
+        assert!(!twice.holds(&SecretKey::from([1; 32]).public_key()));
+        let later = Proof { first: proof.first.clone(), second: said(1, What::Prevote, b"b") };
+        assert!(!later.holds(&SecretKey::from([1; 32]).public_key()));
+    }
+
+    #[test]
+    fn a_site_that_talks_without_end_is_not_remembered_without_end() {
+        let mut statements = Statements::default();
+        for round in 0..limits::STATEMENTS_PER_SITE_MAX as u32 {
+            assert_eq!(statements.hear(said(round, What::Prevote, b"a"), b""), Novelty::First);
+        }
+        assert_eq!(statements.hear(said(9_999, What::Prevote, b"a"), b""), Novelty::Beyond);
+        statements.forget_below(6);
+        assert_eq!(statements.hear(said(9_999, What::Prevote, b"a"), b""), Novelty::First);
     }
 }

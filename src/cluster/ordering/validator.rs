@@ -32,7 +32,7 @@ use crate::base::id::{NodeId, SiteId};
 use crate::base::limits;
 use crate::cluster::command::Signed;
 use crate::cluster::genesis::{Genesis, NetworkId, Timing};
-use crate::cluster::keys::SecretKey;
+use crate::cluster::keys::{PublicKey, SecretKey};
 use crate::cluster::ordering::block::{Seal, Snapshot};
 use crate::cluster::ordering::catch_up::CatchUp;
 use crate::cluster::ordering::codec::{self, Message, Record};
@@ -115,6 +115,13 @@ impl Validator {
         }
     }
 
+    /// Remembers signatures together with others in the same process, which then check each but once: for the
+    /// simulation.
+    pub fn share_signatures(&mut self, signatures: &Arc<Signatures>) {
+        self.signatures = signatures.clone();
+        self.engine.share_signatures(signatures.clone());
+    }
+
     /// How often what happened.
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -168,13 +175,14 @@ impl Validator {
         }
         // The cheap questions first: a repeated command costs no signature check.
         self.state.permits(&signed)?;
-        self.state.check_signature(&signed)?;
+        let signatures = &self.signatures;
+        self.state.check_signature_by(&signed, &|key, bytes, signature| signatures.command(key, bytes, signature))?;
         let open = self.open();
         self.pending.insert(signed, is_own, open).map_err(|_| SubmitRefused::Full)?;
         Ok(())
     }
 
-    /// Sends the primary what was submitted here and it has not been sent yet.
+    /// Sends the primary what this node sees to and it has not been sent yet.
     fn forward(&mut self) {
         let primary = self.state.primary;
         let Some(site) = self.state.sites.get(&primary) else { return };
@@ -182,15 +190,15 @@ impl Validator {
             return;
         }
         let validator = site.validator;
-        let commands = self.pending.untold(primary);
+        let commands = self.pending.untold(primary, self.open());
         if !commands.is_empty() {
             self.out.push(Effect::Send(validator, Message::Forward(commands).encode(self.network)));
         }
     }
 
-    /// Sends everybody what was submitted here.
+    /// Sends everybody what this node sees to.
     fn forward_to_all(&mut self) {
-        let commands = self.pending.own();
+        let commands = self.pending.seen_to(self.open());
         if !commands.is_empty() {
             self.engine.say(&Message::Forward(commands), &mut self.out);
         }
@@ -288,7 +296,9 @@ impl Validator {
         {
             return;
         }
-        let batch = self.pending.batch(&self.state, open, self.me);
+        let signatures = &self.signatures;
+        let verifies = |key: &PublicKey, bytes: &[u8], signature: &[u8]| signatures.command(key, bytes, signature);
+        let batch = self.pending.batch(&self.state, open, self.me, &verifies);
         let bytes = Arc::from(codec::encode(&batch.commands));
         let value = Value::new(self.network, open, self.me, round, batch.after.digest(), bytes);
         self.executed.insert(types::Value::id(&value), Some(batch.after));
@@ -312,7 +322,7 @@ impl Validator {
         if let Some(known) = self.executed.get(&id) {
             return known.clone();
         }
-        let after = execute(&self.state, value);
+        let after = execute(&self.state, value, &self.signatures);
         // A few values of a height can be good, and a liar can make many: those are not worth remembering.
         if self.executed.len() < EXECUTED_MAX {
             self.executed.insert(id, after.clone());
@@ -346,6 +356,17 @@ impl Validator {
         let commands =
             codec::decode_list::<Signed>(&value.batch, limits::PENDING_COMMANDS_MAX).map_or(0, |all| all.len());
         self.adopt(block, value.header, certificate, after, commands);
+        self.tell_own_site();
+    }
+
+    /// Nodes of this site that do not vote hear from here that there is more, and ask for it.
+    pub(super) fn tell_own_site(&mut self) {
+        if self.is_voting() {
+            let site = self.me;
+            let others = self.state.members.values().filter(|member| member.site == site && member.id != self.node);
+            let status = Message::Status(self.state.height).encode(self.network);
+            self.out.extend(others.map(|member| Effect::Send(member.id, status.clone())));
+        }
     }
 
     /// A height is decided, here or elsewhere: it is stored, executed, and everything about it is left behind.
@@ -369,7 +390,8 @@ impl Validator {
             state: header.after,
         }));
         self.counters.executed += 1;
-        if header.height == self.open() {
+        let follows = header.height == self.open();
+        if follows {
             self.catch_up.keep(block)
         } else {
             self.catch_up.restart(block)
@@ -377,7 +399,9 @@ impl Validator {
         self.seal = Some(Seal { header, certificate });
         self.state = after;
         // Members and primary of the next height are those of the state: a change takes effect there, never within.
-        self.last_voters = std::mem::replace(&mut self.voters, Voters::of(&self.state));
+        let voters = std::mem::replace(&mut self.voters, Voters::of(&self.state));
+        // Who voted at a height that came as a snapshot is not known.
+        self.last_voters = if follows { voters } else { Voters::none() };
         self.statements.forget_below(header.height);
         self.executed.clear();
         self.withheld.clear();
@@ -385,13 +409,6 @@ impl Validator {
         let members = &self.state.members;
         self.catch_up.forget(|node| members.contains_key(&node));
         self.due.extend(std::mem::take(&mut self.early).into_values().flatten());
-        if self.is_voting() {
-            // Nodes of this site that do not vote hear of it here, and ask for it.
-            let site = self.me;
-            let others = self.state.members.values().filter(|member| member.site == site && member.id != self.node);
-            let status = Message::Status(header.height).encode(self.network);
-            self.out.extend(others.map(|member| Effect::Send(member.id, status.clone())));
-        }
         if !self.pending.is_empty() {
             self.forward();
         }
@@ -451,6 +468,7 @@ impl Ordering for Validator {
             STATUS_TIMER => {
                 let status = Message::Status(self.state.height);
                 self.engine.say(&status, &mut self.out);
+                self.catch_up.tick();
                 self.forward_to_all();
                 self.out.push(Effect::SetTimer(STATUS_TIMER, self.timing.rebroadcast_ms));
             }
@@ -508,12 +526,14 @@ impl From<Refused> for SubmitRefused {
 }
 
 /// The state a value leads to, if it is the one it says.
-fn execute(state: &State, value: &Value) -> Option<State> {
+fn execute(state: &State, value: &Value, signatures: &Signatures) -> Option<State> {
     if value.batch.len() > limits::BATCH_BYTES_MAX {
         return None;
     }
     let batch = codec::decode_list::<Signed>(&value.batch, limits::PENDING_COMMANDS_MAX)?;
-    let after = state.execute_height(value.header.height, value.header.proposer, &batch).ok()?;
+    let verifies = |key: &PublicKey, bytes: &[u8], signature: &[u8]| signatures.command(key, bytes, signature);
+    let Header { height, proposer, .. } = value.header;
+    let after = state.execute_height_by(height, proposer, &batch, &verifies).ok()?;
     (after.digest() == value.header.after).then_some(after)
 }
 

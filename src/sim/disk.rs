@@ -112,3 +112,53 @@ impl Disk {
         self.blocks.last().map_or(snapshot, |block| block.height)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_flushed_survives_every_crash_and_what_was_not_is_cut_off() {
+        let mut torn = 0;
+        for seed in 0..500 {
+            let mut world: World<()> = World::new(seed);
+            let faults = if seed % 2 == 0 { DiskFaults::TornTail } else { DiskFaults::TornWrite };
+            let mut disk = Disk::default();
+            let (flushed, unflushed) = (world.between(0, 5) as usize, world.between(0, 5) as usize);
+            let record = |index: usize| vec![index as u8; 10 + index];
+            (0..flushed).for_each(|index| disk.append(&record(index)));
+            disk.flush();
+            (flushed..flushed + unflushed).for_each(|index| disk.append(&record(index)));
+            torn += usize::from(disk.crash(&mut world, faults));
+            let records = disk.recover().unwrap();
+            assert!((flushed..=flushed + unflushed).contains(&records.len()), "seed {seed}");
+            assert!(records.iter().enumerate().all(|(index, found)| *found == record(index)), "seed {seed}");
+            // And it goes on from there.
+            disk.append(b"more");
+            disk.flush();
+            assert!(!disk.crash(&mut world, DiskFaults::TornTail));
+            assert_eq!(disk.recover().unwrap().len(), records.len() + 1, "seed {seed}");
+        }
+        assert!(torn > 100, "{torn}");
+    }
+
+    #[test]
+    fn a_stored_block_survives_and_its_log_may_come_back() {
+        let mut came_back = 0;
+        for seed in 0..100 {
+            let mut world: World<()> = World::new(seed);
+            let mut disk = Disk::default();
+            disk.append(b"of height 1");
+            disk.flush();
+            disk.store(Block { height: 1, bytes: b"block".to_vec() });
+            disk.crash(&mut world, DiskFaults::TornTail);
+            assert_eq!(disk.height(), 1);
+            came_back += disk.recover().unwrap().len();
+        }
+        assert!((10..50).contains(&came_back), "{came_back}");
+        let mut disk = Disk::default();
+        disk.store(Block { height: 1, bytes: Vec::new() });
+        disk.crash(&mut World::<()>::new(1), DiskFaults::Lost);
+        assert_eq!((disk.height(), disk.recover().unwrap().len()), (0, 0));
+    }
+}

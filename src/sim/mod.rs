@@ -13,7 +13,7 @@
 //! - `behaviours`: what goes wrong by intent; `forge` makes and reads messages
 //! - `scenarios`: what is played
 //! - `clients`, `site`, `cluster`: sites that order commands, played from a seed
-//! - `replication`: regions that replicate what they cache, played from a seed
+//! - `region`, `replication`: regions that replicate what they cache, played from a seed
 //! - `invariants`: what must hold
 //! - `run`, `report`: many seeds on all cores, and what came of them
 //! - `linear`: whether a recorded history is linearizable
@@ -27,6 +27,7 @@ pub mod forge;
 pub mod invariants;
 pub mod linear;
 pub mod link;
+pub mod region;
 pub mod replication;
 pub mod report;
 pub mod run;

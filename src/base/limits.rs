@@ -775,6 +775,10 @@ pub const PENDING_COMMANDS_PER_AUTHOR_MAX: usize = 256;
 /// Bytes of commands that wait at a node.
 pub const PENDING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// A command that has waited for this many heights is everybody's: whoever holds it sees to it that the primary gets it,
+/// because the node it was submitted at may be gone.
+pub const ORPHANED_HEIGHTS: u64 = 2;
+
 /// A command that a primary has passed over for this many heights is taken to be suppressed: the primary's next
 /// proposal without it is answered as if it came too late. More than a few heights, because commands get lost on
 /// their way without anybody's fault.
@@ -794,6 +798,10 @@ pub const ORDERING_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Decided heights in one answer to a laggard, encoded; one block always fits.
 pub const SYNC_RESPONSE_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
+
+/// Answers one node is given between two statuses, a second or two apart: thousands of heights for a laggard, and a
+/// bound for whoever only wants to keep this node busy.
+pub const SYNC_ANSWERS_MAX: u32 = 16;
 
 /// Decided heights a node keeps at hand for laggards; whoever misses more gets a snapshot.
 pub const BLOCKS_KEPT_MAX: usize = 1024;
@@ -846,6 +854,7 @@ pub const NAME_BYTES_MAX: usize = 256;
 pub const WAL_RECORD_BYTES_MAX: usize = ORDERING_PROPOSAL_BYTES_MAX + 1024;
 
 const _: () = assert!(SEGMENT_BYTES_MAX <= VALUE_BYTES_MAX, "a segment's value must fit the header");
+const _: () = assert!(ORPHANED_HEIGHTS < SUPPRESSED_HEIGHTS, "first the primary is told, then it is blamed");
 const _: () = assert!(COMMAND_BYTES_MAX <= BATCH_BYTES_MAX, "every command fits some batch");
 const _: () = assert!(ORDERING_PROPOSAL_BYTES_MAX + 4096 <= SYNC_RESPONSE_BYTES_MAX, "an answer has room for a block");
 const _: () = assert!(SYNC_RESPONSE_BYTES_MAX <= ORDERING_MESSAGE_BYTES_MAX);

@@ -78,20 +78,36 @@ impl State {
     /// decided instead, for as long as it does not fail itself. This follows from the *value* that was decided and
     /// never from the round in which this node saw it decided, which may differ from node to node.
     pub fn execute_height(&self, height: u64, proposer: SiteId, batch: &[Signed]) -> Result<State, (usize, Refused)> {
+        self.execute_height_by(height, proposer, batch, &keys::verifies)
+    }
+
+    /// The same with another way to find out whether a signature holds: one that remembers.
+    pub fn execute_height_by(
+        &self,
+        height: u64,
+        proposer: SiteId,
+        batch: &[Signed],
+        verifies: Verifies<'_>,
+    ) -> Result<State, (usize, Refused)> {
         let mut next = self.clone();
         next.height = height;
         if next.sites.contains_key(&proposer) {
             next.primary = proposer;
         }
         for (index, signed) in batch.iter().enumerate() {
-            next.execute(signed).map_err(|refused| (index, refused))?;
+            next.execute_by(signed, verifies).map_err(|refused| (index, refused))?;
         }
         Ok(next)
     }
 
     /// Executes a command, or refuses it and stays as it is.
     pub fn execute(&mut self, signed: &Signed) -> Result<(), Refused> {
-        self.check_signature(signed)?;
+        self.execute_by(signed, &keys::verifies)
+    }
+
+    /// The same with another way to find out whether a signature holds.
+    pub fn execute_by(&mut self, signed: &Signed, verifies: Verifies<'_>) -> Result<(), Refused> {
+        self.check_signature_by(signed, verifies)?;
         self.permits(signed)?;
         self.apply(signed);
         Ok(())
@@ -99,6 +115,11 @@ impl State {
 
     /// Whether the command is its author's: the operator's key is of the genesis, a node's of the members.
     pub fn check_signature(&self, signed: &Signed) -> Result<(), Refused> {
+        self.check_signature_by(signed, &keys::verifies)
+    }
+
+    /// The same with another way to find out whether a signature holds.
+    pub fn check_signature_by(&self, signed: &Signed, verifies: Verifies<'_>) -> Result<(), Refused> {
         let key = match signed.author {
             Author::Operator => keys::public_key(&self.operator),
             Author::Node(node) => {
@@ -106,7 +127,7 @@ impl State {
             }
         };
         let bytes = Signed::bytes(self.network, signed.author, signed.number, &signed.command);
-        match key.is_some_and(|key| keys::verifies(&key, &bytes, &signed.signature)) {
+        match key.is_some_and(|key| verifies(&key, &bytes, &signed.signature)) {
             true => Ok(()),
             false => Err(Refused::Signature),
         }
@@ -297,6 +318,9 @@ impl State {
         }
     }
 }
+
+/// Whether a signature over bytes is that of a key's owner.
+pub type Verifies<'a> = &'a dyn Fn(&keys::PublicKey, &[u8], &[u8]) -> bool;
 
 /// Why a command is not executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

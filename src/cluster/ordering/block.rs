@@ -46,7 +46,7 @@ pub struct Seal {
 #[derive(Serialize, Deserialize)]
 enum Body {
     Value(ValueBody, CertificateBody),
-    Snapshot(Header, State, CertificateBody),
+    Snapshot(Header, Box<State>, CertificateBody),
 }
 
 impl Content {
@@ -63,7 +63,7 @@ impl Content {
                     && state.network == network
                     && state.height == header.height
                     && state.digest() == header.after;
-                is_whole.then(|| Content::Snapshot(header, Box::new(state), certificate))
+                is_whole.then_some(Content::Snapshot(header, state, certificate))
             }
         }
     }
@@ -80,7 +80,7 @@ impl Block {
 impl Snapshot {
     /// The snapshot of a state that the sealed height has led to.
     pub fn of(seal: &Seal, state: &State) -> Snapshot {
-        let body = Body::Snapshot(seal.header, state.clone(), CertificateBody::of_commit(&seal.certificate));
+        let body = Body::Snapshot(seal.header, Box::new(state.clone()), CertificateBody::of_commit(&seal.certificate));
         Snapshot { height: state.height, bytes: codec::encode(&body) }
     }
 }

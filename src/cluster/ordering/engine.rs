@@ -129,6 +129,11 @@ impl Engine {
         }
     }
 
+    /// Remembers signatures where others do.
+    pub fn share_signatures(&mut self, signatures: Arc<Signatures>) {
+        self.signatures = signatures;
+    }
+
     /// Begins a height.
     pub fn begin(&mut self, height: u64, voters: Voters, out: &mut Vec<Effect>) -> Result<Outcome, Halt> {
         self.proposal = None;
@@ -158,6 +163,15 @@ impl Engine {
 
     /// Indexes the records for the engine, once the height has begun: it then says again what it said before.
     pub fn index_replay(&mut self, records: &[(Vec<u8>, Record)]) {
+        for (_, record) in records {
+            if let Input::Proposal(one) = &record.input
+                && one.message.site == self.me
+            {
+                // The engine does not say it again; should it have been lost, a repetition saves the round.
+                let bytes = Message::Proposal(one.clone()).encode(self.network);
+                self.proposal = Some((proposal_round(&one.message), bytes));
+            }
+        }
         self.core.index_wal_entries(records.iter().map(|(_, record)| &record.input));
     }
 

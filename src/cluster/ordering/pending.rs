@@ -10,7 +10,7 @@ use crate::base::id::SiteId;
 use crate::base::limits;
 use crate::cluster::command::{Author, Signed};
 use crate::cluster::ordering::codec;
-use crate::cluster::state::State;
+use crate::cluster::state::{State, Verifies};
 
 /// Commands that wait.
 #[derive(Default)]
@@ -27,7 +27,7 @@ pub struct PendingFull;
 struct Waiting {
     signed: Signed,
     bytes: usize,
-    /// It was submitted here, so this node sees to it that others get it.
+    /// It was submitted here.
     is_own: bool,
     /// The open height when it came.
     since: u64,
@@ -70,7 +70,7 @@ impl Pending {
     }
 
     /// The next batch of `proposer` on top of `state`. What turns out not to be executable is forgotten.
-    pub fn batch(&mut self, state: &State, height: u64, proposer: SiteId) -> Batch {
+    pub fn batch(&mut self, state: &State, height: u64, proposer: SiteId, verifies: Verifies<'_>) -> Batch {
         let mut after = state.execute_height(height, proposer, &[]).unwrap_or_else(|_| state.clone());
         let (mut commands, mut bytes, mut refused) = (Vec::new(), BATCH_HEAD_BYTES, Vec::new());
         let mut turns: Vec<_> = self.authors.values().map(|of_author| of_author.values()).collect();
@@ -81,7 +81,7 @@ impl Pending {
                 if bytes + waiting.bytes > limits::BATCH_BYTES_MAX {
                     return false;
                 }
-                match after.execute(&waiting.signed) {
+                match after.execute_by(&waiting.signed, verifies) {
                     Ok(()) => {
                         bytes += waiting.bytes;
                         commands.push(waiting.signed.clone());
@@ -95,32 +95,32 @@ impl Pending {
         Batch { commands, after }
     }
 
-    /// Commands submitted here that `primary` has not been sent yet, as many as fit a message; they count as sent.
-    pub fn untold(&mut self, primary: SiteId) -> Vec<Signed> {
-        let mut bytes = BATCH_HEAD_BYTES;
-        let untold = self.all_mut().filter(|waiting| waiting.is_own && waiting.told != Some(primary));
-        untold
-            .take_while(|waiting| {
-                bytes += waiting.bytes;
-                bytes <= limits::BATCH_BYTES_MAX
-            })
-            .map(|waiting| {
+    /// What `primary` is to be sent, if there is something this node sees to that it has not been sent yet: that, and
+    /// whatever else it sees to. A message may overtake another, and a command that is overtaken by its
+    /// author's next could not be executed any more.
+    pub fn untold(&mut self, primary: SiteId, open_height: u64) -> Vec<Signed> {
+        let is_told = |waiting: &Waiting| !waiting.is_seen_to(open_height) || waiting.told == Some(primary);
+        if self.authors.values().flat_map(BTreeMap::values).all(is_told) {
+            return Vec::new();
+        }
+        let commands = self.seen_to(open_height);
+        for one in &commands {
+            if let Some(waiting) = self.authors.get_mut(&one.author).and_then(|all| all.get_mut(&one.number)) {
                 waiting.told = Some(primary);
-                waiting.signed.clone()
-            })
-            .collect()
+            }
+        }
+        commands
     }
 
-    /// Commands submitted here, as many as fit a message.
-    pub fn own(&mut self) -> Vec<Signed> {
+    /// Commands this node sees to, as many as fit a message.
+    pub fn seen_to(&self, open_height: u64) -> Vec<Signed> {
         let mut bytes = BATCH_HEAD_BYTES;
-        let own = self.all_mut().filter(|waiting| waiting.is_own);
-        own.take_while(|waiting| {
+        let own = self.authors.values().flat_map(BTreeMap::values).filter(|waiting| waiting.is_seen_to(open_height));
+        let fitting = own.take_while(|waiting| {
             bytes += waiting.bytes;
             bytes <= limits::BATCH_BYTES_MAX
-        })
-        .map(|waiting| waiting.signed.clone())
-        .collect()
+        });
+        fitting.map(|waiting| waiting.signed.clone()).collect()
     }
 
     /// Whether a batch without a command that has waited for long had room for it.
@@ -144,10 +144,6 @@ impl Pending {
         self.count == 0
     }
 
-    fn all_mut(&mut self) -> impl Iterator<Item = &mut Waiting> {
-        self.authors.values_mut().flat_map(BTreeMap::values_mut)
-    }
-
     fn retain(&mut self, mut keeps: impl FnMut(&Signed) -> bool) {
         let (mut count, mut bytes) = (0, 0);
         self.authors.retain(|_, of_author| {
@@ -157,6 +153,13 @@ impl Pending {
             !of_author.is_empty()
         });
         (self.count, self.bytes) = (count, bytes);
+    }
+}
+
+impl Waiting {
+    /// Whether this node sees to it that others get it: it was submitted here, or nobody seems to.
+    fn is_seen_to(&self, open_height: u64) -> bool {
+        self.is_own || open_height.saturating_sub(self.since) >= limits::ORPHANED_HEIGHTS
     }
 }
 

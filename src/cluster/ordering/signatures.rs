@@ -2,7 +2,7 @@
 //!
 //! Every message arrives from its author and, relayed, from everybody else; certificates bring the same votes again;
 //! and the engine asks once more for what has been checked at the door. A check costs some 50 µs, a SHA-256 of 200
-//! bytes a fraction of one, so what has been found good is remembered: two generations of bounded size, the older
+//! bytes a fraction of one, so what has been found good, commands included, is remembered: two generations of bounded size, the older
 //! forgotten when the younger is full. Only good signatures are: remembering bad ones would let a liar push out the
 //! good.
 
@@ -63,6 +63,11 @@ impl Signatures {
     /// Whether a proposal's signature is that of `key`.
     pub fn proposal(&self, proposal: &Proposal, signature: &Signature, key: &PublicKey) -> bool {
         self.check(&context::proposal_bytes(self.network, proposal), signature, key)
+    }
+
+    /// Whether a command's signature over `bytes` is that of `key`.
+    pub fn command(&self, key: &PublicKey, bytes: &[u8], signature: &[u8]) -> bool {
+        Signature::try_from(signature).is_ok_and(|signature| self.check(bytes, &signature, key))
     }
 
     /// Whether a quorum of `voters` has signed a commit.

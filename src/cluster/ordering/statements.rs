@@ -21,8 +21,11 @@ use crate::cluster::ordering::Evidence;
 /// What has been heard of the open height and the last one.
 #[derive(Default)]
 pub struct Statements {
-    heights: BTreeMap<u64, BTreeMap<SiteId, BTreeMap<(What, u32), Heard>>>,
+    heights: BTreeMap<u64, BTreeMap<SiteId, Said>>,
 }
+
+/// What one site has said at one height.
+type Said = BTreeMap<(What, u32), Heard>;
 
 /// What kind of thing is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,28 +71,31 @@ pub enum Novelty {
     First,
     /// The same was said.
     Copy,
-    /// Something else was said; this is the proof.
-    Conflict(Box<Proof>),
-    /// The site has said so much at this height, or so many different things in this round, that it is heard and no
-    /// longer passed on.
+    /// Something else was said; this is the proof, and the message in which the first was said if it was short.
+    Conflict(Box<Proof>, Option<Vec<u8>>),
+    /// The site has said two things already, which proves that it lies; this is a further one.
+    Further,
+    /// The site has said so much at this height that it is heard and no longer passed on.
     Beyond,
 }
 
 struct Heard {
     first: Statement,
+    message: Option<Vec<u8>>,
     second: Option<Vec<u8>>,
 }
 
 impl Statements {
-    /// Hears a statement.
-    pub fn hear(&mut self, statement: Statement) -> Novelty {
+    /// Hears a statement, which came in `message`.
+    pub fn hear(&mut self, statement: Statement, message: &[u8]) -> Novelty {
         let said = self.heights.entry(statement.height).or_default().entry(statement.site).or_default();
         let count = said.len();
         let Some(heard) = said.get_mut(&(statement.what, statement.round)) else {
             if count >= limits::STATEMENTS_PER_SITE_MAX {
                 return Novelty::Beyond;
             }
-            said.insert((statement.what, statement.round), Heard { first: statement, second: None });
+            let message = (message.len() <= limits::ORDERING_SMALL_BYTES_MAX).then(|| message.to_vec());
+            said.insert((statement.what, statement.round), Heard { first: statement, message, second: None });
             return Novelty::First;
         };
         if heard.first.bytes == statement.bytes {
@@ -97,11 +103,11 @@ impl Statements {
         }
         match &heard.second {
             Some(second) if *second == statement.bytes => Novelty::Copy,
-            // Two prove it; a third adds nothing but traffic.
-            Some(_) => Novelty::Beyond,
+            Some(_) => Novelty::Further,
             None => {
                 heard.second = Some(statement.bytes.clone());
-                Novelty::Conflict(Box::new(Proof { first: heard.first.clone(), second: statement }))
+                let proof = Proof { first: heard.first.clone(), second: statement };
+                Novelty::Conflict(Box::new(proof), heard.message.take())
             }
         }
     }

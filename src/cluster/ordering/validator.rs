@@ -21,27 +21,27 @@
 //! *Primary.* Who proposes first is part of the state and moved by decided heights alone: to whoever first proposed
 //! the value that was decided, or by `SetPrimary`. A primary that fails costs one slow height.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use arc_malachitebft_core_consensus::{Input, LocallyProposedValue, ProposedValue};
 use arc_malachitebft_core_types as types;
-use types::{CommitCertificate, Round, SignedProposal, SignedVote, TimeoutKind, Validity, ValueOrigin};
+use types::{CommitCertificate, Round, TimeoutKind, ValueOrigin};
 
 use crate::base::id::{NodeId, SiteId};
 use crate::base::limits;
 use crate::cluster::command::Signed;
 use crate::cluster::genesis::{Genesis, NetworkId, Timing};
-use crate::cluster::keys::SecretKey;
-use crate::cluster::ordering::block::{Content, Seal, Snapshot};
+use crate::cluster::keys::{PublicKey, SecretKey};
+use crate::cluster::ordering::block::{Seal, Snapshot};
 use crate::cluster::ordering::catch_up::CatchUp;
 use crate::cluster::ordering::codec::{self, Message, Record};
-use crate::cluster::ordering::context::{self, Header, Height, Proposal, Protocol, Value, ValueId, Voters};
-use crate::cluster::ordering::engine::{self, Engine, Halt, Outcome};
+use crate::cluster::ordering::context::{Header, Height, Proposal, Protocol, Value, ValueId, Voters};
+use crate::cluster::ordering::engine::{Engine, Halt, Outcome};
 use crate::cluster::ordering::pending::Pending;
-use crate::cluster::ordering::refusal::{Counters, Refusal};
+use crate::cluster::ordering::refusal::Counters;
 use crate::cluster::ordering::signatures::{SignatureCounts, Signatures};
-use crate::cluster::ordering::statements::{Novelty, Proof, Statement, Statements, What};
+use crate::cluster::ordering::statements::{Proof, Statements};
 use crate::cluster::ordering::{Block, Effect, Executed, Ordering, SubmitRefused, TimerId};
 use crate::cluster::state::{Refused, State};
 
@@ -59,33 +59,26 @@ pub struct Validator {
     pub(super) signatures: Arc<Signatures>,
     /// Who votes at the open height.
     pub(super) voters: Voters,
-    me: SiteId,
-    timing: Timing,
+    pub(super) me: SiteId,
+    pub(super) timing: Timing,
     /// Who voted at the last one.
-    last_voters: Voters,
+    pub(super) last_voters: Voters,
     /// Of the last executed height.
     seal: Option<Seal>,
     /// The open height has begun.
-    is_awake: bool,
-    pending: Pending,
-    statements: Statements,
+    pub(super) is_awake: bool,
+    pub(super) pending: Pending,
+    pub(super) statements: Statements,
     /// Messages of the height after the open one, by the site that signed them.
-    early: BTreeMap<SiteId, VecDeque<(NodeId, Vec<u8>)>>,
+    pub(super) early: BTreeMap<SiteId, VecDeque<(NodeId, Vec<u8>)>>,
     /// Messages that were early and no longer are.
     due: VecDeque<(NodeId, Vec<u8>)>,
     /// What values of the open height lead to, if to anything.
     executed: BTreeMap<ValueId, Option<State>>,
     /// Proposals kept from the engine because they suppress a command.
-    withheld: Vec<ProposedValue<Protocol>>,
-    is_sync_timer_set: bool,
-    proofs: VecDeque<Proof>,
-}
-
-/// Where a message's height stands to the open one.
-enum Place {
-    Open,
-    Last,
-    Next,
+    pub(super) withheld: Vec<ProposedValue<Protocol>>,
+    pub(super) is_sync_timer_set: bool,
+    pub(super) proofs: VecDeque<Proof>,
 }
 
 impl Validator {
@@ -120,6 +113,13 @@ impl Validator {
             is_sync_timer_set: false,
             proofs: VecDeque::new(),
         }
+    }
+
+    /// Remembers signatures together with others in the same process, which then check each but once: for the
+    /// simulation.
+    pub fn share_signatures(&mut self, signatures: &Arc<Signatures>) {
+        self.signatures = signatures.clone();
+        self.engine.share_signatures(signatures.clone());
     }
 
     /// How often what happened.
@@ -167,235 +167,22 @@ impl Validator {
         self.seal.as_ref().map(|seal| Snapshot::of(seal, &self.state))
     }
 
-    // --- What is heard ---
-
-    fn hear(&mut self, from: NodeId, bytes: &[u8]) -> Result<(), Refusal> {
-        let message = Message::decode(self.network, bytes)?;
-        if !self.state.members.contains_key(&from) {
-            return Err(Refusal::UnknownSigner);
-        }
-        match message {
-            Message::Vote(vote) => self.hear_vote(from, bytes, vote),
-            Message::Proposal(proposal) => self.hear_proposal(from, bytes, proposal),
-            Message::Polka(certificate) => {
-                let is_open = self.place_certificate(from, certificate.height.0)?;
-                if is_open {
-                    self.signatures.polka(&certificate, &self.voters).map_err(certificate_refusal)?;
-                    self.tell(Input::PolkaCertificate(certificate));
-                }
-                Ok(())
-            }
-            Message::Round(certificate) => {
-                let is_open = self.place_certificate(from, certificate.height.0)?;
-                if is_open {
-                    self.signatures.round(&certificate, &self.voters).map_err(certificate_refusal)?;
-                    self.tell(Input::RoundCertificate(certificate));
-                }
-                Ok(())
-            }
-            Message::Forward(commands) => {
-                for signed in commands {
-                    if let Err(refused) = self.accept(signed, false) {
-                        self.counters.refuse(submit_refusal(&refused));
-                    }
-                }
-                Ok(())
-            }
-            Message::Status(height) => self.hear_status(from, height),
-            Message::SyncRequest(first) => self.hear_sync_request(from, first),
-            Message::SyncResponse(blocks) => self.hear_blocks(from, blocks),
-        }
-    }
-
-    fn hear_vote(&mut self, from: NodeId, bytes: &[u8], signed: SignedVote<Protocol>) -> Result<(), Refusal> {
-        let vote = &signed.message;
-        let (what, round) = engine::occasion(vote);
-        let place = self.place(from, vote.site, vote.height.0, round)?;
-        let voters = if let Place::Last = place { &self.last_voters } else { &self.voters };
-        let voter = voters.get(vote.site).ok_or(Refusal::NotAValidator)?;
-        if !self.signatures.vote(vote, &signed.signature, &voter.key) {
-            return Err(Refusal::BadSignature);
-        }
-        if let Place::Next = place {
-            return self.keep_early(from, vote.site, bytes);
-        }
-        let statement = Statement {
-            site: vote.site,
-            height: vote.height.0,
-            round,
-            what,
-            bytes: context::vote_bytes(self.network, vote),
-            signature: signed.signature,
-        };
-        if self.is_new(from, bytes, place, statement)? {
-            self.tell(Input::Vote(signed));
-        }
-        Ok(())
-    }
-
-    fn hear_proposal(&mut self, from: NodeId, bytes: &[u8], signed: SignedProposal<Protocol>) -> Result<(), Refusal> {
-        let proposal = &signed.message;
-        let round = engine::proposal_round(proposal);
-        let place = self.place(from, proposal.site, proposal.height.0, round)?;
-        let voters = if let Place::Last = place { &self.last_voters } else { &self.voters };
-        let voter = voters.get(proposal.site).ok_or(Refusal::NotAValidator)?;
-        // Whose turn it is at the next height is not known before this one is executed.
-        if !matches!(place, Place::Next) && voters.proposer(round) != Some(proposal.site) {
-            return Err(Refusal::NotItsTurn);
-        }
-        if !self.signatures.proposal(proposal, &signed.signature, &voter.key) {
-            return Err(Refusal::BadSignature);
-        }
-        if let Place::Next = place {
-            return self.keep_early(from, proposal.site, bytes);
-        }
-        let statement = Statement {
-            site: proposal.site,
-            height: proposal.height.0,
-            round,
-            what: What::Proposal,
-            bytes: context::proposal_bytes(self.network, proposal),
-            signature: signed.signature,
-        };
-        if !self.is_new(from, bytes, place, statement)? {
-            return Ok(());
-        }
-        let proposed = ProposedValue {
-            height: proposal.height,
-            round: proposal.round,
-            valid_round: proposal.pol_round,
-            proposer: proposal.site,
-            value: proposal.value.clone(),
-            // The engine is fed the verdict; left to itself it would take any value for valid.
-            validity: Validity::from_bool(self.is_valid(proposal)),
-        };
-        let is_withheld = self.suppresses(proposal);
-        let height = proposal.height.0;
-        self.tell(Input::Proposal(signed));
-        if is_withheld && self.is_awake && self.open() == height && self.engine.awaits_proposal() {
-            self.counters.suppressions += 1;
-            self.withheld.push(proposed);
-        } else if self.open() == height {
-            self.tell(Input::ProposedValue(proposed, ValueOrigin::Consensus));
-        }
-        Ok(())
-    }
-
-    /// Where a statement belongs, and whether it may be listened to.
-    fn place(&mut self, from: NodeId, site: SiteId, height: u64, round: u32) -> Result<Place, Refusal> {
-        if self.state.votes_for(from).is_none() {
-            return Err(Refusal::NotAValidator);
-        }
-        let open = self.open();
-        if height == open {
-            // As the engine has it: it would drop what is further ahead, so nothing is computed for it.
-            let round_max = self.round().saturating_add(limits::ROUNDS_AHEAD_MAX);
-            return if round <= round_max { Ok(Place::Open) } else { Err(Refusal::TooFarAhead) };
-        }
-        if height > open {
-            // Who speaks of a height has executed the one before.
-            self.hear_claim(from, height - 1);
-            return if height == open + 1 { Ok(Place::Next) } else { Err(Refusal::TooFarAhead) };
-        }
-        if height + 1 == open {
-            return Ok(Place::Last);
-        }
-        if self.state.votes_for(from) == Some(site) {
-            self.send_status(from);
-        }
-        Err(Refusal::TooOld)
-    }
-
-    fn place_certificate(&mut self, from: NodeId, height: u64) -> Result<bool, Refusal> {
-        if self.state.votes_for(from).is_none() {
-            return Err(Refusal::NotAValidator);
-        }
-        let open = self.open();
-        if height > open {
-            self.hear_claim(from, height - 1);
-        }
-        match height {
-            _ if height == open => Ok(self.is_voting()),
-            // Certificates are repeated and made anew from votes: none is worth keeping for later.
-            _ if height + 1 == open || height == open + 1 => Ok(false),
-            _ if height > open => Err(Refusal::TooFarAhead),
-            _ => Err(Refusal::TooOld),
-        }
-    }
-
-    /// Whether a statement, its signature checked, is to be told the engine. It is relayed if others may lack it.
-    fn is_new(&mut self, from: NodeId, bytes: &[u8], place: Place, statement: Statement) -> Result<bool, Refusal> {
-        let (site, is_open) = (statement.site, matches!(place, Place::Open));
-        if site == self.me && self.is_voting() {
-            // What this site has said comes back by way of others. What it has not said means that somebody else has
-            // its key, or that it has lost its log; both are named, and neither is evidence for anybody else's guilt.
-            let is_own = !is_open || self.engine.has_signed(statement.what, statement.round, &statement.bytes);
-            self.counters.copies += u64::from(is_own);
-            return if is_own { Ok(false) } else { Err(Refusal::CopiedKey) };
-        }
-        match self.statements.hear(statement) {
-            Novelty::Copy => {
-                self.counters.copies += 1;
-                // It repeats what it said at a height that is decided: it does not know.
-                if !is_open && self.state.votes_for(from) == Some(site) {
-                    self.send_status(from);
-                }
-                return Ok(false);
-            }
-            Novelty::First if is_open => self.relay(from, site, bytes),
-            Novelty::First | Novelty::Beyond => {}
-            Novelty::Conflict(proof) => {
-                self.relay(from, site, bytes);
-                self.out.push(Effect::Evidence(proof.evidence()));
-                if self.proofs.len() >= limits::PROOFS_KEPT_MAX {
-                    self.proofs.pop_front();
-                }
-                self.proofs.push_back(*proof);
-            }
-        }
-        Ok(is_open && self.is_voting())
-    }
-
-    fn keep_early(&mut self, from: NodeId, site: SiteId, bytes: &[u8]) -> Result<(), Refusal> {
-        let of_site = self.early.entry(site).or_default();
-        if of_site.iter().any(|(_, known)| known == bytes) {
-            self.counters.copies += 1;
-            return Ok(());
-        }
-        if of_site.len() >= limits::EARLY_MESSAGES_PER_SITE_MAX {
-            return Err(Refusal::Full);
-        }
-        of_site.push_back((from, bytes.to_vec()));
-        Ok(())
-    }
-
-    fn relay(&mut self, from: NodeId, author: SiteId, bytes: &[u8]) {
-        if !self.is_voting() {
-            return;
-        }
-        for site in self.state.sites.values() {
-            if site.id != self.me && site.id != author && site.validator != from {
-                self.out.push(Effect::Send(site.validator, bytes.to_vec()));
-                self.counters.relayed += 1;
-            }
-        }
-    }
-
     // --- Commands ---
 
-    fn accept(&mut self, signed: Signed, is_own: bool) -> Result<(), SubmitRefused> {
+    pub(super) fn accept(&mut self, signed: Signed, is_own: bool) -> Result<(), SubmitRefused> {
         if codec::encode(&signed).len() > limits::COMMAND_BYTES_MAX {
             return Err(SubmitRefused::TooLarge);
         }
         // The cheap questions first: a repeated command costs no signature check.
         self.state.permits(&signed)?;
-        self.state.check_signature(&signed)?;
+        let signatures = &self.signatures;
+        self.state.check_signature_by(&signed, &|key, bytes, signature| signatures.command(key, bytes, signature))?;
         let open = self.open();
         self.pending.insert(signed, is_own, open).map_err(|_| SubmitRefused::Full)?;
         Ok(())
     }
 
-    /// Sends the primary what was submitted here and it has not been sent yet.
+    /// Sends the primary what this node sees to and it has not been sent yet.
     fn forward(&mut self) {
         let primary = self.state.primary;
         let Some(site) = self.state.sites.get(&primary) else { return };
@@ -403,15 +190,15 @@ impl Validator {
             return;
         }
         let validator = site.validator;
-        let commands = self.pending.untold(primary);
+        let commands = self.pending.untold(primary, self.open());
         if !commands.is_empty() {
             self.out.push(Effect::Send(validator, Message::Forward(commands).encode(self.network)));
         }
     }
 
-    /// Sends everybody what was submitted here.
+    /// Sends everybody what this node sees to.
     fn forward_to_all(&mut self) {
-        let commands = self.pending.own();
+        let commands = self.pending.seen_to(self.open());
         if !commands.is_empty() {
             self.engine.say(&Message::Forward(commands), &mut self.out);
         }
@@ -431,7 +218,7 @@ impl Validator {
     }
 
     /// Tells the engine something about the open height, which begins if it has not.
-    fn tell(&mut self, input: Input<Protocol>) {
+    pub(super) fn tell(&mut self, input: Input<Protocol>) {
         let open = self.open();
         self.wake();
         if self.is_awake && self.open() == open && self.halted.is_none() {
@@ -457,6 +244,7 @@ impl Validator {
             wanted = self.settle_replayed(outcome).or(wanted);
         }
         self.engine.end_replay();
+        self.engine.repeat_proposal(&mut self.out);
         if let Some(round) = wanted
             && self.open() == open
             && self.halted.is_none()
@@ -508,7 +296,9 @@ impl Validator {
         {
             return;
         }
-        let batch = self.pending.batch(&self.state, open, self.me);
+        let signatures = &self.signatures;
+        let verifies = |key: &PublicKey, bytes: &[u8], signature: &[u8]| signatures.command(key, bytes, signature);
+        let batch = self.pending.batch(&self.state, open, self.me, &verifies);
         let bytes = Arc::from(codec::encode(&batch.commands));
         let value = Value::new(self.network, open, self.me, round, batch.after.digest(), bytes);
         self.executed.insert(types::Value::id(&value), Some(batch.after));
@@ -516,7 +306,7 @@ impl Validator {
     }
 
     /// Whether a proposal may be voted for: it is what it says, and executing it leads where it says.
-    fn is_valid(&mut self, proposal: &Proposal) -> bool {
+    pub(super) fn is_valid(&mut self, proposal: &Proposal) -> bool {
         let header = proposal.value.header;
         let is_own_word = match proposal.pol_round.as_u32() {
             None => header.proposer == proposal.site && Some(header.round) == proposal.round.as_u32(),
@@ -527,12 +317,12 @@ impl Validator {
     }
 
     /// The state a value of the open height leads to, if it is the one it says.
-    fn execute(&mut self, value: &Value) -> Option<State> {
+    pub(super) fn execute(&mut self, value: &Value) -> Option<State> {
         let id = types::Value::id(value);
         if let Some(known) = self.executed.get(&id) {
             return known.clone();
         }
-        let after = execute(&self.state, value);
+        let after = execute(&self.state, value, &self.signatures);
         // A few values of a height can be good, and a liar can make many: those are not worth remembering.
         if self.executed.len() < EXECUTED_MAX {
             self.executed.insert(id, after.clone());
@@ -540,7 +330,7 @@ impl Validator {
         after
     }
 
-    fn suppresses(&self, proposal: &Proposal) -> bool {
+    pub(super) fn suppresses(&self, proposal: &Proposal) -> bool {
         let value = &proposal.value;
         proposal.pol_round == Round::Nil
             && codec::decode_list::<Signed>(&value.batch, limits::PENDING_COMMANDS_MAX)
@@ -617,140 +407,13 @@ impl Validator {
         }
     }
 
-    // --- Catching up ---
-
-    fn hear_claim(&mut self, from: NodeId, height: u64) {
-        self.catch_up.claims(from, height);
-        if height > self.open() {
-            self.ask();
-        } else if height == self.open() && !self.is_sync_timer_set {
-            // One ahead: most likely this node is about to decide the same. Wait for as long as votes may take.
-            self.is_sync_timer_set = true;
-            self.out.push(Effect::SetTimer(SYNC_TIMER, self.timing.vote_ms));
-        }
-    }
-
-    fn hear_status(&mut self, from: NodeId, height: u64) -> Result<(), Refusal> {
-        if height < self.state.height {
-            self.catch_up.claims(from, height);
-            self.send_status(from);
-        } else {
-            self.hear_claim(from, height);
-        }
-        Ok(())
-    }
-
-    fn hear_sync_request(&mut self, from: NodeId, first: u64) -> Result<(), Refusal> {
-        if first > self.state.height {
-            return Err(Refusal::TooFarAhead);
-        }
-        let mut blocks = self.catch_up.blocks(first);
-        if blocks.is_empty() {
-            // Too long ago: the state instead of the way to it.
-            blocks.extend(self.snapshot().map(|snapshot| snapshot.bytes));
-        }
-        self.out.push(Effect::Send(from, Message::SyncResponse(blocks).encode(self.network)));
-        Ok(())
-    }
-
-    fn hear_blocks(&mut self, from: NodeId, blocks: Vec<Vec<u8>>) -> Result<(), Refusal> {
-        let first = self.catch_up.answered(from).ok_or(Refusal::ForgedSync)?;
-        if first != self.open() {
-            return Ok(()); // decided here in the meantime
-        }
-        for bytes in blocks {
-            let before = self.state.height;
-            if self.take_block(&bytes).is_none() {
-                self.catch_up.disbelieve(from);
-                self.ask();
-                return Err(Refusal::ForgedSync);
-            }
-            self.counters.synced += self.state.height - before;
-        }
-        if self.state.height < first {
-            self.catch_up.disbelieve(from); // an empty answer
-        }
-        self.ask();
-        Ok(())
-    }
-
-    /// Checks a block and executes it. Nothing happens if it does not follow or does not hold.
-    pub(super) fn take_block(&mut self, bytes: &[u8]) -> Option<()> {
-        match Content::decode(self.network, bytes)? {
-            Content::Value(value, certificate) => {
-                if value.header.height != self.open() {
-                    return None;
-                }
-                self.signatures.commit(&certificate, &self.voters).ok()?;
-                let Some(after) = self.execute(&value) else {
-                    // A quorum has signed it: it is not the sender who is at fault.
-                    self.halted = Some(Halt::Diverged { height: value.header.height });
-                    return None;
-                };
-                let commands = codec::decode_list::<Signed>(&value.batch, limits::PENDING_COMMANDS_MAX)?.len();
-                let block = Block { height: value.header.height, bytes: bytes.to_vec() };
-                self.adopt(block, value.header, certificate, after, commands);
-            }
-            Content::Snapshot(header, after, certificate) => {
-                if header.height < self.open() {
-                    return None;
-                }
-                self.signatures
-                    .commit(&certificate, &Voters::of(&after))
-                    .ok()
-                    .filter(|()| self.vouches(&certificate))?;
-                let block = Block { height: header.height, bytes: bytes.to_vec() };
-                self.adopt(block, header, certificate, *after, 0);
-            }
-        }
-        Some(())
-    }
-
-    /// Whether at least one honest site among those known here has committed to a height of an unknown future: more
-    /// than f of them have, and no more than f lie. That its own voters have, a snapshot says of itself.
-    ///
-    /// This is the "skipping" verification of Tendermint's light client (Braithwaite et al., arXiv:2010.07031), and has
-    /// its bound: who was away while more than two thirds of the sites were replaced must be set up anew.
-    fn vouches(&self, certificate: &CommitCertificate<Protocol>) -> bool {
-        let known: BTreeSet<SiteId> = certificate
-            .commit_signatures
-            .iter()
-            .filter(|signature| {
-                let vote = context::Vote {
-                    kind: types::VoteType::Precommit,
-                    height: certificate.height,
-                    round: certificate.round,
-                    value: types::NilOrVal::Val(certificate.value_id),
-                    site: signature.address,
-                };
-                let voter = self.voters.get(signature.address);
-                voter.is_some_and(|voter| self.signatures.vote(&vote, &signature.signature, &voter.key))
-            })
-            .map(|signature| signature.address)
-            .collect();
-        known.len() * 3 > self.voters.len()
-    }
-
-    fn ask(&mut self) {
-        if let Some(node) = self.catch_up.ask(self.state.height) {
-            let request = Message::SyncRequest(self.open()).encode(self.network);
-            self.out.push(Effect::Send(node, request));
-            self.is_sync_timer_set = true;
-            self.out.push(Effect::SetTimer(SYNC_TIMER, self.timing.rebroadcast_ms));
-        }
-    }
-
-    fn send_status(&mut self, to: NodeId) {
-        self.out.push(Effect::Send(to, Message::Status(self.state.height).encode(self.network)));
-    }
-
     // --- Turning the wheel ---
 
-    fn open(&self) -> u64 {
+    pub(super) fn open(&self) -> u64 {
         self.state.height + 1
     }
 
-    fn round(&self) -> u32 {
+    pub(super) fn round(&self) -> u32 {
         if self.is_awake { self.engine.round() } else { 0 }
     }
 
@@ -798,6 +461,7 @@ impl Ordering for Validator {
             STATUS_TIMER => {
                 let status = Message::Status(self.state.height);
                 self.engine.say(&status, &mut self.out);
+                self.catch_up.tick();
                 self.forward_to_all();
                 self.out.push(Effect::SetTimer(STATUS_TIMER, self.timing.rebroadcast_ms));
             }
@@ -855,29 +519,15 @@ impl From<Refused> for SubmitRefused {
 }
 
 /// The state a value leads to, if it is the one it says.
-fn execute(state: &State, value: &Value) -> Option<State> {
+fn execute(state: &State, value: &Value, signatures: &Signatures) -> Option<State> {
     if value.batch.len() > limits::BATCH_BYTES_MAX {
         return None;
     }
     let batch = codec::decode_list::<Signed>(&value.batch, limits::PENDING_COMMANDS_MAX)?;
-    let after = state.execute_height(value.header.height, value.header.proposer, &batch).ok()?;
+    let verifies = |key: &PublicKey, bytes: &[u8], signature: &[u8]| signatures.command(key, bytes, signature);
+    let Header { height, proposer, .. } = value.header;
+    let after = state.execute_height_by(height, proposer, &batch, &verifies).ok()?;
     (after.digest() == value.header.after).then_some(after)
-}
-
-fn certificate_refusal(error: types::CertificateError<Protocol>) -> Refusal {
-    match error {
-        types::CertificateError::UnknownValidator(_) => Refusal::NotAValidator,
-        _ => Refusal::BadSignature,
-    }
-}
-
-fn submit_refusal(refused: &SubmitRefused) -> Refusal {
-    match refused {
-        SubmitRefused::Signature => Refusal::BadSignature,
-        SubmitRefused::TooLarge => Refusal::Oversized,
-        SubmitRefused::Full => Refusal::Full,
-        SubmitRefused::Right | SubmitRefused::Replayed | SubmitRefused::Senseless(_) => Refusal::Replayed,
-    }
 }
 
 /// Values of one height whose outcome is remembered: a handful of rounds, each with a proposer who might propose two.
@@ -885,7 +535,7 @@ const EXECUTED_MAX: usize = 8;
 
 /// The validator's own timers; the engine's have the height in the upper bits and never get here.
 const STATUS_TIMER: TimerId = TimerId(u64::MAX);
-const SYNC_TIMER: TimerId = TimerId(u64::MAX - 1);
+pub(super) const SYNC_TIMER: TimerId = TimerId(u64::MAX - 1);
 
 #[cfg(test)]
 #[path = "validator_tests.rs"]

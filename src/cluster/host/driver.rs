@@ -109,7 +109,6 @@ impl Driver {
                 }
             };
             tokio::select! {
-                biased;
                 _ = &mut stop => return Ok(()),
                 timer = runs_out => {
                     self.timers.remove(&timer);

@@ -219,7 +219,8 @@ impl Engine {
             }
             Some(key.sign(&bytes))
         };
-        let result: Result<(), core::Error<Protocol>> = core::process!(input: input, state: core, metrics: &(), with: wish => {
+        type StepResult = Result<(), core::Error<Protocol>>;
+        let result: StepResult = core::process!(input: input, state: core, metrics: &(), with: wish => {
             Ok::<Resume<Protocol>, &str>(match wish {
                 Wish::CancelAllTimeouts(r) => {
                     out.extend(std::mem::take(running).into_keys().map(Effect::StopTimer));

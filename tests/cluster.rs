@@ -76,7 +76,7 @@ fn init(root: &Path, sites: u16, more: &[&str]) {
     let _ = std::fs::remove_dir_all(root);
     let (sites, port) = (sites.to_string(), free_ports(sites).to_string());
     let arguments = ["cluster", "init", "--sites", &sites, "--base-port", &port, root.to_str().unwrap()];
-    let ended = spinetail(&[&arguments, more].concat());
+    let ended = spinetail(&[&arguments[..], more].concat());
     assert_eq!(ended.status, Some(0), "{ended:?}");
 }
 
@@ -93,12 +93,14 @@ fn spawn(mut command: Command) -> Result<Process, String> {
     });
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     // The test harness of a lying site talks first.
-    for line in stdout.by_ref().lines().map_while(Result::ok) {
+    let mut line = String::new();
+    while stdout.read_line(&mut line).is_ok_and(|length| length > 0) {
         if line.contains("ready") {
             // A pipe that nobody reads would block it in the end.
             thread::spawn(move || stdout.lines().map_while(Result::ok).for_each(drop));
             return Ok(Process { child, log });
         }
+        line.clear();
     }
     let _ = child.wait();
     let _ = gathering.join();
@@ -486,7 +488,7 @@ struct TwoTongued {
 
 impl TwoTongued {
     fn lie(&self, effects: Vec<Effect>) -> Vec<Effect> {
-        let lie = |effect| {
+        let lie = |effect: Effect| {
             let Effect::Broadcast(bytes) = &effect else { return vec![effect] };
             let Ok(Message::Vote(vote)) = Message::decode(self.network, bytes) else { return vec![effect] };
             if vote.message.site != self.site {

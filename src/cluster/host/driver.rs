@@ -17,14 +17,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::base::id::NodeId;
 use crate::base::limits;
+use crate::cluster::command::Signed;
 use crate::cluster::host::disk::{Disk, DiskError};
 use crate::cluster::host::links::{Channel, Inbound, Links};
 use crate::cluster::host::news::{News, Weight};
 use crate::cluster::host::status::{Position, Shared};
-use crate::cluster::host::submit::{Submission, reason};
-use crate::cluster::ordering::block::Snapshot;
+use crate::cluster::host::submit::{Recent, Submission, reason};
+use crate::cluster::ordering::block::{Content, Snapshot};
+use crate::cluster::ordering::codec;
 use crate::cluster::ordering::validator::Validator;
-use crate::cluster::ordering::{Effect, Evidence, Ordering, TimerId};
+use crate::cluster::ordering::{Block, Effect, Evidence, Ordering, TimerId};
 use crate::cluster::state::State;
 
 /// A part in ordering that a node can run: the trait, and what only the real one knows.
@@ -73,6 +75,8 @@ pub struct Driver {
     pub links: Links,
     /// Who is told of every new state.
     pub state: watch::Sender<Arc<State>>,
+    /// Which commands were executed lately.
+    pub executed: Recent,
     /// How it does.
     pub shared: Arc<Shared>,
     /// Who is told what matters.
@@ -105,7 +109,6 @@ impl Driver {
                 }
             };
             tokio::select! {
-                biased;
                 _ = &mut stop => return Ok(()),
                 timer = runs_out => {
                     self.timers.remove(&timer);
@@ -182,7 +185,10 @@ impl Driver {
                     self.shared.flushed_in(began.elapsed());
                 }
             }
-            Effect::Store(block) => self.disk.store_block(&block)?,
+            Effect::Store(block) => {
+                self.disk.store_block(&block)?;
+                self.note_commands(&block);
+            }
             Effect::SetTimer(timer, ms) => {
                 self.timers.insert(timer, Instant::now() + Duration::from_millis(ms));
             }
@@ -194,6 +200,17 @@ impl Driver {
             Effect::Evidence(evidence) => self.caught(evidence),
         }
         Ok(())
+    }
+
+    /// Writes down which commands were executed, for those who wait for them.
+    fn note_commands(&self, block: &Block) {
+        let network = self.part.state().network;
+        if let Some(Content::Value(value, _)) = Content::decode(network, &block.bytes) {
+            let commands = codec::decode_list::<Signed>(&value.batch, limits::PENDING_COMMANDS_MAX);
+            for signed in commands.into_iter().flatten() {
+                self.executed.put(signed.author, signed.number, block.height);
+            }
+        }
     }
 
     /// A message that cannot be sent is lost: whoever must hear it hears it again.

@@ -32,7 +32,7 @@ use crate::cluster::host::links::{Channel, Links};
 use crate::cluster::host::news::{News, Weight};
 use crate::cluster::host::refusals::Refusals;
 use crate::cluster::host::status::{LinkReport, Shared, Status, StatusSource};
-use crate::cluster::host::submit::Submitter;
+use crate::cluster::host::submit::{Recent, Submitter};
 use crate::cluster::host::tls::{Setup, TlsLinks};
 use crate::cluster::host::trust::{Trust, Validity};
 use crate::cluster::keys::SecretKey;
@@ -170,8 +170,17 @@ impl Node {
             ..Status::default()
         }));
         let key = Arc::new(folder.key);
+        let executed = Recent::default();
         let (submissions, submitted) = mpsc::channel(limits::CLUSTER_SUBMISSIONS_MAX);
-        let submitter = Submitter::new(key.clone(), links.clone(), state.clone(), submissions, store, shared.clone());
+        let submitter = Submitter::new(
+            key.clone(),
+            links.clone(),
+            state.clone(),
+            submissions,
+            store,
+            executed.clone(),
+            shared.clone(),
+        );
         links.answer(Channel::Submit, submitter.handler());
         let inbox = links.listen(Channel::Ordering);
         let status = status_source(shared.clone(), tls, links.clone(), refusals, state.clone());
@@ -189,6 +198,7 @@ impl Node {
             disk,
             links: links.clone(),
             state: state_sender,
+            executed,
             shared: shared.clone(),
             news: options.news.clone(),
             timers: Default::default(),

@@ -9,6 +9,7 @@
 //! A command that was taken is kept by the validator until it is executed; if that process dies first it is lost, so
 //! it is given again every second or so. Its number makes that safe: it is executed once.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -42,7 +43,30 @@ struct Inner {
     store: Store,
     /// Own numbers reserved on the disk and not used yet: the next, and the last.
     numbers: Mutex<(u64, u64)>,
+    executed: Recent,
     shared: Arc<Shared>,
+}
+
+/// Which commands were executed here lately, so that one that was is told from one whose number was overtaken.
+/// Its copies are one.
+#[derive(Clone, Default)]
+pub struct Recent(Arc<Mutex<VecDeque<(Author, u64, u64)>>>);
+
+impl Recent {
+    /// A command was executed at a height.
+    pub fn put(&self, author: Author, number: u64, height: u64) {
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if recent.len() >= limits::CLUSTER_EXECUTED_REMEMBERED {
+            recent.pop_front();
+        }
+        recent.push_back((author, number, height));
+    }
+
+    fn height_of(&self, signed: &Signed) -> Option<u64> {
+        let recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_it = |(author, number, _): &&(Author, u64, u64)| *author == signed.author && *number == signed.number;
+        recent.iter().rev().find(is_it).map(|(_, _, height)| *height)
+    }
 }
 
 /// A command on its way to the ordering thread, and where the answer goes: nothing, or why it is refused.
@@ -60,6 +84,8 @@ pub enum SubmitError {
     Refused(String),
     /// It was taken and not seen executed in time; it may be yet.
     Unknown,
+    /// Another command of the same author with a later number was executed, and this one was not seen.
+    Overtaken,
     /// No validator of this site could be reached.
     Unreachable(String),
     /// This node is ending, or its disk fails.
@@ -74,11 +100,12 @@ impl Submitter {
         state: watch::Receiver<Arc<State>>,
         driver: mpsc::Sender<Submission>,
         store: Store,
+        executed: Recent,
         shared: Arc<Shared>,
     ) -> Submitter {
         let me = links.me;
         // An empty range: the first use reserves.
-        let inner = Inner { me, key, links, state, driver, store, numbers: Mutex::new((1, 0)), shared };
+        let inner = Inner { me, key, links, state, driver, store, numbers: Mutex::new((1, 0)), executed, shared };
         Submitter { inner: Arc::new(inner) }
     }
 
@@ -95,25 +122,25 @@ impl Submitter {
         let began = Instant::now();
         let patience = Duration::from_millis(limits::CLUSTER_SUBMIT_MS);
         let mut state = self.inner.state.clone();
-        // The height seen last at which it was not executed yet.
+        let mut is_taken = false;
         loop {
             match self.hand_over(&signed).await {
-                // Refused as executed already: that is what was asked for.
-                Err(SubmitError::Refused(reason)) => {
-                    return self.executed(&signed).ok_or(SubmitError::Refused(reason)).inspect(|_| {
-                        self.inner.shared.decided_after(began.elapsed());
-                    });
-                }
+                Ok(()) => is_taken = true,
                 Err(SubmitError::Unreachable(_)) if began.elapsed() < patience => {}
+                // Given again, it may be refused because it was executed meanwhile: that is looked at below.
+                Err(SubmitError::Refused(_)) if is_taken => {}
                 Err(error) => return Err(error),
-                Ok(()) => {}
             }
             let again = tokio::time::sleep(AGAIN);
             tokio::pin!(again);
             loop {
-                if let Some(height) = self.executed(&signed) {
-                    self.inner.shared.decided_after(began.elapsed());
-                    return Ok(height);
+                match self.outcome(&signed) {
+                    None => {}
+                    Some(Ok(height)) => {
+                        self.inner.shared.decided_after(began.elapsed());
+                        return Ok(height);
+                    }
+                    Some(Err(error)) => return Err(error),
                 }
                 if began.elapsed() >= patience {
                     return Err(SubmitError::Unknown);
@@ -143,10 +170,14 @@ impl Submitter {
         })
     }
 
-    /// Whether it was executed here, and at which height that was seen at the latest.
-    fn executed(&self, signed: &Signed) -> Option<u64> {
-        let state = self.inner.state.borrow();
-        (state.numbers.get(&signed.author).is_some_and(|last| *last >= signed.number)).then_some(state.height)
+    /// What has become of a command that was taken, as far as is known here.
+    fn outcome(&self, signed: &Signed) -> Option<Result<u64, SubmitError>> {
+        // The state first: what was executed is written down before the state that says so is shown.
+        let last = self.inner.state.borrow().numbers.get(&signed.author).copied();
+        if let Some(height) = self.inner.executed.height_of(signed) {
+            return Some(Ok(height));
+        }
+        last.is_some_and(|last| last >= signed.number).then_some(Err(SubmitError::Overtaken))
     }
 
     /// Gives it to this node's validator, or to that of its site, or to any.
@@ -227,6 +258,10 @@ impl fmt::Display for SubmitError {
                 f,
                 "not seen executed within {} s; it may be yet: look at 'cluster status' before asking again",
                 limits::CLUSTER_SUBMIT_MS / 1000
+            ),
+            SubmitError::Overtaken => f.write_str(
+                "overtaken by a later command of the same author, or executed in what this node got as a snapshot: look \
+                 at 'cluster regions' before asking again",
             ),
             SubmitError::Unreachable(reason) => write!(f, "no validator can be reached: {reason}"),
             SubmitError::Stopped(reason) => f.write_str(reason),

@@ -1,6 +1,6 @@
 //! Elections, promises, the leader's round, leases: what keeps time in a region.
 //!
-//!   every voter    hears nobody for election_ms to twice that -> would a majority vote for me? -> openraft elects
+//!   every voter    hears nobody for election_ms, or a half more -> would a majority vote for me? -> openraft elects
 //!   the leader     every heartbeat_ms: promises of a majority -> assured; the absent lose their homes
 //!   every voter    every heartbeat_ms: its lease
 //!
@@ -51,6 +51,10 @@ impl Shared {
         }
         // Held until openraft has written down what it says, so that no promise is given meanwhile.
         let answer = self.raft.vote(rpc).await;
+        if answer.as_ref().is_ok_and(|answer| answer.vote_granted) {
+            // Whoever got it is given the time to reign.
+            *lock(&self.heard_leader) = Instant::now();
+        }
         drop(promise);
         answer
     }
@@ -69,7 +73,9 @@ impl Shared {
 
     /// Somebody considers standing.
     pub(super) async fn would_vote(&self, last: Option<LogId<u64>>) -> bool {
-        !self.promise.lock().await.stands(self.now_us()) && last >= self.last_log_id().await
+        // Heard of a leader, or voted for one: give it the time to reign.
+        let has_heard = lock(&self.heard_leader).elapsed() < Duration::from_millis(self.timing.election_ms / 2);
+        !has_heard && !self.promise.lock().await.stands(self.now_us()) && last >= self.last_log_id().await
     }
 
     /// Somebody asks for a lease, or this node itself does.
@@ -106,6 +112,7 @@ impl Shared {
 
     /// Stands for election, if a majority would vote for this node.
     async fn stand(self: &Arc<Shared>) {
+        let begun = Instant::now();
         let configs = self.raft_configs();
         let last = self.last_log_id().await;
         let deadline = Duration::from_millis(self.timing.election_ms / 2);
@@ -123,7 +130,7 @@ impl Shared {
             }
         }
         let promise = self.promise.lock().await;
-        if promise.stands(self.now_us()) {
+        if promise.stands(self.now_us()) || *lock(&self.heard_leader) > begun {
             return;
         }
         self.counters.elections.fetch_add(1, Ordering::Relaxed);
@@ -140,12 +147,12 @@ pub(super) async fn watch_the_leader(shared: Arc<Shared>, seed: u64) {
     let election = Duration::from_millis(shared.timing.election_ms);
     let pause = Duration::from_millis(shared.timing.heartbeat_ms);
     let mut since = Instant::now();
-    let mut patience = election + election.mul_f64(random.unit());
+    let mut patience = election + election.mul_f64(random.unit() / 2.0);
     loop {
         let heard = *lock(&shared.heard_leader);
         if heard > since {
             since = heard;
-            patience = election + election.mul_f64(random.unit());
+            patience = election + election.mul_f64(random.unit() / 2.0);
         }
         let is_leader = shared.raft.server_metrics().borrow().state == ServerState::Leader;
         if is_leader || !union(&shared.raft_configs()).contains(&shared.me) {

@@ -406,11 +406,14 @@ async fn respond(shared: &Arc<Shared>, from: NodeId, request: StrongRequest) -> 
             _ => StrongResponse::Refused,
         },
     };
-    // A home of this node's that somebody now holds under a later token is this node's no longer.
+    // A home of this node's that somebody now holds under a later token is this node's no longer: from this moment on,
+    // because what was just kept here is not its own.
     let older = inner.held[usize::from(home)].as_ref().map(|held| held.holder.token()).filter(|mine| *mine < token);
-    drop(inner);
     if let Some(older) = older {
-        shared.fenced_off(home, older);
+        inner.drop_home(home, older);
+        drop(inner);
+        lock(&shared.lease).release(home, older);
+        shared.counters.fenced_off.fetch_add(1, Ordering::Relaxed);
     }
     response
 }

@@ -238,7 +238,11 @@ async fn sync(shared: &Shared, node: NodeId, home: u8, token: u64, upto: StrongV
     // What is here of that.
     for keys in theirs.chunks(KEYS_PER_PAGE) {
         let entries = {
-            let inner = shared.strong.lock();
+            let mut inner = shared.strong.lock();
+            // Once another holder writes here, this is no longer what this one had.
+            if inner.held(home, token).is_none() {
+                return false;
+            }
             keys.iter().map(|key| (key.clone(), inner.acceptor.store().get(home, key))).collect()
         };
         if !send(shared, node, home, token, entries, None).await {
@@ -248,7 +252,13 @@ async fn sync(shared: &Shared, node: NodeId, home: u8, token: u64, upto: StrongV
     // And everything else after its mark.
     let mut from = mark;
     loop {
-        let page = shared.strong.lock().acceptor.store().after(home, from, limits::STRONG_PAGE_BYTES);
+        let page = {
+            let mut inner = shared.strong.lock();
+            if inner.held(home, token).is_none() {
+                return false;
+            }
+            inner.acceptor.store().after(home, from, limits::STRONG_PAGE_BYTES)
+        };
         from = page.entries.last().map_or(from, |(_, entry)| entry.version);
         let entries = page.entries.into_iter().map(|(key, entry)| (key, Some(entry))).collect();
         if !send(shared, node, home, token, entries, (!page.has_more).then_some(upto)).await {

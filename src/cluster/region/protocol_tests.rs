@@ -31,7 +31,7 @@ struct World {
 struct Run {
     me: NodeId,
     holder: Holder,
-    sent: Vec<(NodeId, u64, Vec<u8>, StrongEntry, Option<StrongVersion>, StrongVersion)>,
+    sent: Vec<(NodeId, u64, Vec<u8>, StrongEntry, StrongVersion)>,
     writes: BTreeMap<u64, (Vec<u8>, StrongVersion)>,
     is_over: bool,
 }
@@ -56,14 +56,13 @@ impl World {
             if collected != Collected::NotYet {
                 break;
             }
-            let own = &self.acceptors[&me];
-            let have = if own.is_intact(HOME) { own.mark(HOME) } else { StrongVersion::default() };
+            let level = self.acceptors[&me].settled(HOME);
             if self.is_lost() {
                 continue;
             }
             let other = self.acceptors.get_mut(&node).unwrap();
             other.listen(me, HOME, token).ok()?;
-            let StrongResponse::Page { is_intact, entries, .. } = other.collect(HOME, have, None, true) else {
+            let StrongResponse::Page { is_intact, entries, .. } = other.collect(HOME, level, None, true) else {
                 panic!()
             };
             if self.is_lost() {
@@ -81,24 +80,28 @@ impl World {
             return None;
         }
         holder.spread();
-        self.acceptors.get_mut(&me).unwrap().complete(HOME, StrongVersion { token, sequence: 0 });
+        self.acceptors.get_mut(&me).unwrap().complete(HOME);
         Some(Run { me, holder, sent: Vec::new(), writes: BTreeMap::new(), is_over: false })
     }
 
     /// Brings a lagging node up to date; false if the holder is fenced off.
     fn sync(&mut self, run: &mut Run, node: NodeId) -> bool {
-        let Some(upto) = run.holder.sync_begins(node) else { return true };
+        if !run.holder.sync_begins(node) {
+            return true;
+        }
         let (me, token) = (run.me, run.holder.token());
         let other = self.acceptors.get_mut(&node).unwrap();
         if other.listen(me, HOME, token).is_err() {
             return false;
         }
-        let asked = other.collect(HOME, StrongVersion::default(), None, false);
-        let StrongResponse::Page { mark, is_intact, entries, .. } = asked else { panic!() };
-        let mark = if is_intact { mark } else { StrongVersion::default() };
+        let level = self.acceptors[&me].settled(HOME);
+        let asked = self.acceptors[&node].collect(HOME, level, None, false);
+        let StrongResponse::Page { settled, entries, .. } = asked else { panic!() };
         let own = self.acceptors[&me].store();
         let mut differ: Vec<_> = entries.into_iter().map(|(key, _)| (key.clone(), own.get(HOME, &key))).collect();
-        differ.extend(own.after(HOME, mark, usize::MAX).entries.into_iter().map(|(key, entry)| (key, Some(entry))));
+        differ.extend(
+            own.after(HOME, level.min(settled), usize::MAX).entries.into_iter().map(|(key, entry)| (key, Some(entry))),
+        );
         // Writes that were sent may arrive between what was read and its arrival.
         if self.random.below(2) == 0 && !self.deliver(run) {
             return false;
@@ -109,7 +112,7 @@ impl World {
             if other.listen(me, HOME, token).is_err() {
                 return false;
             }
-            other.sync(HOME, token, differ, Some(upto));
+            other.sync(HOME, token, differ, Some(level));
         }
         let is_told = arrives && !self.is_lost();
         let done = run.holder.sync_ended(node, is_told);
@@ -123,7 +126,7 @@ impl World {
             return true;
         }
         let at = self.random.below(run.sent.len() as u64) as usize;
-        let (node, sequence, key, entry, mark, settled) = run.sent.swap_remove(at);
+        let (node, sequence, key, entry, settled) = run.sent.swap_remove(at);
         if self.is_lost() {
             run.holder.failed(node);
             return true;
@@ -132,7 +135,7 @@ impl World {
         if other.listen(run.me, HOME, run.holder.token()).is_err() {
             return false;
         }
-        let StrongResponse::Kept { is_intact } = other.replicate(HOME, &key, entry, mark, settled) else { panic!() };
+        let StrongResponse::Kept { is_intact } = other.replicate(HOME, &key, entry, settled) else { panic!() };
         if self.is_lost() {
             run.holder.failed(node);
         } else if run.holder.kept(node, sequence, is_intact) {
@@ -166,10 +169,10 @@ impl World {
 
     /// A write of a holder that is no more arrives, and whether it is kept matters to nobody there.
     fn arrive_late(&mut self, old: &mut Run) {
-        let Some((node, _, key, entry, mark, settled)) = old.sent.pop() else { return };
+        let Some((node, _, key, entry, settled)) = old.sent.pop() else { return };
         let other = self.acceptors.get_mut(&node).unwrap();
         if other.listen(old.me, HOME, old.holder.token()).is_ok() {
-            other.replicate(HOME, &key, entry, mark, settled);
+            other.replicate(HOME, &key, entry, settled);
         }
     }
 
@@ -193,10 +196,10 @@ impl World {
         own.store_mut().put(HOME, &key, entry.clone()).unwrap();
         let sequence = run.holder.write_begins();
         let settled = run.holder.settled();
-        own.store_mut().settle(HOME, settled);
+        own.settle(HOME, settled);
         run.writes.insert(sequence, (key.clone(), version));
         for node in run.holder.receivers().collect::<Vec<_>>() {
-            run.sent.push((node, sequence, key.clone(), entry.clone(), run.holder.mark_of(node), settled));
+            run.sent.push((node, sequence, key.clone(), entry.clone(), settled));
         }
         if run.holder.kept(run.me, sequence, true) {
             self.acknowledge(run, &[sequence]);

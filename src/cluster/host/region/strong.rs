@@ -240,11 +240,11 @@ impl Shared {
         }
         let sequence = held.holder.write_begins();
         let settled = held.holder.settled();
-        acceptor.store_mut().settle(home, settled);
+        acceptor.settle(home, settled);
         let receivers: Vec<NodeId> = held.holder.receivers().collect();
         let messages = receivers.into_iter().map(|node| {
-            let (key, entry, mark) = (key.to_vec(), entry.clone(), held.holder.mark_of(node));
-            (node, StrongRequest::Replicate { home, token, key, entry, mark, settled })
+            let (key, entry) = (key.to_vec(), entry.clone());
+            (node, StrongRequest::Replicate { home, token, key, entry, settled })
         });
         let messages = messages.collect();
         let (sender, done) = oneshot::channel();
@@ -398,10 +398,10 @@ async fn respond(shared: &Arc<Shared>, from: NodeId, request: StrongRequest) -> 
     let response = match inner.acceptor.listen(from, home, token) {
         Err(refused) => return refused,
         Ok(()) => match request {
-            StrongRequest::Replicate { key, entry, mark, settled, .. } => {
-                inner.acceptor.replicate(home, &key, entry, mark, settled)
+            StrongRequest::Replicate { key, entry, settled, .. } => {
+                inner.acceptor.replicate(home, &key, entry, settled)
             }
-            StrongRequest::Collect { have, from, values, .. } => inner.acceptor.collect(home, have, from, values),
+            StrongRequest::Collect { level, from, values, .. } => inner.acceptor.collect(home, level, from, values),
             StrongRequest::Sync { entries, done, .. } => inner.acceptor.sync(home, token, entries, done),
             _ => StrongResponse::Refused,
         },

@@ -23,6 +23,10 @@ struct World {
     lossy: u64,
     /// The latest version of each key that was acknowledged or read.
     known: BTreeMap<Vec<u8>, StrongVersion>,
+    /// What no register would do.
+    wrong: Vec<String>,
+    /// The control: nodes that have lost their memory count as if they had not.
+    trusts_the_lost: bool,
     /// Versions that are deletions.
     deleted: BTreeSet<(StrongVersion, Vec<u8>)>,
 }
@@ -74,7 +78,7 @@ impl World {
                     store.put(HOME, &key, entry).unwrap();
                 }
             }
-            collected = holder.answered(node, is_intact);
+            collected = holder.answered(node, is_intact || self.trusts_the_lost);
         }
         if collected != Collected::Everything {
             return None;
@@ -179,7 +183,9 @@ impl World {
     /// A version was acknowledged, or read if `is_read`: what is read is never older than either.
     fn settle(&mut self, key: &[u8], version: StrongVersion, is_read: bool) {
         let known = self.known.entry(key.to_vec()).or_default();
-        assert!(!is_read || version >= *known, "key {key:?}: read {version:?}, while {known:?} was known");
+        if is_read && version < *known {
+            self.wrong.push(format!("key {key:?}: read {version:?}, while {known:?} was known"));
+        }
         *known = version.max(*known);
     }
 
@@ -217,19 +223,29 @@ impl World {
                     let known = self.known.get(&key).copied().unwrap_or_default();
                     let last =
                         self.deleted.iter().rev().find(|(_, deleted)| *deleted == key).map(|(version, _)| *version);
-                    assert!(known == StrongVersion::default() || last >= Some(known), "{key:?} is gone");
+                    if known != StrongVersion::default() && last < Some(known) {
+                        self.wrong.push(format!("key {key:?} is gone, while {known:?} was known"));
+                    }
                 }
             }
         }
     }
 }
 
-/// One history; returns how many holders served.
-fn history(seed: u64, nodes: u16) -> u64 {
+/// One history; returns how many holders served, and what was wrong.
+fn history(seed: u64, nodes: u16, trusts_the_lost: bool) -> (u64, Vec<String>) {
     let mut random = Prng::new(seed);
     let lossy = [3, 6, 20, u64::MAX][random.below(4) as usize];
     let acceptors = (1..=nodes).map(|node| (NodeId(node), acceptor(&[]))).collect();
-    let mut world = World { acceptors, random, lossy, known: BTreeMap::new(), deleted: BTreeSet::new() };
+    let mut world = World {
+        acceptors,
+        random,
+        lossy,
+        known: BTreeMap::new(),
+        deleted: BTreeSet::new(),
+        wrong: Vec::new(),
+        trusts_the_lost,
+    };
     let mut served = 0;
     let mut replaced: Vec<Run> = Vec::new();
     let mut lost: Option<NodeId> = None;
@@ -290,16 +306,23 @@ fn history(seed: u64, nodes: u16) -> u64 {
             replaced.push(run);
         }
     }
-    served
+    (served, world.wrong)
 }
 
 #[test]
 fn what_was_acknowledged_or_read_is_what_every_later_holder_has() {
     let mut served = 0;
-    for seed in 0..3_000 {
-        served += history(seed, if seed % 3 == 0 { 5 } else { 3 });
+    for seed in 0..400 {
+        let (more, wrong) = history(seed, if seed % 3 == 0 { 5 } else { 3 }, false);
+        assert!(wrong.is_empty(), "seed {seed}: {wrong:?}");
+        served += more;
     }
-    assert!(served > 20_000, "only {served} holders served: the test sees little");
+    assert!(served > 2_000, "only {served} holders served: the test sees little");
+}
+
+#[test]
+fn it_would_be_seen_if_nodes_without_memory_had_a_voice() {
+    assert!((0..400).any(|seed| !history(seed, 3, true).1.is_empty()));
 }
 
 #[test]

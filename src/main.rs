@@ -32,6 +32,9 @@ enum Command {
     /// What this machine is, and how it fares against a hardware profile
     #[command(subcommand, after_help = "Example:\n  spinetail host check")]
     Host(cli::host::HostCommand),
+    /// Sites that agree: regions that stay in step and bear lying sites
+    #[command(subcommand, after_help = "Example:\n  spinetail cluster init --sites 4 /tmp/cluster")]
+    Cluster(cli::cluster::ClusterCommand),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Stats(arguments) => cli::keys::stats(&arguments),
         Command::Top(arguments) => cli::top::run(arguments),
         Command::Host(command) => cli::host::run(command),
+        Command::Cluster(command) => cli::cluster::run(command),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

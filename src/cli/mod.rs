@@ -4,6 +4,7 @@
 
 pub mod calibrate;
 pub mod check;
+pub mod cluster;
 pub mod demo;
 pub mod detect;
 pub mod host;

@@ -43,6 +43,9 @@ pub struct ServeArguments {
     /// Give programs of this host connections through shared memory at this socket [default: none]
     #[arg(long, value_name = "PATH")]
     shm: Option<PathBuf>,
+    /// Be a node of a cluster: its folder, made by 'cluster init' or 'cluster join' [default: none]
+    #[arg(long, value_name = "DIR")]
+    cluster: Option<PathBuf>,
     /// Let programs of this host read hot entries in shared memory; they get it at this socket [default: none]
     #[arg(long, value_name = "PATH")]
     l0_socket: Option<PathBuf>,
@@ -112,6 +115,7 @@ pub fn run(arguments: ServeArguments) -> Outcome {
         resp: arguments.resp,
         memcached: arguments.memcached,
         shm: arguments.shm,
+        cluster: arguments.cluster,
         l0_socket: arguments.l0_socket,
         l0_tenants: arguments.l0_tenant,
         l0_memory: arguments.l0_memory,

@@ -24,6 +24,7 @@ listen = "127.0.0.1:1"
 resp = "127.0.0.1:2"
 memcached = "127.0.0.1:3"
 shm = "/run/s.shm"
+cluster = "/var/lib/spinetail/node-1"
 shards = 2
 cores = "0-1"
 memory = "64MiB"
@@ -57,6 +58,7 @@ fn every_key_is_read() {
         resp: Some("127.0.0.1:2".parse().unwrap()),
         memcached: Some("127.0.0.1:3".parse().unwrap()),
         shm: Some("/run/s.shm".into()),
+        cluster: Some("/var/lib/spinetail/node-1".into()),
         l0_socket: Some("/run/s.l0".into()),
         l0_tenants: vec![
             Tenant { name: "ads".into(), prefix: "ads:".into(), users: vec![1001, 1002], memory: Some(2 << 20) },

@@ -38,6 +38,8 @@ pub struct Options {
     pub memcached: Option<SocketAddr>,
     /// Path of the socket where programs of this host get shared-memory connections.
     pub shm: Option<PathBuf>,
+    /// Folder of the cluster's node that this appliance is, if it is one.
+    pub cluster: Option<PathBuf>,
     /// Path of the socket where programs of this host get tables to read in shared memory.
     pub l0_socket: Option<PathBuf>,
     /// Who may read which keys there; nobody named means this user, and every key.
@@ -81,6 +83,8 @@ pub struct Settled {
     pub memcached: Option<SocketAddr>,
     /// Path of the socket where programs of this host get shared-memory connections.
     pub shm: Option<PathBuf>,
+    /// Folder of the cluster's node that this appliance is, if it is one.
+    pub cluster: Option<PathBuf>,
     /// What L0 takes, if there is any.
     pub l0: Option<l0::Settled>,
     /// One core for each shard.
@@ -220,6 +224,7 @@ pub fn settle(options: &Options, ground: &Ground) -> Result<Settled, Failure> {
         resp: options.resp,
         memcached: options.memcached,
         shm: options.shm.clone(),
+        cluster: options.cluster.clone(),
         l0,
         cores,
         housekeeping,

@@ -9,8 +9,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::base::limits;
 use crate::cluster::host::news::{News, Weight};
 use crate::cluster::host::node::{Node, Options, Running, StartError};
+use crate::cluster::host::region::RegionHandle;
+use crate::cluster::host::region::attach::attach;
+use crate::cluster::region::MemoryStore;
 use crate::serve::log::{Line, Log};
 use crate::serve::settle::Failure;
 
@@ -18,6 +22,8 @@ use crate::serve::settle::Failure;
 pub struct Cluster {
     /// The node.
     pub node: Running,
+    /// Its part in its region; none at a witness.
+    pub region: Option<RegionHandle>,
 }
 
 /// What a node has to say, as lines of the log.
@@ -41,6 +47,9 @@ pub fn start(folder: &Path, log: &Log) -> Result<Cluster, Failure> {
         let status = if matches!(error, StartError::Folder(_) | StartError::Unknown(_)) { 78 } else { 1 };
         Failure { status, reason: format!("--cluster {}: {error}", folder.display()) }
     })?;
+    let store = Box::new(MemoryStore::new(limits::STRONG_STORE_BYTES_DEFAULT));
+    let region = attach(&node, store)
+        .map_err(|error| Failure { status: 1, reason: format!("--cluster {}: {error}", folder.display()) })?;
     log.write(
         &Line::info("cluster")
             .with("node", u64::from(node.me.id.0))
@@ -49,5 +58,5 @@ pub fn start(folder: &Path, log: &Log) -> Result<Cluster, Failure> {
             .with("network", node.genesis.network().to_string())
             .with("height", node.state.borrow().height),
     );
-    Ok(Cluster { node })
+    Ok(Cluster { node, region })
 }

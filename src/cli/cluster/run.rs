@@ -9,7 +9,10 @@ use crossbeam::channel::{bounded, select};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use spinetail::base::limits;
 use spinetail::cluster::host::node::{Node, Options};
+use spinetail::cluster::host::region::attach::attach;
+use spinetail::cluster::region::MemoryStore;
 use spinetail::serve::cluster::Told;
 use spinetail::serve::log::{Format, Level, Log, panics_to};
 
@@ -40,6 +43,8 @@ pub fn run(arguments: &RunArguments) -> Outcome {
     let options = Options { news: Arc::new(Told(log.clone())), part: None };
     let running = Node::start(&arguments.folder, options).map_err(|error| failed(error.to_string()))?;
     let (send, asked) = bounded(1);
+    let store = Box::new(MemoryStore::new(limits::STRONG_STORE_BYTES_DEFAULT));
+    attach(&running, store).map_err(|error| failed(error.to_string()))?;
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {

@@ -10,6 +10,7 @@
 //! keeps its lease, one that takes and drops homes, one for every other voter that brings it up to date, and openraft's
 //! own. A node that is no voter runs none of them and asks voters.
 //!
+//! - `attach`: all of it beside a node that runs
 //! - `store`: Raft's log and votes, and promised tokens, on disk
 //! - `raft`: messages of Raft and of the region between voters
 //! - `reign`: elections, promises, leases
@@ -17,6 +18,7 @@
 //! - `strong`: operations: at the holder, or on their way to it
 //! - `sync`: a new holder collects, a lagging node is brought up to date
 
+pub mod attach;
 mod members;
 mod raft;
 mod reign;

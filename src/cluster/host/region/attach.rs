@@ -1,0 +1,127 @@
+//! A region's part of a node that runs: started beside its ordering, shown in its status, asked through its socket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::base::id::SiteId;
+use crate::cluster::Command;
+use crate::cluster::genesis::SiteKind;
+use crate::cluster::host::node::Running;
+use crate::cluster::host::region::{Region, RegionHandle, Setup, StartError, Submit, monotonic_us};
+use crate::cluster::host::submit::Submitter;
+use crate::cluster::region::{StrongOp, StrongReply};
+use crate::replica::StrongStore;
+
+/// Starts the region's part of a node; none at a witness, which has no data to agree about. To be called once, and not
+/// from within the node's runtime.
+pub fn attach(node: &Running, store: Box<dyn StrongStore>) -> Result<Option<RegionHandle>, StartError> {
+    let kind = node.state.borrow().sites.get(&node.me.site).map(|site| site.kind);
+    // A node that is no member yet has nothing to take part in; it is started anew when it is one.
+    let is_member = node.state.borrow().members.contains_key(&node.me.id);
+    if kind != Some(SiteKind::Region) || !is_member {
+        return Ok(None);
+    }
+    let setup = Setup {
+        folder: node.data.join("region"),
+        timing: node.genesis.timing,
+        store,
+        clock: monotonic_us(),
+        submit: submit_through(node.submitter.clone()),
+    };
+    let handle = node.runtime.block_on(Region::start(node.links.clone(), node.state.clone(), setup))?;
+    let told = handle.clone();
+    node.shared.add_part(Box::new(move |status| {
+        if let Some(leader) = told.leader() {
+            status.leader = Some(leader.0);
+            status.term = Some(told.term());
+        }
+        status.parts.insert("region".into(), told.report());
+    }));
+    // Only the first would be answered by the socket; there is only one.
+    let _ = node.region.set(handle.clone());
+    Ok(Some(handle))
+}
+
+/// Says what a leader says for its region, and says it again if that fails: whoever leads later says something later.
+fn submit_through(submitter: Submitter) -> Submit {
+    Arc::new(move |command: Command| {
+        let submitter = submitter.clone();
+        tokio::spawn(async move {
+            for _ in 0..ATTEMPTS {
+                if submitter.submit(command.clone()).await.is_ok() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+    })
+}
+
+/// A submission waits for half a minute itself. Who leads a region is news for routes and status; nothing here hangs
+/// on it.
+const ATTEMPTS: usize = 5;
+
+impl RegionHandle {
+    /// How the region does, as this node sees it.
+    pub fn report(&self) -> Value {
+        let (homes, counters) = (self.leases(), self.counters());
+        let served: Vec<u8> = homes.iter().filter(|home| home.left_ms > 0).map(|home| home.home).collect();
+        let whole = homes.iter().filter(|home| home.is_whole).count();
+        let refused: serde_json::Map<String, Value> =
+            counters.refused.iter().map(|(node, count)| (node.to_string(), json!(count))).collect();
+        json!({
+            "site": self.site(), "homes": homes.len(), "homes_served": served, "homes_whole": whole,
+            "homes_without_memory": self.lost_homes(), "elections": counters.elections, "reads": counters.reads,
+            "writes": counters.writes, "unknown": counters.unknown, "fenced_off": counters.fenced_off,
+            "refused_by_node": refused, "last_refused": counters.last_refused.map(|last| last.to_string()),
+            "homes_lost": counters.homes_lost, "bad_messages": counters.bad_messages, "strangers": counters.strangers,
+        })
+    }
+
+    /// The region's site.
+    pub fn site(&self) -> SiteId {
+        self.site
+    }
+}
+
+/// What the control socket may ask of a strong key: for people and tests, so keys and values are text.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StrongAsk {
+    /// Its value.
+    Read,
+    /// That it have this value.
+    Set(String),
+    /// That it have none.
+    Delete,
+    /// That its value, an integer, be greater by this.
+    Increment(i64),
+}
+
+impl From<StrongAsk> for StrongOp {
+    fn from(ask: StrongAsk) -> StrongOp {
+        match ask {
+            StrongAsk::Read => StrongOp::Read,
+            StrongAsk::Set(value) => StrongOp::Set(value.into_bytes()),
+            StrongAsk::Delete => StrongOp::Delete,
+            StrongAsk::Increment(by) => StrongOp::Increment(by),
+        }
+    }
+}
+
+/// What is answered to that.
+pub fn shown(reply: StrongReply) -> Value {
+    match reply {
+        StrongReply::Value(value) => {
+            json!({ "value": value.map(|value| String::from_utf8_lossy(&value).into_owned()) })
+        }
+        StrongReply::Done => json!({ "done": true }),
+        StrongReply::Was(was) => json!({ "was": was }),
+        StrongReply::Sum(sum) => json!({ "sum": sum }),
+        StrongReply::Refused(why) => json!({ "refused": why.to_string() }),
+        StrongReply::Unknown => json!({ "unknown": true }),
+    }
+}

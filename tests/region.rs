@@ -17,7 +17,7 @@ use spinetail::cluster::Command;
 use spinetail::cluster::host::region::RegionHandle;
 use spinetail::cluster::region::{StrongOp, StrongRefused, StrongReply};
 use spinetail::sim::linear::{self, Action, Model, Outcome};
-use yard::{Record, Yard, percentile, random_action, run};
+use yard::{Record, StaleStore, Yard, percentile, random_action, run};
 
 fn failovers() -> usize {
     std::env::var("SPINETAIL_FAILOVERS").ok().and_then(|text| text.parse().ok()).unwrap_or(10)
@@ -72,16 +72,243 @@ fn one_write_of_three_nodes_is_measured() {
     });
 }
 
+/// A client that writes one key at a node until it is told to stop, and reads it too if that may be trusted.
+fn client(
+    process: u32,
+    node: RegionHandle,
+    key: Vec<u8>,
+    reads: bool,
+    record: &Record,
+    stop: &Arc<AtomicBool>,
+    next: &Arc<AtomicU64>,
+) -> tokio::task::JoinHandle<()> {
+    let (record, stop, next) = (record.clone(), stop.clone(), next.clone());
+    tokio::spawn(async move {
+        let mut random = Prng::new(u64::from(process));
+        while !stop.load(Ordering::Relaxed) {
+            let action = match reads && random.below(2) == 0 {
+                true => Action::Read,
+                false => Action::Write(next.fetch_add(1, Ordering::Relaxed)),
+            };
+            record.ask(process, &node, &key, action).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+}
+
+/// What a holder's clock does while it is cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Clockwork {
+    Runs,
+    StandsStill,
+    JumpsBack,
+    JumpsAhead,
+}
+
+/// The holder of a key is cut off from everybody. The others give its homes away. Then it can speak to one of them
+/// again, but not to the leader, so that nobody tells it but the token.
+async fn fence_off_a_holder(clockwork: Clockwork, times: usize) -> u64 {
+    let mut refused = 0;
+    let next = Arc::new(AtomicU64::new(1));
+    for _ in 0..times {
+        let yard = Yard::started(3).await;
+        let leader = yard.the_leader().await;
+        let holder = yard.nodes.keys().copied().find(|node| *node != leader).unwrap();
+        let key = yard.key_at(holder, &mut Prng::new(5));
+        let (record, stop) = (Record::new(), Arc::new(AtomicBool::new(false)));
+        // A clock that goes wrong may let a read be stale, and says so in the manual; a write it may not touch.
+        let trusts = matches!(clockwork, Clockwork::Runs | Clockwork::JumpsAhead);
+        let mut clients: Vec<_> = yard
+            .nodes
+            .iter()
+            .map(|(node, handle)| {
+                let reads = *node != holder || trusts;
+                client(u32::from(node.0), handle.clone(), key.clone(), reads, &record, &stop, &next)
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let warp = &yard.clocks[&holder];
+        match clockwork {
+            Clockwork::Runs => {}
+            Clockwork::StandsStill => warp.stop(&yard.clock_of(holder)),
+            Clockwork::JumpsBack => warp.skew_us.store(-600_000_000, Ordering::Relaxed),
+            Clockwork::JumpsAhead => warp.skew_us.store(600_000_000, Ordering::Relaxed),
+        }
+        yard.cut_off(holder, true);
+        // What was under way when it was cut off may still be answered.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let acknowledged = yard.handle(holder).counters().writes;
+        let home = usize::from(spinetail::replica::strong::home_of(&key));
+        let begun = Instant::now();
+        loop {
+            let served = yard.nodes.iter().filter(|(node, _)| **node != holder).any(|(node, handle)| {
+                let lease = handle.leases()[home];
+                lease.holder == Some(*node) && lease.left_ms > 0
+            });
+            if served {
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "nobody took the home");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let left_ms = yard.handle(holder).leases()[home].left_ms;
+        match trusts {
+            true => assert_eq!(left_ms, 0, "two hold the home"),
+            false => assert!(left_ms > 0, "{clockwork:?}: it should believe in its lease"),
+        }
+        let others = yard.nodes.iter().filter(|(node, _)| **node != holder);
+        let third = others.filter(|(_, handle)| !handle.is_leader()).map(|(node, _)| *node).next().unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        yard.network.set_cut(holder, third, false);
+        let begun = Instant::now();
+        while yard.handle(holder).counters().fenced_off == 0 && begun.elapsed() < Duration::from_secs(5) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let counters = yard.handle(holder).counters();
+        assert_eq!(counters.writes, acknowledged, "{clockwork:?}: a fenced-off holder acknowledged a write");
+        assert!(counters.fenced_off > 0, "{clockwork:?}: nobody told it: {counters:?}");
+        let told = yard.handle(third).counters();
+        refused += told.refused.get(&holder).copied().unwrap_or(0);
+        // If the third has taken the home, it may have been the one to speak first.
+        assert!(told.last_refused.is_none_or(|last| last.writer == holder), "{told:?}");
+        warp.run();
+        yard.cut_off(holder, false);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        stop.store(true, Ordering::Relaxed);
+        for client in clients.drain(..) {
+            client.await.unwrap();
+        }
+        record.ask(77, yard.handle(third), &key, Action::Read).await;
+        if let Err(wrong) = linear::check(&record.take(), Model::Register) {
+            panic!("{clockwork:?}: {wrong:?}");
+        }
+    }
+    refused
+}
+
+#[test]
+fn a_holder_that_was_cut_off_acknowledges_nothing_and_is_refused_by_name() {
+    let times = failovers().div_ceil(10);
+    for clockwork in [Clockwork::Runs, Clockwork::StandsStill, Clockwork::JumpsBack, Clockwork::JumpsAhead] {
+        let refused = run(fence_off_a_holder(clockwork, times));
+        println!("{clockwork:?}, {times} times: {refused} messages refused, 0 writes acknowledged");
+    }
+}
+
+#[test]
+fn the_checker_sees_a_planted_stale_read() {
+    run(async {
+        let mut yard = Yard::new(3, 3);
+        yard.make_store = |_| Box::new(StaleStore::default());
+        for number in 1..=3 {
+            yard.start(NodeId(number)).await;
+        }
+        yard.until_whole().await;
+        let (record, stop) = (Record::new(), Arc::new(AtomicBool::new(false)));
+        let next = Arc::new(AtomicU64::new(1));
+        let nodes = yard.nodes.iter();
+        let clients: Vec<_> = nodes
+            .map(|(node, handle)| client(u32::from(node.0), handle.clone(), b"k".to_vec(), true, &record, &stop, &next))
+            .collect();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        stop.store(true, Ordering::Relaxed);
+        for client in clients {
+            client.await.unwrap();
+        }
+        let wrong = linear::check(&record.take(), Model::Register).expect_err("a stale read was not seen");
+        assert_eq!(wrong.call.action, Action::Read, "{wrong:?}");
+    });
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_nodes_are_lost_one_after_the_other() {
+    run(async {
+        let mut yard = Yard::started(3).await;
+        let mut sums = 0;
+        for round in 0..6_u16 {
+            for number in 0..40 {
+                let key = format!("n{number}").into_bytes();
+                let node = yard.nodes.values().next().unwrap();
+                while node.execute(key.clone(), StrongOp::Increment(1)).await != StrongReply::Sum(sums + 1) {
+                    panic!("an increment was lost, or done twice");
+                }
+            }
+            sums += 1;
+            let lost = NodeId(round % 3 + 1);
+            yard.kill(lost).await;
+            yard.start(lost).await;
+            yard.until_whole().await;
+        }
+        for number in 0..40 {
+            let read = yard.handle(NodeId(2)).execute(format!("n{number}").into_bytes(), StrongOp::Read).await;
+            assert_eq!(read, StrongReply::Value(Some(sums.to_string().into_bytes())));
+        }
+        assert!(yard.nodes.values().all(|node| node.counters().homes_lost == 0));
+    });
+}
+
+#[test]
+fn a_majority_that_has_lost_its_memory_is_waited_for_and_then_counted() {
+    run(async {
+        let mut yard = Yard::started(3).await;
+        let key = yard.key_at(NodeId(1), &mut Prng::new(2));
+        assert_eq!(yard.handle(NodeId(1)).execute(key.clone(), StrongOp::Set(vec![7])).await, StrongReply::Done);
+        yard.kill(NodeId(1)).await;
+        yard.kill(NodeId(2)).await;
+        yard.start(NodeId(1)).await;
+        // One has its memory, one has not, one is away: whether something is missing cannot be known.
+        let read = yard.handle(NodeId(3)).execute(key.clone(), StrongOp::Read).await;
+        assert_eq!(read, StrongReply::Refused(StrongRefused::NotReady));
+        yard.start(NodeId(2)).await;
+        yard.until_whole().await;
+        assert!(yard.nodes.values().map(|node| node.counters().homes_lost).sum::<u64>() > 0);
+        let read = yard.handle(NodeId(3)).execute(key, StrongOp::Read).await;
+        assert_eq!(read, StrongReply::Value(Some(vec![7])), "what is left is kept");
+    });
+}
+
+#[test]
+fn three_voters_become_five_and_keep_what_they_have() {
+    run(async {
+        let mut yard = Yard::new(3, 5);
+        for number in 1..=3 {
+            yard.start(NodeId(number)).await;
+        }
+        yard.until_whole().await;
+        for number in 0..100 {
+            let key = format!("m{number}").into_bytes();
+            assert_eq!(yard.handle(NodeId(1)).execute(key, StrongOp::Set(vec![number])).await, StrongReply::Done);
+        }
+        yard.state.send_modify(|state| {
+            let mut changed = (**state).clone();
+            changed.members.values_mut().for_each(|member| member.voter = true);
+            *state = Arc::new(changed);
+        });
+        yard.start(NodeId(4)).await;
+        yard.start(NodeId(5)).await;
+        yard.until_whole().await;
+        // Two of the first three are lost: without the new ones there would be no majority.
+        yard.kill(NodeId(1)).await;
+        yard.kill(NodeId(2)).await;
+        for number in 0..100 {
+            let key = format!("m{number}").into_bytes();
+            let read = yard.handle(NodeId(5)).execute(key, StrongOp::Read).await;
+            assert_eq!(read, StrongReply::Value(Some(vec![number])));
+        }
+    });
+}
+
 /// Clients at all nodes on a few keys, while the leader is lost and comes back.
 async fn lose_leaders(voters: u16, failovers: usize) {
     let mut yard = Yard::started(voters).await;
     let mut random = Prng::new(u64::from(voters));
     let next = Arc::new(AtomicU64::new(1));
     let mut times = Vec::new();
+    let mut parts: [Vec<Duration>; 3] = Default::default();
     let mut shown = 0;
     for number in 0..failovers {
         yard.until_whole().await;
-        let leader = yard.leader().unwrap();
+        let leader = yard.the_leader().await;
         let key = yard.key_at(leader, &mut random);
         let record = Record::new();
         let stop = Arc::new(AtomicBool::new(false));
@@ -108,7 +335,23 @@ async fn lose_leaders(voters: u16, failovers: usize) {
         let there = record.ask(99, &survivors[0], &key, Action::Write(before)).await;
         assert_eq!(there, Outcome::Done);
         tokio::time::sleep(Duration::from_millis(30 + random.below(40))).await;
+        let reign = survivors.iter().map(RegionHandle::term).max().unwrap();
         let lost = Instant::now();
+        // When somebody leads, and when it has placed the homes.
+        let watched = survivors.clone();
+        let watcher = tokio::spawn(async move {
+            let mut marks = [Duration::ZERO; 2];
+            while marks[1].is_zero() {
+                if marks[0].is_zero() && watched.iter().any(RegionHandle::is_leader) {
+                    marks[0] = lost.elapsed();
+                }
+                if watched.iter().any(|node| node.term() > reign) {
+                    marks[1] = lost.elapsed();
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            marks
+        });
         yard.kill(leader).await;
         loop {
             let value = next.fetch_add(1, Ordering::Relaxed);
@@ -117,6 +360,10 @@ async fn lose_leaders(voters: u16, failovers: usize) {
             }
         }
         times.push(lost.elapsed());
+        let marks = watcher.await.unwrap();
+        parts[0].push(marks[0]);
+        parts[1].push(marks[1].saturating_sub(marks[0]));
+        parts[2].push(times[times.len() - 1].saturating_sub(marks[1]));
         tokio::time::sleep(Duration::from_millis(50)).await;
         stop.store(true, Ordering::Relaxed);
         for client in clients {
@@ -134,6 +381,11 @@ async fn lose_leaders(voters: u16, failovers: usize) {
     println!(
         "{failovers} losses of the leader of {voters}: writes again after p50 {p50:?}, p99 {p99:?}, most {worst:?}"
     );
+    for (name, part) in
+        ["until there is a leader", "until homes are placed", "until one is served"].iter().zip(&mut parts)
+    {
+        println!("  {name}: p50 {:?}, p99 {:?}", percentile(part, 0.5), percentile(part, 0.99));
+    }
     println!("{shown} answers, linearizable");
     let counters: Vec<_> = yard.nodes.values().map(RegionHandle::counters).collect();
     assert!(counters.iter().all(|counters| counters.homes_lost == 0), "{counters:?}");

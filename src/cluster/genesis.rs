@@ -99,7 +99,7 @@ pub struct Timing {
     pub rebroadcast_ms: u64,
     /// Between two heartbeats of a Raft leader.
     pub heartbeat_ms: u64,
-    /// A follower that hears nothing for this long (and up to twice as long) stands for election.
+    /// A follower that hears nothing for this long (and up to half as long again) stands for election.
     pub election_ms: u64,
     /// How long a primary may serve on its lease.
     pub lease_ms: u64,

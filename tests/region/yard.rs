@@ -1,7 +1,7 @@
 //! A region within one process: voters over the memory network, each with a folder, a clock and a store of its own;
 //! nodes leave and come back from their disks; what clients ask and are told is written down.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use spinetail::cluster::host::links::memory::Network;
 use spinetail::cluster::host::region::{Clock, Region, RegionHandle, Setup, monotonic_us};
 use spinetail::cluster::region::{MemoryStore, StrongOp, StrongReply};
 use spinetail::cluster::{Command, Genesis, Member, Site, SiteKind, State, Timing};
-use spinetail::replica::StrongStore;
+use spinetail::replica::{StrongEntry, StrongFull, StrongPage, StrongStore, StrongVersion};
 use spinetail::sim::linear::{Action, Call, Outcome};
 use tokio::sync::watch;
 
@@ -25,16 +25,84 @@ pub struct Yard {
     pub timing: Timing,
     pub folder: PathBuf,
     pub nodes: BTreeMap<NodeId, RegionHandle>,
-    /// What is added to each node's clock, in microseconds.
-    pub skew_us: BTreeMap<NodeId, Arc<AtomicI64>>,
+    /// What is done to each node's clock.
+    pub clocks: BTreeMap<NodeId, Arc<Warp>>,
+    shown: BTreeMap<NodeId, Clock>,
     /// What leaders have said for their region.
     pub said: Arc<Mutex<Vec<(NodeId, Command)>>>,
     /// Makes a node's store.
     pub make_store: fn(NodeId) -> Box<dyn StrongStore>,
 }
 
+/// What is done to a clock: so much is added, and it may stand still.
+#[derive(Default)]
+pub struct Warp {
+    pub skew_us: AtomicI64,
+    pub stands_at_us: AtomicU64,
+}
+
+impl Warp {
+    /// From now on it shows what it shows now, as far as its owner can tell.
+    pub fn stop(&self, shown: &Clock) {
+        self.stands_at_us.store(shown(), Ordering::Relaxed);
+    }
+
+    pub fn run(&self) {
+        self.stands_at_us.store(0, Ordering::Relaxed);
+    }
+}
+
 pub fn memory_store(_: NodeId) -> Box<dyn StrongStore> {
     Box::new(MemoryStore::new(limits::STRONG_STORE_BYTES_DEFAULT))
+}
+
+/// A store that now and then answers what a key held before: what the checker must see.
+#[derive(Default)]
+pub struct StaleStore {
+    store: Option<MemoryStore>,
+    before: HashMap<Vec<u8>, StrongEntry>,
+    reads: AtomicU64,
+}
+
+impl StaleStore {
+    fn store(&mut self) -> &mut MemoryStore {
+        self.store.get_or_insert_with(|| MemoryStore::new(limits::STRONG_STORE_BYTES_DEFAULT))
+    }
+}
+
+impl StrongStore for StaleStore {
+    fn get(&self, home: u8, key: &[u8]) -> Option<StrongEntry> {
+        let is_stale = self.reads.fetch_add(1, Ordering::Relaxed) % 5 == 4;
+        let before = self.before.get(key).filter(|_| is_stale).cloned();
+        before.or_else(|| self.store.as_ref().and_then(|store| store.get(home, key)))
+    }
+
+    fn put(&mut self, home: u8, key: &[u8], entry: StrongEntry) -> Result<(), StrongFull> {
+        if let Some(before) = self.store().get(home, key) {
+            self.before.insert(key.to_vec(), before);
+        }
+        self.store().put(home, key, entry)
+    }
+
+    fn forget(&mut self, home: u8, key: &[u8]) {
+        self.store().forget(home, key);
+    }
+
+    fn after(&self, home: u8, version: StrongVersion, bytes_max: usize) -> StrongPage {
+        self.store.as_ref().map(|store| store.after(home, version, bytes_max)).unwrap_or_default()
+    }
+
+    fn settle(&mut self, home: u8, version: StrongVersion) {
+        self.store().settle(home, version);
+    }
+
+    fn bytes(&self) -> usize {
+        self.store.as_ref().map_or(0, |store| store.bytes())
+    }
+
+    fn is_durable(&self) -> bool {
+        false
+    }
 }
 
 impl Yard {
@@ -69,7 +137,8 @@ impl Yard {
             timing: genesis.timing,
             folder: std::env::temp_dir().join(name),
             nodes: BTreeMap::new(),
-            skew_us: (1..=members).map(|number| (NodeId(number), Arc::default())).collect(),
+            clocks: (1..=members).map(|number| (NodeId(number), Arc::default())).collect(),
+            shown: BTreeMap::new(),
             said: Arc::default(),
             make_store: memory_store,
         }
@@ -86,10 +155,8 @@ impl Yard {
     }
 
     pub async fn start(&mut self, node: NodeId) {
-        let (skew, monotonic) = (self.skew_us[&node].clone(), monotonic_us());
-        // An hour in, so that a clock that is set back does not reach 0.
-        let clock: Clock =
-            Arc::new(move || (monotonic() + 3_600_000_000).saturating_add_signed(skew.load(Ordering::Relaxed)));
+        let clock = self.clock(node, monotonic_us());
+        self.shown.insert(node, clock.clone());
         let said = self.said.clone();
         let setup = Setup {
             folder: self.folder.join(node.to_string()),
@@ -103,6 +170,20 @@ impl Yard {
         self.nodes.insert(node, handle);
     }
 
+    fn clock(&self, node: NodeId, monotonic: Clock) -> Clock {
+        let warp = self.clocks[&node].clone();
+        Arc::new(move || match warp.stands_at_us.load(Ordering::Relaxed) {
+            // An hour in, so that a clock that is set back does not reach 0.
+            0 => (monotonic() + 3_600_000_000).saturating_add_signed(warp.skew_us.load(Ordering::Relaxed)),
+            stands_at_us => stands_at_us,
+        })
+    }
+
+    /// What a node's clock shows, for [`Warp::stop`].
+    pub fn clock_of(&self, node: NodeId) -> Clock {
+        self.shown[&node].clone()
+    }
+
     /// A node is gone, at once; its files are closed so that it can come back from them.
     pub async fn kill(&mut self, node: NodeId) {
         self.network.leave(node);
@@ -112,7 +193,7 @@ impl Yard {
 
     /// Cuts a node off from all others, or heals that.
     pub fn cut_off(&self, node: NodeId, is_cut: bool) {
-        for other in self.skew_us.keys().filter(|other| **other != node) {
+        for other in self.clocks.keys().filter(|other| **other != node) {
             self.network.set_cut(node, *other, is_cut);
         }
     }
@@ -126,6 +207,16 @@ impl Yard {
         let (node, _) = self.nodes.iter().find(|(_, handle)| handle.is_leader())?;
         let agree = self.nodes.values().filter(|handle| handle.leader() == Some(*node)).count();
         (2 * agree > self.nodes.len()).then_some(*node)
+    }
+
+    /// The leader, once there is one.
+    pub async fn the_leader(&self) -> NodeId {
+        loop {
+            match self.leader() {
+                Some(leader) => return leader,
+                None => tokio::time::sleep(Duration::from_millis(2)).await,
+            }
+        }
     }
 
     /// A key whose home a node holds.
@@ -153,7 +244,11 @@ impl Yard {
                 }
             }
             let spread = load.values().max().unwrap() - load.values().min().unwrap();
-            if whole == limits::REGION_HOMES && spread <= 1 && self.nodes.values().all(|node| node.lost_homes() == 0) {
+            if self.leader().is_some()
+                && whole == limits::REGION_HOMES
+                && spread <= 1
+                && self.nodes.values().all(|node| node.lost_homes() == 0)
+            {
                 return;
             }
             if begun.elapsed() > Duration::from_secs(60) {

@@ -6,6 +6,7 @@
 //!   {"ask":"regions"}                                 {"regions":{…}}
 //!   {"ask":"state"}                                   {"state":{"network":…,"operator_number":…,"height":…}}
 //!   {"ask":"propose","command":"hexadecimal"}         {"executed":12}       {"refused":"…"}
+//!   {"ask":"strong","key":"k","op":{"set":"v"}}       {"strong":{"done":true}}
 //!   {"ask":"say","command":"hexadecimal"}             the same, signed by the node
 //!
 //! A command that is proposed is signed by the operator's key, which is not here; one that the node says is signed by
@@ -16,7 +17,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
@@ -28,6 +29,8 @@ use crate::cluster::command::{Author, Command, Signed};
 use crate::cluster::genesis::NetworkId;
 use crate::cluster::host::folder::Folder;
 use crate::cluster::host::keys::{Key, hex, unhex};
+use crate::cluster::host::region::RegionHandle;
+use crate::cluster::host::region::report::{StrongAsk, shown};
 use crate::cluster::host::status::StatusSource;
 use crate::cluster::host::submit::{SubmitError, Submitter};
 use crate::cluster::state::State;
@@ -46,6 +49,13 @@ pub enum Ask {
     Propose {
         /// The signed command, encoded, hexadecimal.
         command: String,
+    },
+    /// Do something with a strong key of the node's region.
+    Strong {
+        /// The key.
+        key: String,
+        /// What.
+        op: StrongAsk,
     },
     /// Have a command of the node itself executed: it signs.
     Say {
@@ -71,6 +81,8 @@ pub enum Answer {
         /// The last executed height.
         height: u64,
     },
+    /// What came of it.
+    Strong(serde_json::Value),
     /// Executed, and at which height that was seen.
     Executed(u64),
     /// Not executed, and why.
@@ -83,6 +95,7 @@ pub fn open(
     status: StatusSource,
     state: watch::Receiver<Arc<State>>,
     submitter: Submitter,
+    region: Arc<OnceLock<RegionHandle>>,
 ) -> io::Result<()> {
     // The folder is locked: whoever left this behind is gone.
     match std::fs::remove_file(path) {
@@ -100,10 +113,11 @@ pub fn open(
                 continue;
             };
             let (status, state, submitter) = (status.clone(), state.clone(), submitter.clone());
+            let region = region.clone();
             tokio::spawn(async move {
                 let _place = place;
                 // A program that has gone is nobody's trouble.
-                let _ = serve(stream, &status, &state, &submitter).await;
+                let _ = serve(stream, &status, &state, &submitter, &region).await;
             });
         }
     });
@@ -115,6 +129,7 @@ async fn serve(
     status: &StatusSource,
     state: &watch::Receiver<Arc<State>>,
     submitter: &Submitter,
+    region: &OnceLock<RegionHandle>,
 ) -> io::Result<()> {
     let (reader, mut writer) = stream.split();
     let mut reader = tokio::io::BufReader::new(reader);
@@ -127,6 +142,10 @@ async fn serve(
             return Ok(());
         }
         let answer = match serde_json::from_slice::<Ask>(&line) {
+            Ok(Ask::Strong { key, op }) => match region.get() {
+                Some(region) => Answer::Strong(shown(region.execute(key.into_bytes(), op.into()).await)),
+                None => Answer::Refused("this node has no part in a region: ask one of a region's nodes".into()),
+            },
             Ok(ask) => answer(ask, status, state, submitter).await,
             Err(error) => Answer::Refused(format!("not understood: {error}")),
         };
@@ -146,6 +165,8 @@ async fn answer(ask: Ask, status: &StatusSource, state: &watch::Receiver<Arc<Sta
             Ok(status) => Answer::Status(status),
             Err(error) => Answer::Refused(error.to_string()),
         },
+        // Answered where the region is known.
+        Ask::Strong { .. } => Answer::Refused("no region".into()),
         Ask::Regions => Answer::Regions(regions(&state.borrow())),
         Ask::State => {
             let state = state.borrow();

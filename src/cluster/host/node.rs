@@ -12,7 +12,7 @@ use std::fmt;
 use std::net::{TcpListener, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ use crate::cluster::host::keys::Key;
 use crate::cluster::host::links::{Channel, Links};
 use crate::cluster::host::news::{News, Weight};
 use crate::cluster::host::refusals::Refusals;
+use crate::cluster::host::region::RegionHandle;
 use crate::cluster::host::status::{LinkReport, Shared, Status, StatusSource};
 use crate::cluster::host::submit::{Recent, Submitter};
 use crate::cluster::host::tls::{Setup, TlsLinks};
@@ -78,6 +79,8 @@ pub struct Running {
     pub runtime: Handle,
     /// Its data folder, for parts with files of their own.
     pub data: PathBuf,
+    /// Its part in its region, once that is attached.
+    pub region: Arc<OnceLock<RegionHandle>>,
     /// Why the ordering has ended, once it has.
     pub ended: Receiver<String>,
     threads: Threads,
@@ -185,7 +188,8 @@ impl Node {
         let inbox = links.listen(Channel::Ordering);
         let status = status_source(shared.clone(), tls, links.clone(), refusals, state.clone());
         let socket = Folder::control(&folder.path);
-        control::open(&socket, status.clone(), state.clone(), submitter.clone())
+        let region = Arc::new(OnceLock::new());
+        control::open(&socket, status.clone(), state.clone(), submitter.clone(), region.clone())
             .map_err(|error| StartError::Control(socket.clone(), error))?;
         drop(inside);
 
@@ -242,6 +246,7 @@ impl Node {
             key,
             runtime: runtime_handle,
             data,
+            region,
             ended,
             threads,
         })

@@ -7,7 +7,7 @@
 //! A node that the cluster has not agreed on yet has no region: its part there begins when it is a member. Replication
 //! is not here, because only an appliance with shards has something to replicate.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_malachitebft_signing_ed25519::PrivateKey;
@@ -15,12 +15,15 @@ use bytes::Bytes;
 use serde_json::json;
 use tokio::sync::watch;
 
+use crate::base::id::SiteId;
 use crate::base::limits;
+use crate::cluster::genesis::SiteKind;
 use crate::cluster::host::links::Links;
 use crate::cluster::host::maps::{self, MapSigner};
 use crate::cluster::host::news::{News, Weight};
 use crate::cluster::host::node::Running;
 use crate::cluster::host::probe::{self, LinkTable};
+use crate::cluster::host::region::report::submit_through;
 use crate::cluster::host::region::{Region, RegionHandle, Setup, monotonic_us};
 use crate::cluster::host::status::Status;
 use crate::cluster::region::MemoryStore;
@@ -61,40 +64,47 @@ pub fn start(node: &Running, news: Arc<dyn News>) -> Result<Parts, String> {
 
 /// What is needed of a node to join its region.
 struct Joining {
+    site: SiteId,
     links: Links,
     state: watch::Receiver<Arc<State>>,
+    /// Where the node's control socket finds it.
+    place: Arc<OnceLock<RegionHandle>>,
     setup: Setup,
 }
 
 impl Joining {
     fn of(node: &Running) -> Joining {
-        let (submitter, runtime) = (node.submitter.clone(), node.runtime.clone());
         let setup = Setup {
-            folder: node.data.clone(),
+            folder: node.data.join("region"),
             timing: node.genesis.timing,
             store: Box::new(MemoryStore::new(limits::STRONG_STORE_BYTES_DEFAULT)),
             clock: monotonic_us(),
-            submit: Arc::new(move |command| {
-                let submitter = submitter.clone();
-                // Not executed now, as while sites are cut off: the next leader, or the next term, says so again.
-                runtime.spawn(async move {
-                    let _ = submitter.submit(command).await;
-                });
-            }),
+            submit: submit_through(node.submitter.clone()),
         };
-        Joining { links: node.links.clone(), state: node.state.clone(), setup }
+        Joining {
+            site: node.me.site,
+            links: node.links.clone(),
+            state: node.state.clone(),
+            place: node.region.clone(),
+            setup,
+        }
     }
 }
 
 /// Waits until the node is a member, then takes its part.
 async fn join_region(joining: Joining, news: Arc<dyn News>, publish: watch::Sender<Option<RegionHandle>>) {
-    let Joining { links, mut state, setup } = joining;
+    let Joining { site, links, mut state, place, setup } = joining;
     let me = links.me;
-    if state.wait_for(|state| state.members.contains_key(&me)).await.is_err() {
+    let is_member = state.wait_for(|state| state.members.contains_key(&me)).await;
+    let Ok(kind) = is_member.map(|state| state.sites.get(&site).map(|site| site.kind)) else { return };
+    // A witness has no data to agree about.
+    if kind != Some(SiteKind::Region) {
         return;
     }
     match Region::start(links, state, setup).await {
         Ok(region) => {
+            // Only the first would be answered by the socket; there is only one.
+            let _ = place.set(region.clone());
             publish.send_replace(Some(region));
             publish.closed().await;
         }
@@ -117,31 +127,10 @@ fn tell_links(status: &mut Status, table: &LinkTable) {
 }
 
 fn tell_region(status: &mut Status, region: &RegionHandle) {
-    let (counters, leases) = (region.counters(), region.leases());
     // What the region itself knows is newer than what the cluster has agreed on.
-    if region.term() > 0 {
+    if let Some(leader) = region.leader() {
+        status.leader = Some(leader.0);
         status.term = Some(region.term());
-        status.leader = region.leader().map(|leader| leader.0).or(status.leader);
     }
-    let mine = leases.iter().filter(|home| home.left_ms > 0).count();
-    let refused: u64 = counters.refused.values().sum();
-    status.parts.insert(
-        "region".into(),
-        json!({
-            "is_leader": region.is_leader(),
-            "homes": leases.len(),
-            "homes_held": mine,
-            "homes_lost_memory": region.lost_homes(),
-            "highest_token": leases.iter().map(|home| home.token).max(),
-            "elections": counters.elections,
-            "reads": counters.reads,
-            "writes": counters.writes,
-            "unknown": counters.unknown,
-            "fenced_off": counters.fenced_off,
-            "refused_for_old_token": refused,
-            "homes_taken_with_loss": counters.homes_lost,
-            "bad_messages": counters.bad_messages,
-            "strangers": counters.strangers,
-        }),
-    );
+    status.parts.insert("region".into(), region.report());
 }

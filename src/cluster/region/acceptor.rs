@@ -4,8 +4,9 @@
 //!
 //! - the highest token it has heard of. Whoever comes with a lower one is refused, named and counted: that, and not a
 //!   clock, keeps a writer out that was replaced. It is on disk before anything is done for it.
-//! - its mark: it has everything that was acknowledged up to that version. Entries after it may be gaps on either
-//!   side, and are what a new holder, or one that brings this node up to date, has to look at.
+//! - up to which version it is *settled*: at some time every voter had the same, up to there. Entries after it may be on
+//!   some nodes and not on others, whether they were acknowledged or not, and are what a new holder, or one that brings
+//!   this node up to date, has to look at. While a voter is away nothing more is settled, and that part grows.
 //! - whether it is intact. An acceptor whose store is in memory has nothing left after a restart, but may have been
 //!   part of a majority before. Until a holder has brought it up to date, its voice counts for nothing: otherwise two
 //!   nodes that were lost one after the other could take an acknowledged write with them. One that never heard of a
@@ -30,7 +31,7 @@ pub struct Acceptor {
 #[derive(Clone, Copy, Default)]
 struct Home {
     token: u64,
-    mark: StrongVersion,
+    settled: StrongVersion,
     is_intact: bool,
 }
 
@@ -40,7 +41,7 @@ impl Acceptor {
         let durable = store.is_durable();
         let homes = (0..limits::REGION_HOMES)
             .map(|number| tokens.get(number).copied().unwrap_or(0))
-            .map(|token| Home { token, mark: StrongVersion::default(), is_intact: durable || token == 0 })
+            .map(|token| Home { token, settled: StrongVersion::default(), is_intact: durable || token == 0 })
             .collect();
         Acceptor { store, homes, refused: BTreeMap::new(), last_refused: None }
     }
@@ -55,9 +56,9 @@ impl Acceptor {
         self.homes.get(usize::from(home)).is_some_and(|home| home.is_intact)
     }
 
-    /// Up to where it has everything.
-    pub fn mark(&self, home: u8) -> StrongVersion {
-        self.homes.get(usize::from(home)).map_or(StrongVersion::default(), |home| home.mark)
+    /// Up to where every voter had the same.
+    pub fn settled(&self, home: u8) -> StrongVersion {
+        self.homes.get(usize::from(home)).map_or(StrongVersion::default(), |home| home.settled)
     }
 
     /// The entries.
@@ -94,43 +95,41 @@ impl Acceptor {
     }
 
     /// Keeps an entry of the holder.
-    pub fn replicate(
-        &mut self,
-        home: u8,
-        key: &[u8],
-        entry: StrongEntry,
-        mark: Option<StrongVersion>,
-        settled: StrongVersion,
-    ) -> StrongResponse {
-        let place = &mut self.homes[usize::from(home)];
-        let is_intact = place.is_intact;
+    pub fn replicate(&mut self, home: u8, key: &[u8], entry: StrongEntry, settled: StrongVersion) -> StrongResponse {
+        let is_intact = self.is_intact(home);
         if self.store.get(home, key).is_none_or(|held| held.version < entry.version)
             && self.store.put(home, key, entry).is_err()
         {
             return StrongResponse::Full;
         }
         // What the holder knows of this node is only true while it has its memory.
-        if let Some(mark) = mark.filter(|_| is_intact) {
-            place.mark = place.mark.max(mark);
-            self.store.settle(home, settled.min(place.mark));
+        if is_intact {
+            self.settle(home, settled);
         }
         StrongResponse::Kept { is_intact }
     }
 
-    /// Shows what is here: to a new holder, which wants values, what comes after its mark or this node's, whichever is
-    /// less; to one that brings this node up to date, what comes after this node's. `from` is where a page ended.
-    pub fn collect(&self, home: u8, have: StrongVersion, from: Option<StrongVersion>, values: bool) -> StrongResponse {
-        let Home { mark, is_intact, .. } = self.homes[usize::from(home)];
-        let start = from.unwrap_or(if values { have.min(mark) } else { mark });
-        let mut page = self.store.after(home, start, limits::STRONG_PAGE_BYTES);
+    /// Every voter has the same, up to here.
+    pub fn settle(&mut self, home: u8, settled: StrongVersion) {
+        let place = &mut self.homes[usize::from(home)];
+        if place.settled < settled {
+            place.settled = settled;
+            self.store.settle(home, settled);
+        }
+    }
+
+    /// Shows what is here after `level` or after what is settled here, whichever is less. `from` is where a page ended.
+    pub fn collect(&self, home: u8, level: StrongVersion, from: Option<StrongVersion>, values: bool) -> StrongResponse {
+        let Home { settled, is_intact, .. } = self.homes[usize::from(home)];
+        let mut page = self.store.after(home, from.unwrap_or(level.min(settled)), limits::STRONG_PAGE_BYTES);
         if !values {
             // What matters is which version there is, and whether there is a value: an empty one stands for it.
             page.entries.iter_mut().filter_map(|(_, entry)| entry.value.as_mut()).for_each(Vec::clear);
         }
-        StrongResponse::Page { mark, is_intact, entries: page.entries, has_more: page.has_more }
+        StrongResponse::Page { settled, is_intact, entries: page.entries, has_more: page.has_more }
     }
 
-    /// Takes over what the holder has. Under the holder's own token the later version stays; what is older gives way
+    /// Takes over what the holder has; with `done`, which says what is settled there, this node now has the same. Under the holder's own token the later version stays; what is older gives way
     /// even to something older still, because the holder has everything that was acknowledged and this was not.
     pub fn sync(
         &mut self,
@@ -152,18 +151,15 @@ impl Acceptor {
                 _ => {}
             }
         }
-        let place = &mut self.homes[usize::from(home)];
-        if let Some(done) = done {
-            place.mark = place.mark.max(done);
-            place.is_intact = true;
+        if let Some(settled) = done {
+            self.homes[usize::from(home)].is_intact = true;
+            self.settle(home, settled);
         }
-        StrongResponse::Kept { is_intact: place.is_intact }
+        StrongResponse::Kept { is_intact: self.is_intact(home) }
     }
 
-    /// This node, as the holder, has collected everything that was acknowledged before `version`.
-    pub fn complete(&mut self, home: u8, version: StrongVersion) {
-        let place = &mut self.homes[usize::from(home)];
-        place.mark = place.mark.max(version);
-        place.is_intact = true;
+    /// This node, as the holder, has everything that was acknowledged before.
+    pub fn complete(&mut self, home: u8) {
+        self.homes[usize::from(home)].is_intact = true;
     }
 }

@@ -9,13 +9,13 @@
 //!
 //! Every other voter is *lagging*, *syncing* or *synced*. A lagging one is sent no writes; bringing it up to date is one
 //! procedure, whatever the reason: the node was away, a message was lost, it has lost its memory, the holder is new.
-//! The holder asks what the node has after its mark, answers with what differs there and with all entries after the
-//! mark, and then the node has everything up to the write that was the last one when that began. Writes meanwhile are
-//! sent as they come; if one of them fails the node is lagging again. A write is done when a majority has it, by
-//! whichever way, so there is nothing to repeat.
+//! The holder asks which entries the node has after what is settled, answers with its own of these keys and with all
+//! others after that, and then the node has what the holder had when that began. Writes meanwhile are sent as they come;
+//! if one of them fails the node is lagging again. A write is done when a majority has it, by whichever way, so there is
+//! nothing to repeat.
 //!
-//! Nodes that were synced under this token and acknowledged all writes up to some number have everything up to there.
-//! Writes carry that number back as the node's new mark, which keeps the next holder's work small.
+//! Once all voters are synced and have all writes up to some number, everything up to there is settled. Writes carry
+//! that number to everybody, which keeps the next holder's work small.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -119,16 +119,16 @@ impl Holder {
         self.serve_if_spread();
     }
 
-    /// A node is about to be brought up to date: with everything up to this. None if it need not be.
-    pub fn sync_begins(&mut self, node: NodeId) -> Option<StrongVersion> {
-        let (phase, token, sequence, is_voter) = (self.phase, self.token, self.sequence, self.is_voter(node));
-        let peer = self.peers.get_mut(&node)?;
+    /// A node is about to be brought up to date, with everything up to the last write. False if it need not be.
+    pub fn sync_begins(&mut self, node: NodeId) -> bool {
+        let (phase, sequence, is_voter) = (self.phase, self.sequence, self.is_voter(node));
+        let Some(peer) = self.peers.get_mut(&node) else { return false };
         if phase == Phase::Collecting || peer.mode != Mode::Lagging || node == self.me || !is_voter {
-            return None;
+            return false;
         }
         peer.mode = Mode::Syncing { upto: sequence, failed: false };
         peer.kept.clear();
-        Some(StrongVersion { token, sequence })
+        true
     }
 
     /// It has been, or it has failed. Returns writes that a majority now has.
@@ -207,18 +207,15 @@ impl Holder {
         self.phase == Phase::Serving && self.receivers().count() + 1 == self.sets.last().map_or(0, BTreeSet::len)
     }
 
-    /// Up to where a node has everything.
-    pub fn mark_of(&self, node: NodeId) -> Option<StrongVersion> {
-        let peer = self.peers.get(&node).filter(|peer| peer.mode == Mode::Synced)?;
-        Some(StrongVersion { token: self.token, sequence: peer.kept_upto })
-    }
-
-    /// Up to where every voter has everything.
+    /// Up to where every voter has the same.
     pub fn settled(&mut self) -> StrongVersion {
         let voters = self.sets.last().into_iter().flatten().filter(|node| **node != self.me);
-        let marks: Option<Vec<StrongVersion>> = voters.map(|node| self.mark_of(*node)).collect();
-        if let Some(least) = marks.map(|marks| marks.into_iter().min().unwrap_or(self.version())) {
-            self.settled = self.settled.max(least);
+        let synced = |node: &NodeId| self.peers.get(node).filter(|peer| peer.mode == Mode::Synced);
+        let kept: Option<Vec<u64>> = voters.map(|node| synced(node).map(|peer| peer.kept_upto)).collect();
+        // Alone, everything but what is under way.
+        let own = self.pending.keys().next().map_or(self.sequence, |first| first - 1);
+        if let Some(sequence) = kept.map(|kept| kept.into_iter().min().unwrap_or(own)) {
+            self.settled = self.settled.max(StrongVersion { token: self.token, sequence });
         }
         self.settled
     }
@@ -246,10 +243,6 @@ impl Holder {
     /// Writes under way.
     pub fn pending(&self) -> usize {
         self.pending.len()
-    }
-
-    fn version(&self) -> StrongVersion {
-        StrongVersion { token: self.token, sequence: self.sequence }
     }
 
     fn is_voter(&self, node: NodeId) -> bool {

@@ -23,6 +23,8 @@ pub mod holder;
 pub mod homes;
 pub mod lease;
 pub mod memory;
+#[cfg(test)]
+mod protocol_tests;
 pub mod strong;
 
 pub use homes::{Home, Homes, RegionCommand};

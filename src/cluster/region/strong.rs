@@ -88,9 +88,7 @@ pub enum StrongRequest {
         key: Vec<u8>,
         /// What it holds.
         entry: StrongEntry,
-        /// The receiver has everything up to here, as the sender knows.
-        mark: Option<StrongVersion>,
-        /// Every node has everything up to here.
+        /// Every voter has the same up to here.
         settled: StrongVersion,
     },
     /// Show what you have, and listen to no older token from now on.
@@ -99,8 +97,8 @@ pub enum StrongRequest {
         home: u8,
         /// The sender's token for it.
         token: u64,
-        /// The sender has everything up to here: later entries are wanted, and those after the receiver's own mark.
-        have: StrongVersion,
+        /// What is settled at the sender: entries after that are wanted, and those after what is settled at the receiver.
+        level: StrongVersion,
         /// Where the last page ended; none for the first.
         from: Option<StrongVersion>,
         /// With their values.
@@ -114,7 +112,7 @@ pub enum StrongRequest {
         token: u64,
         /// Keys and what they hold.
         entries: Vec<(Vec<u8>, Option<StrongEntry>)>,
-        /// With these the receiver has everything up to here.
+        /// With these the receiver has what the sender has, and this is settled there.
         done: Option<StrongVersion>,
     },
     /// Do this as the holder of the key's home.
@@ -148,8 +146,8 @@ pub enum StrongResponse {
     },
     /// What the node has.
     Page {
-        /// It has everything up to here.
-        mark: StrongVersion,
+        /// What is settled there.
+        settled: StrongVersion,
         /// It has not lost its memory.
         is_intact: bool,
         /// Entries, in the order of their versions; values only if they were asked for.

@@ -10,6 +10,7 @@
 //! keeps its lease, one that takes and drops homes, one for every other voter that brings it up to date, and openraft's
 //! own. A node that is no voter runs none of them and asks voters.
 //!
+//! - `report`: all of it beside a node that runs
 //! - `store`: Raft's log and votes, and promised tokens, on disk
 //! - `raft`: messages of Raft and of the region between voters
 //! - `reign`: elections, promises, leases
@@ -20,6 +21,7 @@
 mod members;
 mod raft;
 mod reign;
+pub mod report;
 pub mod store;
 mod strong;
 mod sync;

@@ -1,6 +1,6 @@
 //! Elections, promises, the leader's round, leases: what keeps time in a region.
 //!
-//!   every voter    hears nobody for election_ms to twice that -> would a majority vote for me? -> openraft elects
+//!   every voter    hears nobody for election_ms, or a half more -> would a majority vote for me? -> openraft elects
 //!   the leader     every heartbeat_ms: promises of a majority -> assured; the absent lose their homes
 //!   every voter    every heartbeat_ms: its lease
 //!
@@ -51,6 +51,10 @@ impl Shared {
         }
         // Held until openraft has written down what it says, so that no promise is given meanwhile.
         let answer = self.raft.vote(rpc).await;
+        if answer.as_ref().is_ok_and(|answer| answer.vote_granted) {
+            // Whoever got it is given the time to reign.
+            *lock(&self.heard_leader) = Instant::now();
+        }
         drop(promise);
         answer
     }
@@ -69,7 +73,9 @@ impl Shared {
 
     /// Somebody considers standing.
     pub(super) async fn would_vote(&self, last: Option<LogId<u64>>) -> bool {
-        !self.promise.lock().await.stands(self.now_us()) && last >= self.last_log_id().await
+        // Heard of a leader, or voted for one: give it the time to reign.
+        let has_heard = lock(&self.heard_leader).elapsed() < Duration::from_millis(self.timing.election_ms / 2);
+        !has_heard && !self.promise.lock().await.stands(self.now_us()) && last >= self.last_log_id().await
     }
 
     /// Somebody asks for a lease, or this node itself does.
@@ -100,12 +106,34 @@ impl Shared {
         self.store.clone().get_log_state().await.ok().and_then(|state| state.last_log_id)
     }
 
+    /// Until a command is applied here, what this node knows of homes may be old: no leases from now on. Under the same
+    /// lock it is looked at once more whether those who are about to lose their homes have none; false if one has.
+    fn begins_to_change(&self, command: &RegionCommand) -> bool {
+        let mut reign = lock(&self.reign);
+        if let RegionCommand::Place { present, .. } = command {
+            let now_us = self.now_us();
+            let holders: BTreeSet<NodeId> = self.homes.borrow().homes.iter().filter_map(|home| home.holder).collect();
+            if !holders.difference(present).all(|node| reign.assurance.is_over(*node, now_us)) {
+                return false;
+            }
+        }
+        reign.is_ready = false;
+        true
+    }
+
+    fn leads_in(&self, term: u64) -> bool {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow();
+        metrics.state == ServerState::Leader && metrics.vote.leader_id.term == term
+    }
+
     fn promise_us(&self) -> u64 {
         self.timing.lease_ms * 1000
     }
 
     /// Stands for election, if a majority would vote for this node.
     async fn stand(self: &Arc<Shared>) {
+        let begun = Instant::now();
         let configs = self.raft_configs();
         let last = self.last_log_id().await;
         let deadline = Duration::from_millis(self.timing.election_ms / 2);
@@ -123,7 +151,7 @@ impl Shared {
             }
         }
         let promise = self.promise.lock().await;
-        if promise.stands(self.now_us()) {
+        if promise.stands(self.now_us()) || *lock(&self.heard_leader) > begun {
             return;
         }
         self.counters.elections.fetch_add(1, Ordering::Relaxed);
@@ -140,12 +168,12 @@ pub(super) async fn watch_the_leader(shared: Arc<Shared>, seed: u64) {
     let election = Duration::from_millis(shared.timing.election_ms);
     let pause = Duration::from_millis(shared.timing.heartbeat_ms);
     let mut since = Instant::now();
-    let mut patience = election + election.mul_f64(random.unit());
+    let mut patience = election + election.mul_f64(random.unit() / 2.0);
     loop {
         let heard = *lock(&shared.heard_leader);
         if heard > since {
             since = heard;
-            patience = election + election.mul_f64(random.unit());
+            patience = election + election.mul_f64(random.unit() / 2.0);
         }
         let is_leader = shared.raft.server_metrics().borrow().state == ServerState::Leader;
         if is_leader || !union(&shared.raft_configs()).contains(&shared.me) {
@@ -184,34 +212,21 @@ pub(super) async fn reign(shared: Arc<Shared>) {
 
 async fn reign_for(shared: &Arc<Shared>, term: u64) {
     lock(&shared.reign).heard.clear();
-    let mut every = tokio::time::interval(Duration::from_millis(shared.timing.heartbeat_ms));
+    let heartbeat = Duration::from_millis(shared.timing.heartbeat_ms);
+    // The first round also says who is there. Whoever is, answers at once; the dead are not waited for long.
+    let _ = tokio::time::timeout(heartbeat / 2, tokio::spawn(round(shared.clone(), term))).await;
+    // Later ones go on whatever this task waits for.
+    let _beat = EndsWith(tokio::spawn(beat(shared.clone(), term)));
+    let mut every = tokio::time::interval(heartbeat);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut is_first = true;
-    let mut moved = Instant::now();
-    let mut first_rounds = 0;
-    loop {
+    let mut evened = Instant::now();
+    while {
         every.tick().await;
-        let still = {
-            let metrics = shared.raft.server_metrics();
-            let metrics = metrics.borrow();
-            metrics.state == ServerState::Leader && metrics.vote.leader_id.term == term
-        };
-        if !still {
-            return;
-        }
-        let round = tokio::spawn(round(shared.clone(), term));
-        if is_first {
-            // The first round also says who is there. Whoever is, answers at once; the dead are not waited for long.
-            let short = Duration::from_millis(shared.timing.heartbeat_ms / 2);
-            let _ = tokio::time::timeout(short, round).await;
-            first_rounds += 1;
-        }
+        shared.leads_in(term)
+    } {
         let Some(voters) = shared.raft_configs().pop() else { continue };
-        let silence = if is_first && first_rounds > 1 {
-            first_rounds * shared.timing.heartbeat_ms
-        } else {
-            shared.timing.election_ms
-        };
+        let silence = shared.timing.election_ms;
         let Some(present) = present(shared, &voters, Duration::from_millis(silence)) else { continue };
         let (settled, unable) = {
             let mut reign = lock(&shared.reign);
@@ -226,13 +241,14 @@ async fn reign_for(shared: &Arc<Shared>, term: u64) {
             command = Some(RegionCommand::Move { homes: moves.collect() });
         } else if !settled.is_empty() && shared.homes.borrow().homes.iter().any(|home| home.sets.len() > 1) {
             command = Some(RegionCommand::Settled { homes: settled.into_iter().collect() });
-        } else if moved.elapsed() > Duration::from_millis(shared.timing.election_ms) {
-            moved = Instant::now();
-            command = shared.move_one_home(&present).await;
+        } else if evened.elapsed() > Duration::from_millis(shared.timing.election_ms) {
+            evened = Instant::now();
+            command = shared.even_out(&present).await;
         }
         let Some(command) = command else { continue };
-        // Until it is applied here, what this node knows of homes may be old: no leases.
-        lock(&shared.reign).is_ready = false;
+        if !shared.begins_to_change(&command) {
+            continue;
+        }
         let patience = Duration::from_millis(shared.timing.election_ms * 4);
         match tokio::time::timeout(patience, shared.raft.client_write(command)).await {
             Ok(Ok(_)) => {
@@ -250,16 +266,33 @@ async fn reign_for(shared: &Arc<Shared>, term: u64) {
     }
 }
 
-/// Who is heard, unless a home's holder is silent whose lease is not surely over, or there is no majority.
+/// A round every heartbeat, for as long as this node leads.
+async fn beat(shared: Arc<Shared>, term: u64) {
+    let mut every = tokio::time::interval(Duration::from_millis(shared.timing.heartbeat_ms));
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while shared.leads_in(term) {
+        // Those that are not answered end at their deadline, three or four rounds later.
+        tokio::spawn(round(shared.clone(), term));
+        every.tick().await;
+    }
+}
+
+/// A task that ends with what needs it.
+struct EndsWith(tokio::task::JoinHandle<()>);
+
+impl Drop for EndsWith {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Who is heard; none without a majority.
 fn present(shared: &Shared, voters: &BTreeSet<NodeId>, silence: Duration) -> Option<BTreeSet<NodeId>> {
-    let mut reign = lock(&shared.reign);
+    let reign = lock(&shared.reign);
     let is_heard =
         |node: &NodeId| *node == shared.me || reign.heard.get(node).is_some_and(|heard| heard.elapsed() < silence);
     let present: BTreeSet<NodeId> = voters.iter().copied().filter(is_heard).collect();
-    let holders: BTreeSet<NodeId> = shared.homes.borrow().homes.iter().filter_map(|home| home.holder).collect();
-    let now_us = shared.now_us();
-    let absent_are_over = holders.difference(&present).all(|node| reign.assurance.is_over(*node, now_us));
-    (present.len() >= majority(voters.len()) && absent_are_over).then_some(present)
+    (present.len() >= majority(voters.len())).then_some(present)
 }
 
 /// One round: asks for promises; with those of a majority this node is assured from before it asked.

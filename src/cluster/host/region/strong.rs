@@ -157,7 +157,11 @@ impl Shared {
             let holder = self.homes.borrow().homes[home].holder;
             let reply = match holder {
                 Some(holder) if holder == self.me => self.execute_here(&key, &op, deadline).await,
-                Some(holder) => send_on(&self.links, holder, &key, &op, deadline).await,
+                Some(holder) => tokio::select! {
+                    reply = send_on(&self.links, holder, &key, &op, deadline) => reply,
+                    // It lost the home before it answered, as when it died: there is no point in waiting longer.
+                    () = self.has_lost(home, holder) => no_answer(&op),
+                },
                 None => StrongReply::Refused(StrongRefused::Unreachable),
             };
             if !is_worth_a_try(&reply, deadline) {
@@ -166,6 +170,16 @@ impl Shared {
             // A lease that is renewed, a home that is taken: both are told.
             let _ = tokio::time::timeout(RETRY, self.renewed.notified()).await;
         }
+    }
+
+    /// Waits until a home has gone from a node to another, and then a little for what that node may yet answer.
+    async fn has_lost(&self, home: usize, holder: NodeId) {
+        let mut homes = self.homes.clone();
+        // Without the store that tells there are no changes to wait for; the deadline ends it.
+        if homes.wait_for(|agreed| agreed.homes[home].holder != Some(holder)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(Duration::from_millis(self.timing.heartbeat_ms)).await;
     }
 
     /// Does an operation as the holder of its key's home.
@@ -240,11 +254,11 @@ impl Shared {
         }
         let sequence = held.holder.write_begins();
         let settled = held.holder.settled();
-        acceptor.store_mut().settle(home, settled);
+        acceptor.settle(home, settled);
         let receivers: Vec<NodeId> = held.holder.receivers().collect();
         let messages = receivers.into_iter().map(|node| {
-            let (key, entry, mark) = (key.to_vec(), entry.clone(), held.holder.mark_of(node));
-            (node, StrongRequest::Replicate { home, token, key, entry, mark, settled })
+            let (key, entry) = (key.to_vec(), entry.clone());
+            (node, StrongRequest::Replicate { home, token, key, entry, settled })
         });
         let messages = messages.collect();
         let (sender, done) = oneshot::channel();
@@ -305,17 +319,25 @@ impl Shared {
         self.store.promise(home, token).await
     }
 
-    /// As leader: lets the most laden node give a home to the least laden one, if the home is whole.
-    pub(super) async fn move_one_home(self: &Arc<Shared>, present: &BTreeSet<NodeId>) -> Option<RegionCommand> {
-        let (home, token, from, to) = self.homes.borrow().uneven(present)?;
-        let released = match from == self.me {
-            true => self.release(home, token),
-            false => {
-                let message = StrongRequest::Release { home, token };
-                ask(&self.links, from, &message, self.call_deadline()).await == Ok(StrongResponse::Released)
+    /// As leader: lets the most laden nodes give some homes to the least laden ones, those that are whole.
+    pub(super) async fn even_out(self: &Arc<Shared>, present: &BTreeSet<NodeId>) -> Option<RegionCommand> {
+        let mut planned = self.homes.borrow().as_ref().clone();
+        let mut moves = Vec::new();
+        while let Some((home, token, from, to)) = planned.uneven(present).filter(|_| moves.len() < MOVES_AT_ONCE) {
+            let released = match from == self.me {
+                true => self.release(home, token),
+                false => {
+                    let message = StrongRequest::Release { home, token };
+                    ask(&self.links, from, &message, self.call_deadline()).await == Ok(StrongResponse::Released)
+                }
+            };
+            if !released {
+                break;
             }
-        };
-        released.then(|| RegionCommand::Move { homes: vec![(home, token, to)] })
+            moves.push((home, token, to));
+            planned.apply(&RegionCommand::Move { homes: vec![(home, token, to)] });
+        }
+        (!moves.is_empty()).then_some(RegionCommand::Move { homes: moves })
     }
 
     /// Lets go of a home for another node, if every node has everything and nothing is under way.
@@ -398,19 +420,22 @@ async fn respond(shared: &Arc<Shared>, from: NodeId, request: StrongRequest) -> 
     let response = match inner.acceptor.listen(from, home, token) {
         Err(refused) => return refused,
         Ok(()) => match request {
-            StrongRequest::Replicate { key, entry, mark, settled, .. } => {
-                inner.acceptor.replicate(home, &key, entry, mark, settled)
+            StrongRequest::Replicate { key, entry, settled, .. } => {
+                inner.acceptor.replicate(home, &key, entry, settled)
             }
-            StrongRequest::Collect { have, from, values, .. } => inner.acceptor.collect(home, have, from, values),
+            StrongRequest::Collect { level, from, values, .. } => inner.acceptor.collect(home, level, from, values),
             StrongRequest::Sync { entries, done, .. } => inner.acceptor.sync(home, token, entries, done),
             _ => StrongResponse::Refused,
         },
     };
-    // A home of this node's that somebody now holds under a later token is this node's no longer.
+    // A home of this node's that somebody now holds under a later token is this node's no longer: from this moment on,
+    // because what was just kept here is not its own.
     let older = inner.held[usize::from(home)].as_ref().map(|held| held.holder.token()).filter(|mine| *mine < token);
-    drop(inner);
     if let Some(older) = older {
-        shared.fenced_off(home, older);
+        inner.drop_home(home, older);
+        drop(inner);
+        lock(&shared.lease).release(home, older);
+        shared.counters.fenced_off.fetch_add(1, Ordering::Relaxed);
     }
     response
 }
@@ -436,8 +461,15 @@ async fn send_on(links: &Links, node: NodeId, key: &[u8], op: &StrongOp, deadlin
         // It did not even leave.
         Err(CallError::NotSent(_)) => StrongReply::Refused(StrongRefused::Unreachable),
         Err(CallError::Busy) => StrongReply::Refused(StrongRefused::Busy),
-        Ok(_) | Err(CallError::Timeout) if op.is_write() => StrongReply::Unknown,
-        Ok(_) | Err(CallError::Timeout) => StrongReply::Refused(StrongRefused::Unreachable),
+        Ok(_) | Err(CallError::Timeout) => no_answer(op),
+    }
+}
+
+/// It was sent, and nothing came back.
+fn no_answer(op: &StrongOp) -> StrongReply {
+    match op.is_write() {
+        true => StrongReply::Unknown,
+        false => StrongReply::Refused(StrongRefused::Unreachable),
     }
 }
 
@@ -471,6 +503,9 @@ fn is_worth_a_try(reply: &StrongReply, deadline: Instant) -> bool {
 
 /// Between two attempts. Whatever they wait for takes some milliseconds: a commit, a round of messages.
 const RETRY: Duration = Duration::from_millis(3);
+
+/// Homes that change hands together when nobody was lost: each is served by nobody for a commit and a few messages.
+const MOVES_AT_ONCE: usize = 4;
 
 /// How long a node tries an operation that another has sent on to it.
 const FORWARD: Duration = Duration::from_millis(limits::STRONG_DEADLINE_MS / 4);

@@ -67,16 +67,15 @@ async fn take(shared: Arc<Shared>, home: u8, token: u64, sets: Vec<BTreeSet<Node
 async fn collect(shared: Arc<Shared>, home: u8, token: u64, node: NodeId) {
     let mut from = None;
     loop {
-        let have = {
+        let level = {
             let mut inner = shared.strong.lock();
             let is_wanted = inner.held(home, token).is_some_and(|held| held.holder.phase() == Phase::Collecting);
             if !is_wanted {
                 return;
             }
-            // A node that has lost its memory has nothing up to anywhere.
-            if inner.acceptor.is_intact(home) { inner.acceptor.mark(home) } else { StrongVersion::default() }
+            inner.acceptor.settled(home)
         };
-        let message = StrongRequest::Collect { home, token, have, from, values: true };
+        let message = StrongRequest::Collect { home, token, level, from, values: true };
         match ask(&shared.links, node, &message, shared.call_deadline()).await {
             Ok(StrongResponse::Page { is_intact, entries, has_more, .. }) => {
                 from = entries.last().map(|(_, entry)| entry.version).or(from);
@@ -118,7 +117,7 @@ fn go_on_if_collected(shared: &Shared, home: u8, token: u64) {
         return;
     }
     held.holder.spread();
-    inner.acceptor.complete(home, StrongVersion { token, sequence: 0 });
+    inner.acceptor.complete(home);
     if collected == Collected::WhatIsLeft {
         shared.counters.homes_lost.fetch_add(1, Ordering::Relaxed);
     }
@@ -195,9 +194,10 @@ async fn bring_up(shared: Arc<Shared>, node: NodeId) {
 }
 
 async fn bring_up_home(shared: Arc<Shared>, node: NodeId, home: u8, token: u64) -> bool {
-    let begun = shared.strong.lock().held(home, token).and_then(|held| held.holder.sync_begins(node));
-    let Some(upto) = begun else { return true };
-    let succeeded = sync(&shared, node, home, token, upto).await;
+    if !shared.strong.lock().held(home, token).is_some_and(|held| held.holder.sync_begins(node)) {
+        return true;
+    }
+    let succeeded = sync(&shared, node, home, token).await;
     {
         let mut inner = shared.strong.lock();
         let Some(held) = inner.held(home, token) else { return succeeded };
@@ -215,17 +215,18 @@ async fn bring_up_home(shared: Arc<Shared>, node: NodeId, home: u8, token: u64) 
     succeeded
 }
 
-async fn sync(shared: &Shared, node: NodeId, home: u8, token: u64, upto: StrongVersion) -> bool {
-    // What it has after its mark.
+async fn sync(shared: &Shared, node: NodeId, home: u8, token: u64) -> bool {
+    // Which entries it has after what is settled at both.
+    let level = shared.strong.lock().acceptor.settled(home);
     let (mut theirs, mut from): (Vec<Vec<u8>>, Option<StrongVersion>) = (Vec::new(), None);
-    let mark = loop {
-        let message = StrongRequest::Collect { home, token, have: StrongVersion::default(), from, values: false };
+    let start = loop {
+        let message = StrongRequest::Collect { home, token, level, from, values: false };
         match ask(&shared.links, node, &message, shared.call_deadline()).await {
-            Ok(StrongResponse::Page { mark, is_intact, entries, has_more }) => {
+            Ok(StrongResponse::Page { settled, entries, has_more, .. }) => {
                 from = entries.last().map(|(_, entry)| entry.version).or(from);
                 theirs.extend(entries.into_iter().map(|(key, _)| key));
                 if !has_more {
-                    break if is_intact { mark } else { StrongVersion::default() };
+                    break level.min(settled);
                 }
             }
             Ok(StrongResponse::Fenced { .. }) => {
@@ -238,20 +239,30 @@ async fn sync(shared: &Shared, node: NodeId, home: u8, token: u64, upto: StrongV
     // What is here of that.
     for keys in theirs.chunks(KEYS_PER_PAGE) {
         let entries = {
-            let inner = shared.strong.lock();
+            let mut inner = shared.strong.lock();
+            // Once another holder writes here, this is no longer what this one had.
+            if inner.held(home, token).is_none() {
+                return false;
+            }
             keys.iter().map(|key| (key.clone(), inner.acceptor.store().get(home, key))).collect()
         };
         if !send(shared, node, home, token, entries, None).await {
             return false;
         }
     }
-    // And everything else after its mark.
-    let mut from = mark;
+    // And everything else that is here.
+    let mut from = start;
     loop {
-        let page = shared.strong.lock().acceptor.store().after(home, from, limits::STRONG_PAGE_BYTES);
+        let page = {
+            let mut inner = shared.strong.lock();
+            if inner.held(home, token).is_none() {
+                return false;
+            }
+            inner.acceptor.store().after(home, from, limits::STRONG_PAGE_BYTES)
+        };
         from = page.entries.last().map_or(from, |(_, entry)| entry.version);
         let entries = page.entries.into_iter().map(|(key, entry)| (key, Some(entry))).collect();
-        if !send(shared, node, home, token, entries, (!page.has_more).then_some(upto)).await {
+        if !send(shared, node, home, token, entries, (!page.has_more).then_some(level)).await {
             return false;
         }
         if !page.has_more {

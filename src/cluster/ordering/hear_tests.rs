@@ -243,6 +243,35 @@ fn a_certificate_needs_a_quorum_of_true_votes() {
 }
 
 #[test]
+fn a_second_vote_inside_a_certificate_is_evidence_too() {
+    let mut room = rested();
+    let network = room.genesis.network();
+    let signed = |site: u8, value| {
+        let vote = Vote { value, ..vote(4, 0, site) };
+        let signature = node_key(site.into()).sign(&context::vote_bytes(network, &vote));
+        SignedMessage::new(vote, signature)
+    };
+    let nil = Message::Vote(signed(3, NilOrVal::Nil)).encode(network);
+    assert_eq!(refusal(&mut room, 3, &nil), None);
+    let value_id = context::ValueId([5; 32]);
+    let votes = [1, 3, 4].map(|site| signed(site, NilOrVal::Val(value_id)));
+    let certificate = types::PolkaCertificate::new(Height(4), Round::new(0), value_id, votes.to_vec());
+    let bytes = Message::Polka(certificate).encode(network);
+    let effects = room.nodes.get_mut(&NodeId(2)).unwrap().receive(NodeId(4), &bytes);
+    let evidence: Vec<_> = effects.iter().filter(|effect| matches!(effect, Effect::Evidence(_))).collect();
+    assert_eq!(evidence.len(), 1, "{evidence:?}");
+    let proof = room.node(2).proofs().next().unwrap();
+    assert!(proof.holds(&node_key(3).public_key()));
+    // Once is enough, and the certificate's other votes are still news when they come by themselves.
+    let again = room.nodes.get_mut(&NodeId(2)).unwrap().receive(NodeId(1), &bytes);
+    assert!(!again.iter().any(|effect| matches!(effect, Effect::Evidence(_))));
+    let relayed = room.node(2).counters().relayed;
+    let direct = Message::Vote(signed(1, NilOrVal::Val(value_id))).encode(network);
+    assert_eq!(refusal(&mut room, 1, &direct), None);
+    assert!(room.node(2).counters().relayed > relayed);
+}
+
+#[test]
 fn forged_blocks_are_refused_and_somebody_else_is_asked() {
     let mut room = Room::new(4, 2);
     room.silent.insert(NodeId(4));

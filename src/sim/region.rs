@@ -134,7 +134,8 @@ impl Region {
             shelf: Shelf::default(),
             peers,
             now_ms: 0,
-            questions: 0,
+            // An answer to what it asked in a former life is not one to what it asks in this.
+            questions: incarnation << 20,
             incarnation,
         }
     }

@@ -950,8 +950,10 @@ pub const REPLICATION_LOOKUPS_PER_TURN: usize = 128;
 /// Questions of other nodes that are being answered, in all.
 pub const REPLICATION_QUESTIONS_MAX: usize = 64;
 
-/// How long a question of repair may take.
-pub const REPLICATION_QUESTION_MS: u64 = 3_000;
+/// How long a question of repair may take. One that was lost just before a partition healed holds up the next by as
+/// long, then by up to [`REPLICATION_COMPARE_MS`], then by four round trips: together less than the five seconds within
+/// which regions are to agree again.
+pub const REPLICATION_QUESTION_MS: u64 = 2_000;
 
 /// Nodes that replicate to each other.
 pub const REPLICATION_PEERS_MAX: usize = 64;

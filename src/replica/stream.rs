@@ -155,16 +155,20 @@ pub struct Arrival {
     pub is_new: bool,
     /// Frames are missing that will not come: compare digests.
     pub is_gap: bool,
+    /// The sender was started anew. What it had not yet sent here is lost with it, and others may have it: compare
+    /// digests with all of them, for they do not know that it is missing here.
+    pub is_restart: bool,
 }
 
 impl Receiver {
     /// A frame has arrived; `first` is the lowest number that its sender still has.
     pub fn arrived(&mut self, incarnation: u64, first: u64, sequence: u64) -> Arrival {
-        let mut is_gap = false;
+        let (mut is_gap, mut is_restart) = (false, false);
         if incarnation != self.incarnation {
             // The sender was started anew, or we were. Numbers begin with one: if the first it has is another, we miss
             // something. A frame of before its restart that is late makes us forget what we have taken since, which
             // then comes again, and changes nothing.
+            is_restart = self.incarnation != 0;
             self.incarnation = incarnation;
             self.taken = Taken::default();
         }
@@ -175,7 +179,7 @@ impl Receiver {
         self.owes_answer = true;
         let is_new = !self.taken.has(sequence) && sequence - self.taken.upto <= MASK_BITS; // `has` says so of all below
         self.repeated += u64::from(!is_new);
-        Arrival { is_new, is_gap }
+        Arrival { is_new, is_gap, is_restart }
     }
 
     /// A new frame has been applied.
@@ -349,13 +353,14 @@ mod tests {
     #[test]
     fn a_sender_started_anew_begins_anew_and_a_receiver_started_anew_misses_something() {
         let mut receiver = Receiver::default();
-        assert_eq!(receiver.arrived(1, 1, 1), Arrival { is_new: true, is_gap: false });
+        let arrival = |is_new, is_gap, is_restart| Arrival { is_new, is_gap, is_restart };
+        assert_eq!(receiver.arrived(1, 1, 1), arrival(true, false, false));
         receiver.take(1);
-        assert_eq!(receiver.arrived(2, 1, 1), Arrival { is_new: true, is_gap: false });
+        assert_eq!(receiver.arrived(2, 1, 1), arrival(true, false, true));
         receiver.take(1);
-        assert_eq!(receiver.arrived(1, 1, 1), Arrival { is_new: true, is_gap: false }, "a late one of before");
-        assert_eq!(receiver.arrived(2, 1, 1), Arrival { is_new: true, is_gap: false });
-        assert_eq!(Receiver::default().arrived(2, 2, 2), Arrival { is_new: true, is_gap: true });
+        assert_eq!(receiver.arrived(1, 1, 1), arrival(true, false, true), "a late one of before");
+        assert_eq!(receiver.arrived(2, 1, 1), arrival(true, false, true));
+        assert_eq!(Receiver::default().arrived(2, 2, 2), arrival(true, true, false));
     }
 
     #[test]

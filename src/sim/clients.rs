@@ -60,9 +60,13 @@ impl Client {
         self.waiting.is_none() && self.plan.is_empty()
     }
 
-    /// From now on it signs with this key.
+    /// From now on it signs with this key, also what is under way.
     pub fn rekey(&mut self, key: SecretKey) {
         self.key = key;
+        if let Some(waiting) = &mut self.waiting {
+            let (number, command) = (waiting.number, waiting.command.clone());
+            *waiting = Signed::new(self.network, self.author, number, command, &self.key);
+        }
     }
 
     /// What it waits for, in words.

@@ -8,10 +8,13 @@
 //! the host does: links, disks, clocks, and carrying out effects one after the other, where a crash may come between
 //! any two. What happens is shown to the invariants (`invariants`), which end the seed at the first violation.
 
+use std::sync::Arc;
+
 use crate::base::id::{NodeId, SiteId};
 use crate::cluster::command::{Author, Signed};
 use crate::cluster::genesis::{Genesis, Member, NetworkId, Timing};
 use crate::cluster::keys::{SecretKey, hexadecimal};
+use crate::cluster::ordering::signatures::Signatures;
 use crate::cluster::ordering::{Effect, Ordering, SubmitRefused, TimerId};
 use crate::sim::behaviours::{self, Message, Outbox, Tools};
 use crate::sim::clients::{self, Client};
@@ -139,12 +142,13 @@ impl Cluster {
         let count = scenario.sites + newcomers;
         let guilty = draw_guilty(&mut world, scenario);
         let halves = draw_halves(&mut world, count, &guilty);
+        let signatures = Arc::new(Signatures::new(genesis.network()));
         let mut sites = Vec::with_capacity(count);
         for index in 0..count {
             let clock = Clock::new(&mut world, scenario.clocks);
             let lie = guilty.iter().position(|&site| site == index).map(|position| scenario.guilty[position]);
             let behaviour = lie.map(|lie| behaviours::of(lie, &halves));
-            sites.push(SimSite::new(&genesis, index, key_of(index), clock, behaviour));
+            sites.push(SimSite::new(&genesis, index, key_of(index), clock, behaviour, &signatures));
         }
         let mut links = Links::new(count, scenario.links);
         if scenario.honest_are_split {
@@ -449,7 +453,7 @@ impl Cluster {
         }
         let place = &mut self.sites[site].faces[face];
         let snapshot = place.validator.as_ref().and_then(|validator| validator.snapshot());
-        if let Some(snapshot) = snapshot.filter(|snapshot| snapshot.height == place.disk.height()) {
+        if let Some(snapshot) = snapshot.filter(|snapshot| snapshot.height <= place.disk.height()) {
             place.disk.keep_snapshot(snapshot);
         }
     }

@@ -50,6 +50,9 @@ impl Disk {
 
     /// Keeps a snapshot in the place of the blocks up to it.
     pub fn keep_snapshot(&mut self, snapshot: Snapshot) {
+        if self.snapshot.as_ref().is_some_and(|kept| kept.height >= snapshot.height) {
+            return;
+        }
         self.blocks.retain(|block| block.height > snapshot.height);
         self.snapshot = Some(snapshot);
     }

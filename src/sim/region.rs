@@ -134,7 +134,8 @@ impl Region {
             shelf: Shelf::default(),
             peers,
             now_ms: 0,
-            questions: 0,
+            // An answer to what it asked in a former life is not one to what it asks in this.
+            questions: incarnation << 20,
             incarnation,
         }
     }
@@ -252,6 +253,9 @@ impl Region {
             Frame::Records { incarnation, first, sequence, body, .. } => {
                 let arrival = self.peers[from].receiver.arrived(incarnation, first, sequence);
                 self.peers[from].is_urgent |= arrival.is_gap;
+                if arrival.is_restart {
+                    self.peers.iter_mut().for_each(|peer| peer.is_urgent = true);
+                }
                 if arrival.is_new {
                     self.apply(&batch::unpack(&body).map_err(|error| error.0.to_string())?)?;
                     self.peers[from].receiver.take(sequence);
@@ -292,7 +296,9 @@ impl Region {
             if is_due {
                 peer.compared_ms = self.now_ms;
                 let next = VecDeque::from([Question::Summary { check: SEED.hash(b"").0 }]);
-                self.ask(to, next, false, out);
+                // Taken now: a gap that is found while the question is under way is another one.
+                let was_urgent = std::mem::take(&mut peer.is_urgent);
+                self.ask(to, next, was_urgent, out);
             }
         }
     }
@@ -339,15 +345,13 @@ impl Region {
     ) -> Result<(), String> {
         let is_asked = self.peers[from].comparison.as_ref().is_some_and(|asked| asked.number == number);
         let Some(comparison) = self.peers[from].comparison.take_if(|_| is_asked) else { return Ok(()) };
-        let (mut next, mut was_urgent) = (comparison.next, comparison.was_urgent);
+        let (mut next, was_urgent) = (comparison.next, comparison.was_urgent);
         match (comparison.asked, answer) {
             (Question::Summary { .. }, Answer::Summary(theirs)) => {
-                let is_urgent = std::mem::take(&mut self.peers[from].is_urgent);
-                was_urgent = is_urgent;
                 let mine = self.summaries(SiteId(from as u8));
                 for (regions, theirs) in theirs {
                     let mine = mine.get(&regions).cloned().unwrap_or_default();
-                    let windows = mine.differences(&theirs, self.now_ms, is_urgent);
+                    let windows = mine.differences(&theirs, self.now_ms, was_urgent);
                     if !windows.is_empty() {
                         next.push_back(Question::Buckets { regions, windows });
                     }

@@ -1,10 +1,12 @@
 //! One simulated site: its validator, or two of them if it equivocates; its disk, its clock, its timers.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::base::id::{NodeId, SiteId};
 use crate::cluster::genesis::Genesis;
 use crate::cluster::keys::SecretKey;
+use crate::cluster::ordering::signatures::Signatures;
 use crate::cluster::ordering::{Effect, Ordering, TimerId, Validator};
 use crate::cluster::state::State;
 use crate::sim::behaviours::Behaviour;
@@ -28,6 +30,8 @@ pub struct SimSite {
     pub forge: Forge,
     /// It crashes when this many more effects have been carried out.
     pub crash_after: Option<u32>,
+    /// Signatures found good, remembered together with all sites: the same bytes under the same key hold everywhere.
+    signatures: Arc<Signatures>,
     /// Whether its disk is yet to be lost.
     pub loses_disk: bool,
 }
@@ -52,19 +56,30 @@ impl SimSite {
         key: SecretKey,
         clock: Clock,
         behaviour: Option<Box<dyn Behaviour>>,
+        signatures: &Arc<Signatures>,
     ) -> SimSite {
         let (id, node) = (SiteId(index as u8), NodeId(index as u16));
         let faces = behaviour.as_ref().map_or(1, |behaviour| behaviour.faces());
         let faces = (0..faces)
             .map(|_| Face {
-                validator: Some(Validator::new(genesis, id, node, key.clone())),
+                validator: Some(shared(Validator::new(genesis, id, node, key.clone()), signatures)),
                 disk: Disk::default(),
                 timers: BTreeMap::new(),
                 busy_until_us: 0,
             })
             .collect();
         let forge = Forge { network: genesis.network(), site: id, key };
-        SimSite { id, node, clock, faces, behaviour, forge, crash_after: None, loses_disk: false }
+        SimSite {
+            id,
+            node,
+            clock,
+            faces,
+            behaviour,
+            forge,
+            crash_after: None,
+            signatures: signatures.clone(),
+            loses_disk: false,
+        }
     }
 
     /// Brings a face back from its disk, and starts it.
@@ -75,7 +90,7 @@ impl SimSite {
         let key = self.forge.key.clone();
         let validator = Validator::recover(genesis, self.id, self.node, key, snapshot, blocks, records)
             .map_err(|error| error.to_string())?;
-        Ok(place.validator.insert(validator).start())
+        Ok(place.validator.insert(shared(validator, &self.signatures)).start())
     }
 
     /// Whether it does what it should.
@@ -95,4 +110,9 @@ impl SimSite {
         }
         self.behaviour.as_ref().map_or(0, |behaviour| behaviour.face_for(from)).min(self.faces.len() - 1)
     }
+}
+
+fn shared(mut validator: Validator, signatures: &Arc<Signatures>) -> Validator {
+    validator.share_signatures(signatures);
+    validator
 }

@@ -171,6 +171,11 @@ impl Voters {
         self.voters.get(round as usize % count).map(|voter| voter.site)
     }
 
+    /// Whether the same sites vote with the same keys, in whatever order they propose.
+    pub fn are_the_same_as(&self, others: &Voters) -> bool {
+        self.len() == others.len() && self.iter().all(|voter| others.get(voter.site) == Some(voter))
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.voters.len()

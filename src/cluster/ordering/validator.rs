@@ -65,6 +65,10 @@ pub struct Validator {
     pub(super) last_voters: Voters,
     /// Of the last executed height.
     seal: Option<Seal>,
+    /// The last height did not change who votes, so that those who vote now have sealed it.
+    is_sealed_by_voters: bool,
+    /// If it did: the last one that did not, and the state after it.
+    sealed_before: Option<(Seal, State)>,
     /// The open height has begun.
     pub(super) is_awake: bool,
     pub(super) pending: Pending,
@@ -103,6 +107,8 @@ impl Validator {
             me,
             timing: genesis.timing,
             seal: None,
+            is_sealed_by_voters: true,
+            sealed_before: None,
             is_awake: false,
             pending: Pending::default(),
             statements: Statements::default(),
@@ -162,9 +168,15 @@ impl Validator {
         self.state.votes_for(self.node) == Some(self.me) && self.voters.get(self.me).is_some()
     }
 
-    /// The state with the proof that it is the one; none before the first height.
+    /// The state with the proof that it is the one: that of the last height, or of the one before a change of voters.
+    /// None before the first height.
     pub fn snapshot(&self) -> Option<Snapshot> {
-        self.seal.as_ref().map(|seal| Snapshot::of(seal, &self.state))
+        match &self.sealed_before {
+            _ if self.is_sealed_by_voters => self.seal.as_ref().map(|seal| Snapshot::of(seal, &self.state)),
+            // Whoever trusts a snapshot asks whether the voters of its state have sealed it. A height that changes them
+            // was sealed by those before, so the one before it must do, with the block of the change to follow.
+            before => before.as_ref().map(|(seal, state)| Snapshot::of(seal, state)),
+        }
     }
 
     // --- Commands ---
@@ -396,10 +408,20 @@ impl Validator {
         } else {
             self.catch_up.restart(block)
         }
-        self.seal = Some(Seal { header, certificate });
+        let voters_after = Voters::of(&after);
+        let seal = self.seal.replace(Seal { header, certificate });
+        if follows && !voters_after.are_the_same_as(&self.voters) {
+            if self.is_sealed_by_voters {
+                self.sealed_before = seal.map(|seal| (seal, self.state.clone()));
+            }
+            self.is_sealed_by_voters = false;
+        } else {
+            self.is_sealed_by_voters = true;
+            self.sealed_before = None;
+        }
         self.state = after;
         // Members and primary of the next height are those of the state: a change takes effect there, never within.
-        let voters = std::mem::replace(&mut self.voters, Voters::of(&self.state));
+        let voters = std::mem::replace(&mut self.voters, voters_after);
         // Who voted at a height that came as a snapshot is not known.
         self.last_voters = if follows { voters } else { Voters::none() };
         self.statements.forget_below(header.height);

@@ -389,3 +389,31 @@ fn a_site_that_loses_its_log_says_a_second_thing_and_both_it_and_the_others_noti
     }
     assert!(accused > 0 && noticed > 0, "{accused} {noticed}");
 }
+
+/// Found by the simulation (scenario `membership`, seed 1004): a snapshot of the very height that changes who votes was
+/// sealed by those who voted before, so nobody could trust it, and a node that kept one could not start again.
+#[test]
+fn a_snapshot_holds_also_when_the_last_height_has_changed_who_votes() {
+    let mut room = Room::new(4, 5);
+    room.set_tenant(1, "a");
+    room.run(2_000);
+    let before = room.node(1).snapshot().unwrap();
+    let mut member = room.genesis.members[3].clone();
+    member.key = keys::hexadecimal(SecretKey::from([77; 32]).public_key().as_bytes());
+    room.submit(1, Author::Operator, Command::SetMember { member });
+    room.run(2_000);
+    let snapshot = room.node(1).snapshot().unwrap();
+    assert_eq!(snapshot, before, "the change itself is sealed by those who voted before it");
+    let blocks = room.disks[&NodeId(1)].blocks.clone();
+    let recovered =
+        Validator::recover(&room.genesis, SiteId(1), NodeId(1), node_key(1), Some(snapshot), blocks, Vec::new());
+    assert_eq!(recovered.unwrap().state(), room.node(1).state());
+    // With three of four voting, the next height is sealed by the new voters, and its snapshot is one again.
+    room.set_tenant(1, "b");
+    room.run(5_000);
+    let snapshot = room.node(1).snapshot().unwrap();
+    assert_eq!(snapshot.height, room.node(1).state().height);
+    let recovered =
+        Validator::recover(&room.genesis, SiteId(1), NodeId(1), node_key(1), Some(snapshot), Vec::new(), Vec::new());
+    assert_eq!(recovered.unwrap().state(), room.node(1).state());
+}

@@ -26,6 +26,11 @@ impl Invariant for Once {
             self.heights.remove(site);
             self.numbers.retain(|(other, _), _| other != site);
         }
+        if let Seen::Restarted(site, height) = seen {
+            // It may have crashed between storing a height and telling of it.
+            let last = self.heights.entry(*site).or_insert(0);
+            *last = (*last).max(*height);
+        }
         if let Seen::Adopted(site, executed, numbers) = seen {
             self.heights.insert(*site, executed.height);
             self.numbers.extend(numbers.iter().map(|(&author, &number)| ((*site, author), number)));

@@ -226,6 +226,8 @@ fn quantile(figures: &[f64], share: f64) -> f64 {
 fn four_sites_80_ms_apart_commit_through_a_lost_primary_an_isolated_site_and_a_liar() {
     let mut cluster = Cluster::new("wan", ONE_WAY);
     cluster.start_all();
+    let is_measured = |status: &Value| status["links"].as_array().unwrap().iter().all(|link| !link["rtt_ms"].is_null());
+    cluster.eventually(1, "round trips", is_measured);
     let status = cluster.status(1);
     for link in status["links"].as_array().unwrap() {
         let ms = link["rtt_ms"].as_f64().unwrap();
@@ -243,7 +245,6 @@ fn four_sites_80_ms_apart_commit_through_a_lost_primary_an_isolated_site_and_a_l
     );
     println!("decision asked for elsewhere: p50 {:.1} ms", quantile(&elsewhere, 0.5));
     println!("flushes at the primary: {}", cluster.status(1)["flush"]);
-    assert!(p50 <= 1.7 * RTT_MS && p99 <= 2.5 * RTT_MS, "p50 {p50:.1} ms, p99 {p99:.1} ms: {at_primary:?}");
 
     // The primary dies. One height is slow, and no more.
     let before = cluster.status(2)["slow_heights"].as_u64().unwrap();
@@ -258,7 +259,6 @@ fn four_sites_80_ms_apart_commit_through_a_lost_primary_an_isolated_site_and_a_l
     );
     assert_eq!(slow, 1, "slow heights; {after:?}");
     assert_eq!(cluster.status(2)["primary"], 2);
-    assert!(quantile(&after[1..], 0.5) <= 1.7 * RTT_MS, "{after:?}");
     // It comes back and has what it missed.
     let height = cluster.status(2)["height"].as_u64().unwrap();
     cluster.start(1);
@@ -294,6 +294,9 @@ fn four_sites_80_ms_apart_commit_through_a_lost_primary_an_isolated_site_and_a_l
     (1..=3).for_each(|node| cluster.eventually(node, "the height", |status| status["height"].as_u64() >= height));
     let states: Vec<Value> = (1..=3).map(|node| cluster.status(node)["state"].clone()).collect();
     assert!(states.iter().all(|state| *state == states[0]), "{states:?}");
+    // Last, so that a machine too busy for the bounds still shows everything above.
+    assert!(p50 <= 1.7 * RTT_MS && p99 <= 2.5 * RTT_MS, "p50 {p50:.1} ms, p99 {p99:.1} ms: {at_primary:?}");
+    assert!(quantile(&after[1..], 0.5) <= 1.7 * RTT_MS, "{after:?}");
 }
 
 #[test]
@@ -349,8 +352,9 @@ fn copies_stale_folders_and_expired_certificates_are_named() {
     cluster.decide(1, 2);
     let named = |cluster: &Cluster, node: u16, reason: &str| {
         cluster.eventually(node, reason, |status| status["refusals"][reason].as_u64() > Some(0));
-        let log = cluster.nodes[&node].log.lock().unwrap().clone();
-        assert!(log.contains(&format!("\"{reason}\"")), "node {node} does not name it: {log}");
+        let log = || cluster.nodes[&node].log.lock().unwrap().clone();
+        let is_named = common::eventually(PATIENCE, || log().contains(&format!("\"{reason}\"")));
+        assert!(is_named, "node {node} does not name it: {}", log());
     };
     // The key of node 2 in a folder of its own.
     let copy = cluster.root.join("copy");

@@ -40,9 +40,11 @@ impl CatchUp {
         self.claims.insert(node, height);
     }
 
-    /// The highest height anybody claims.
-    pub fn highest(&self) -> u64 {
-        self.claims.values().copied().max().unwrap_or(0)
+    /// The highest height that more than `liars` nodes claim, so that one of them may be believed.
+    pub fn highest(&self, liars: usize) -> u64 {
+        let mut claims: Vec<u64> = self.claims.values().copied().collect();
+        claims.sort_unstable_by(|a, b| b.cmp(a));
+        claims.get(liars).copied().unwrap_or(0)
     }
 
     /// Whom to ask for what follows `executed`, if somebody is further and nobody is being asked: the one after whoever
@@ -276,6 +278,7 @@ mod tests {
         assert_eq!(catch_up.answered(NodeId(2)), None, "it was not asked");
         catch_up.give_up();
         catch_up.claims(NodeId(1), 1_000); // a liar claims again
+        assert_eq!((catch_up.highest(0), catch_up.highest(1)), (1_000, 10));
         assert_eq!(catch_up.ask(5), Some(NodeId(2)));
         assert_eq!(catch_up.answered(NodeId(2)), Some(6));
         assert_eq!(catch_up.ask(5), Some(NodeId(3)));

@@ -325,7 +325,8 @@ impl Engine {
                 Wish::CertVerifiedSyncValue(_, _, r) => r.resume_with(()),
                 Wish::CertRejectedSyncValue(.., r) => r.resume_with(()),
                 Wish::Decide(_, _, r) => r.resume_with(()),
-                // Its evidence is not needed: `statements` has heard everything the engine has, and more.
+                // Its evidence is not needed: `statements` has heard every vote and proposal the engine was told, those
+                // in certificates too, and goes on hearing when the height is decided.
                 Wish::Finalize(certificate, _, _, r) => {
                     decided = Some(certificate);
                     r.resume_with(())

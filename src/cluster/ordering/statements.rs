@@ -112,6 +112,17 @@ impl Statements {
         }
     }
 
+    /// Holds a statement against what was heard, without taking it for heard if it is the first.
+    pub fn compare(&mut self, statement: Statement) -> Option<Proof> {
+        let said = self.heights.get_mut(&statement.height)?.get_mut(&statement.site)?;
+        let heard = said.get_mut(&(statement.what, statement.round))?;
+        if heard.first.bytes == statement.bytes || heard.second.is_some() {
+            return None;
+        }
+        heard.second = Some(statement.bytes.clone());
+        Some(Proof { first: heard.first.clone(), second: statement })
+    }
+
     /// Forgets every height below `height`.
     pub fn forget_below(&mut self, height: u64) {
         self.heights = self.heights.split_off(&height);

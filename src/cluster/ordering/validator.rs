@@ -147,9 +147,9 @@ impl Validator {
         self.pending.len()
     }
 
-    /// The highest height any other node is known or said to have executed.
+    /// The highest height that more nodes say they have executed than may lie.
     pub fn highest_claimed(&self) -> u64 {
-        self.catch_up.highest()
+        self.catch_up.highest(self.voters.len().saturating_sub(1) / 3)
     }
 
     /// Whether the open height has begun.

@@ -14,6 +14,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -65,9 +66,10 @@ impl Drop for Process {
     }
 }
 
-/// A port with free ones above it.
+/// A port with free ones above it, which no other test of this process is given.
 fn free_ports(count: u16) -> u16 {
-    let from = 21_000 + (std::process::id() % 50) as u16 * 100;
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let from = 21_000 + (std::process::id() % 50) as u16 * 100 + GIVEN.fetch_add(17, Relaxed);
     let is_free = |base: &u16| (1..=count).all(|port| TcpListener::bind(("127.0.0.1", base + port)).is_ok());
     (from..32_000).step_by(311).find(is_free).expect("free ports")
 }
@@ -390,7 +392,8 @@ fn copies_stale_folders_and_expired_certificates_are_named() {
 fn what_cannot_start_says_why_and_what_to_do() {
     let root = std::env::temp_dir().join(format!("stc-refuse-{}", std::process::id()));
     init(&root, 4, &["--valid", "1s"]);
-    thread::sleep(Duration::from_millis(1_100));
+    // Certificates count in whole seconds.
+    thread::sleep(Duration::from_millis(2_100));
     let run = |folder: &Path| spawn(run_command(folder)).err().expect("it must not start");
     let refused = run(&root.join("node-1"));
     assert!(refused.contains("expired certificate") && refused.contains("join --renew"), "{refused}");

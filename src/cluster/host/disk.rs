@@ -171,6 +171,11 @@ impl Disk {
         self.log.begin(block.height + 1)
     }
 
+    /// Overwrites what the log of a decided height has left behind.
+    pub fn tidy(&mut self) -> Result<(), DiskError> {
+        self.log.tidy()
+    }
+
     /// Stores a snapshot of the state, and lets go of the blocks it stands for: whoever misses those gets it instead.
     pub fn store_snapshot(&mut self, height: u64, bytes: &[u8]) -> Result<(), DiskError> {
         self.store.write(|transaction| {

@@ -24,11 +24,14 @@ fn site(node: u16, protocol: Protocol) -> Site {
         versions_max: 4096,
         counters_max: 512,
     };
-    let (mut shards, ports) = connect(&config, 1);
+    let (mut shards, mut ports) = connect(&config, 1);
+    assert!(ports.send(0, ToShard::Compared).is_ok());
     let segment_bytes = 64 << 10;
     let layout = StoreConfig { segment_bytes, seed: SEED, accounting: Accounting::Memory };
     let store = Store::new(vec![0; 64 * segment_bytes], layout);
-    Site { shard: Direct::replicated(store, SEED, protocol, shards.pop()), ports }
+    let mut shard = Direct::replicated(store, SEED, protocol, shards.pop());
+    shard.replicate();
+    Site { shard, ports }
 }
 
 impl Site {

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 
 use crate::base::id::SiteId;
+use crate::replica::counts::Counts;
 use crate::replica::repair::{Named, Summary};
 use crate::replica::rules::Rules;
-use crate::replica::shard::{Chunk, Counts};
+use crate::replica::shard::Chunk;
 use crate::replica::table::KeyId;
 use crate::replica::versions::Buckets;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::base::prng::Prng;
 use crate::replica::record::records;
-use crate::replica::repair::{Question, lists};
+use crate::replica::repair::{Question, Summary, lists};
 use crate::replica::shelf::Shelf;
 
 const SEED: HashSeed = HashSeed(9);

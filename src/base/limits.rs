@@ -745,6 +745,9 @@ pub const REPLICATION_FETCH_MAX: usize = 2_048;
 /// Bytes of records in one answer of repair: it goes on with the next question.
 pub const REPLICATION_FETCH_BYTES_MAX: usize = 512 << 10;
 
+/// Steps of other nodes' questions, and of its own, that a shard does in a millisecond, one in a turn: some 20 µs each.
+pub const REPLICATION_STEPS_PER_MS: u32 = 4;
+
 /// Bytes of records that a shard reads for that in one turn.
 pub const REPLICATION_STEP_BYTES_MAX: usize = 64 << 10;
 

@@ -41,6 +41,8 @@ pub struct Replication {
     /// Bytes of records applied so far, for the other end.
     applied_bytes: Arc<AtomicU64>,
     housekept_at: Instant,
+    /// Steps of questions that this millisecond still has room for.
+    steps_left: u32,
 }
 
 /// The other end: all shards of a server, for the thread that carries their streams.
@@ -75,6 +77,7 @@ pub fn connect(config: &Config, count: usize) -> (Vec<Box<Replication>>, ShardPo
             applying: None,
             applied_bytes: applied_bytes.clone(),
             housekept_at: Instant::default(),
+            steps_left: limits::REPLICATION_STEPS_PER_MS,
         }));
         ports.push(Port { to: to_shard, from: from_shard, waker: None, sent_bytes: 0, applied_bytes });
     }
@@ -140,6 +143,9 @@ impl Replication {
     /// Does what there is to do, within a turn's bounds. Answers whether there was anything.
     fn turn(&mut self, entries: &mut impl Entries, now: Instant) -> bool {
         let is_tick = now > self.housekept_at;
+        if is_tick {
+            self.steps_left = limits::REPLICATION_STEPS_PER_MS;
+        }
         let mut worked = self.take_in(entries);
         if is_tick {
             self.housekept_at = now;
@@ -175,7 +181,7 @@ impl Replication {
                 self.applied_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 self.applying = None;
             }
-            if records_left == 0 || self.kept.is_some() {
+            if records_left == 0 || self.steps_left == 0 || self.kept.is_some() {
                 return worked;
             }
             match self.from.receive() {
@@ -186,6 +192,7 @@ impl Replication {
                 Some(ToShard::Ask(number, step)) => {
                     let answer = self.part.answer(step, entries);
                     self.kept = self.to.send(FromShard::Answer(number, answer)).err();
+                    self.steps_left -= 1;
                     // One step is a turn's worth.
                     return true;
                 }

@@ -268,7 +268,8 @@ impl Replica {
         for namespace in rules.all() {
             let before = self.rules.named(&namespace.prefix);
             let is_purged = namespace.epoch > before.map_or(0, |before| before.epoch);
-            let is_exiled = !namespace.may_be_at(self.config.site);
+            let site = self.config.site;
+            let is_exiled = !namespace.may_be_at(site) && before.is_none_or(|before| before.may_be_at(site));
             if is_purged || is_exiled {
                 let before = self.clock.tick(self.now_ms);
                 self.purges.retain(|purge| purge.prefix != namespace.prefix);
@@ -299,17 +300,20 @@ impl Replica {
     /// Which regions may know of a key that a client writes here, and its namespace's epoch; none if it stays here.
     #[inline]
     fn admit(&mut self, key: &[u8]) -> Option<(Scope, u64)> {
-        let rules = self.rules.clone();
-        let namespace = rules.of(key);
+        let namespace = self.rules.of(key);
+        let epoch = namespace.epoch;
         if namespace.mode != Mode::Eventual {
             return None;
+        }
+        if namespace.regions.is_empty() {
+            return Some((Scope(0), epoch));
         }
         if !namespace.may_be_at(self.config.site) {
             self.counts.kept_home += 1;
             return None;
         }
-        let scope = if namespace.regions.is_empty() { Scope(0) } else { self.scope_of(&namespace.regions)? };
-        Some((scope, namespace.epoch))
+        let regions = namespace.regions.clone();
+        Some((self.scope_of(&regions)?, epoch))
     }
 
     /// The same for a key that another node sends.

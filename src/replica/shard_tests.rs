@@ -104,7 +104,7 @@ impl Node {
             let windows = mine.get(&regions).cloned().unwrap_or_default().differences(&theirs, self.now_ms, true);
             let my_buckets: Vec<_> = windows.iter().map(|window| self.replica.buckets(&regions, *window)).collect();
             let their_buckets: Vec<_> =
-                windows.iter().map(|window| other.replica.buckets(&regions, *window).0.to_vec()).collect();
+                windows.iter().map(|window| other.replica.buckets(&regions, *window).each.to_vec()).collect();
             for question in lists(&regions, &windows, &my_buckets, &their_buckets) {
                 let Question::List { regions, buckets } = question else { unreachable!() };
                 for list in buckets {

@@ -19,6 +19,7 @@ use crate::base::limits;
 use crate::cluster::genesis::SiteKind;
 use crate::cluster::host::links::{Channel, Inbound, Links};
 use crate::cluster::state::State;
+use crate::replica::Rules;
 use crate::replica::batch::{self, Frame};
 use crate::replica::port::{FromShard, Ports, StepAnswer, ToShard};
 use crate::replica::record::{Malformed, Record};
@@ -44,6 +45,8 @@ pub(super) struct Carrier {
     /// How comparisons ended.
     ended: (mpsc::Sender<pull::Ended>, mpsc::Receiver<pull::Ended>),
     has_compared: bool,
+    /// What shards have been told last.
+    rules: Option<Arc<Rules>>,
     reported_ms: u64,
 }
 
@@ -95,6 +98,7 @@ impl Carrier {
             next: 0,
             ended: mpsc::channel(limits::REPLICATION_PEERS_MAX),
             has_compared: false,
+            rules: None,
             reported_ms: 0,
         }
     }
@@ -146,15 +150,19 @@ impl Carrier {
                 round: 0,
             });
         }
+        if self.peers.is_empty() {
+            // Nobody else to learn from.
+            self.tell_compared();
+        }
+        if self.rules.as_deref() == Some(&state.rules) {
+            return;
+        }
         let rules = Arc::new(state.rules.clone());
+        self.rules = Some(rules.clone());
         for waiting in &mut self.waiting {
             // Of several that a shard has not taken only the last one counts.
             waiting.retain(|message| !matches!(message, ToShard::Rules(_)));
             waiting.push_front(ToShard::Rules(rules.clone()));
-        }
-        if self.peers.is_empty() {
-            // Nobody else to learn from.
-            self.tell_compared();
         }
     }
 

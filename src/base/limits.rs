@@ -989,6 +989,7 @@ const _: () =
 const _: () = assert!(REPLICATION_FETCH_BYTES_MAX + SEGMENT_BYTES_MAX + KEY_BYTES_MAX < REPLICATION_FRAME_BYTES_MAX);
 const _: () =
     assert!(REPLICATION_FRAME_BYTES_MAX < REPLICATION_OUTBOX_BYTES_MAX, "a stream keeps a few of the largest");
+const _: () = assert!(REPLICATION_FRAME_BYTES_MAX + 4096 <= CLUSTER_REPLICATION_BYTES_MAX, "links carry every frame");
 const _: () = assert!(REPLICATION_RING_SLOTS.is_power_of_two(), "mailbox positions are masked");
 const _: () = assert!(REPLICATION_SHARES_MAX < 256, "a record counts them in a byte");
 const _: () = assert!(ADMIN_TOKEN_BYTES_MIN < ADMIN_TOKEN_BYTES_MAX);

@@ -164,6 +164,19 @@ fn whoever_has_read_a_key_hears_of_a_write_elsewhere() {
 }
 
 #[test]
+fn a_host_whose_clock_is_set_calls_later_writes_by_the_new_time() {
+    let mut site = site(1, Protocol::Resp);
+    let ahead_ms = 3_600_000;
+    let now_ms = crate::engine::executor::unix_ms() as u64;
+    site.ports.send(0, ToShard::Clock(now_ms + ahead_ms)).unwrap();
+    site.shard.replicate();
+    site.say("SET k 1\r\n");
+    let chunk = site.chunks().pop().unwrap();
+    let Record::Value { version, .. } = Record::decode(&mut chunk.as_slice()).unwrap() else { panic!("a value") };
+    assert!((ahead_ms - 1_000..ahead_ms + 60_000).contains(&(version.unix_ms() - now_ms)), "{version:?}");
+}
+
+#[test]
 fn a_turn_applies_some_records_and_a_full_ring_loses_none() {
     let (mut a, mut b) = (site(1, Protocol::Native), site(2, Protocol::Native));
     let value = vec![7; 1_000];

@@ -31,6 +31,8 @@ pub enum ToShard {
     Rules(Arc<Rules>),
     /// The node has been compared with another one.
     Compared,
+    /// What time it is, in Unix milliseconds: the host's clock may have been set since the shard was started.
+    Clock(u64),
     /// A step of a question, by its number.
     Ask(u64, Step),
 }

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -48,6 +48,7 @@ pub(super) struct Carrier {
     /// What shards have been told last.
     rules: Option<Arc<Rules>>,
     reported_ms: u64,
+    told_time_ms: u64,
 }
 
 /// Another node.
@@ -100,27 +101,31 @@ impl Carrier {
             has_compared: false,
             rules: None,
             reported_ms: 0,
+            told_time_ms: 0,
         }
     }
 
     /// Until the links are gone.
     pub(super) async fn run(mut self) {
         self.state.mark_changed();
+        let began = Instant::now();
         let mut idle = 0;
         loop {
             if self.state.has_changed().unwrap_or(false) {
                 self.heed_state();
             }
-            let now_ms = unix_ms();
+            // Not the time of day, which may be set: this only runs.
+            let now_ms = began.elapsed().as_millis() as u64;
             let mut worked = self.from_shards(now_ms);
             worked |= self.from_peers();
             worked |= self.take_requests();
             self.to_shards();
             self.to_peers(now_ms);
             self.compare(now_ms);
-            if now_ms.saturating_sub(self.reported_ms) >= REPORT_MS {
+            if now_ms - self.reported_ms >= REPORT_MS {
                 self.reported_ms = now_ms;
                 self.report(now_ms);
+                self.tell_time(unix_ms());
             }
             if self.inbox.is_closed() {
                 return;
@@ -305,6 +310,17 @@ impl Carrier {
         }
     }
 
+    fn tell_time(&mut self, unix_ms: u64) {
+        if unix_ms.abs_diff(self.told_time_ms) >= CLOCK_MS {
+            self.told_time_ms = unix_ms;
+            for waiting in &mut self.waiting {
+                // An older one says less and less.
+                waiting.retain(|message| !matches!(message, ToShard::Clock(_)));
+                waiting.push_back(ToShard::Clock(unix_ms));
+            }
+        }
+    }
+
     fn to_shards(&mut self) {
         for (shard, waiting) in self.waiting.iter_mut().enumerate() {
             while let Some(message) = waiting.pop_front() {
@@ -419,5 +435,7 @@ const IDLE_PASS: Duration = Duration::from_millis(5);
 const IDLE_PASSES: u32 = 50;
 /// Between two reports.
 const REPORT_MS: u64 = 100;
+/// Between two times that shards are told what time it is.
+const CLOCK_MS: u64 = 1_000;
 /// Counters change all the time, so they are compared unasked in every so many rounds only.
 const COUNTERS_EVERY: u64 = 10;

@@ -718,17 +718,14 @@ pub const REPLICATION_APPLY_BYTES_MAX: usize = 8 << 20;
 /// Largest frame of replication: the largest value with its key, and its description.
 pub const REPLICATION_FRAME_BYTES_MAX: usize = 2 << 20;
 
-/// Bytes that one stream to one node keeps until they are acknowledged. When it is full the stream lets go of them and
-/// leaves them to repair.
+/// Bytes of memory that the frames of one stream to one node take until they are acknowledged. When it is full the stream
+/// lets go of them and leaves them to repair.
 pub const REPLICATION_OUTBOX_BYTES_MAX: usize = 8 << 20;
-
-/// Frames that a stream keeps, whatever their size.
-pub const REPLICATION_OUTBOX_FRAMES_MAX: usize = 16_384;
 
 /// Bytes of a stream under way that are not acknowledged: 100 ms at 20 MB/s.
 pub const REPLICATION_IN_FLIGHT_BYTES_MAX: usize = 2 << 20;
 
-/// A frame that is not acknowledged for this long is sent again.
+/// A frame that is not acknowledged for this long is sent again: twice the round trip between any two continents.
 pub const REPLICATION_RESEND_MS: u64 = 400;
 
 /// Time between two comparisons of digests with one node.

@@ -55,9 +55,7 @@ struct Outgoing {
 impl Sender {
     /// Queues a frame. When there is no room for it, it goes with all others, and the receiver will know.
     pub fn push(&mut self, body: Bytes, now_ms: u64) {
-        let is_full = self.bytes + body.len() > limits::REPLICATION_OUTBOX_BYTES_MAX
-            || self.frames.len() >= limits::REPLICATION_OUTBOX_FRAMES_MAX;
-        if is_full {
+        if self.bytes + cost(&body) > limits::REPLICATION_OUTBOX_BYTES_MAX {
             self.let_go += self.frames.iter().filter(|frame| frame.body.is_some()).count() as u64 + 1;
             self.frames.clear();
             self.bytes = 0;
@@ -105,7 +103,7 @@ impl Sender {
             if taken.has(frame.sequence)
                 && let Some(body) = frame.body.take()
             {
-                self.bytes -= body.len();
+                self.bytes -= cost(&body);
             }
         }
         while self.frames.front().is_some_and(|frame| frame.body.is_none()) {
@@ -123,14 +121,14 @@ impl Sender {
         self.frames.front().map_or(0, |frame| now_ms.saturating_sub(frame.queued_ms))
     }
 
-    /// Bytes of those.
+    /// Bytes of memory that those take.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
     fn queue(&mut self, body: Bytes, now_ms: u64) {
         self.last += 1;
-        self.bytes += body.len();
+        self.bytes += cost(&body);
         self.frames.push_back(Outgoing { sequence: self.last, body: Some(body), queued_ms: now_ms, sent_ms: None });
     }
 }
@@ -241,6 +239,13 @@ impl Taken {
     }
 }
 
+/// What a frame takes: a small one has a place in the queue and a piece of memory all the same.
+fn cost(body: &Bytes) -> usize {
+    size_of::<Outgoing>() + ALLOCATION_BYTES + body.len()
+}
+
+/// What an allocation takes beside its bytes, and what counts who shares them.
+const ALLOCATION_BYTES: usize = 48;
 /// No records, packed.
 const EMPTY_BODY: Bytes = Bytes::from_static(&[0; 4]);
 
@@ -316,9 +321,12 @@ mod tests {
             sender.taken(&receiver.answer().map_or(Taken::default(), |answer| answer.1));
         }
         assert_eq!(gaps, 1);
-        // Many small ones are bounded by their number.
-        (0..40_000).for_each(|_| sender.push(Bytes::from_static(b"x"), 0));
-        assert!(sender.waiting() <= limits::REPLICATION_OUTBOX_FRAMES_MAX);
+        // Many small ones take memory too.
+        let frames_max = limits::REPLICATION_OUTBOX_BYTES_MAX / size_of::<Outgoing>();
+        (0..3 * frames_max).for_each(|_| {
+            sender.push(Bytes::from_static(b"x"), 0);
+            assert!(sender.bytes() <= limits::REPLICATION_OUTBOX_BYTES_MAX && sender.waiting() <= frames_max);
+        });
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Rings, streams, frames: what moves between this node's shards and the other nodes.
 //!
-//! One task, one pass each millisecond, nothing in it waits. A chunk is packed once and numbered for each node that may
+//! One task, one pass each millisecond, nothing in it waits. A chunk is queued and numbered for each node that may
 //! have it. What arrives is looked through from end to end before any shard sees it: bytes that are no records are
 //! counted against their sender and go no further. A frame whose records find a shard's queue full is not taken, so its
 //! sender keeps it and sends it again: that is the back pressure, and it ends at the sender's bound.
@@ -178,14 +178,13 @@ impl Carrier {
                 match self.ports.receive(shard) {
                     None => break,
                     Some(FromShard::Chunk(chunk)) => {
-                        let body = batch::pack(&chunk.bytes);
                         for peer in self.peers.values_mut() {
                             if !(chunk.regions.is_empty() || chunk.regions.contains(&peer.site)) {
                                 continue;
                             }
                             match chunk.is_gap {
                                 true => peer.senders[shard as usize].skip(now_ms),
-                                false => peer.senders[shard as usize].push(body.clone(), now_ms),
+                                false => peer.senders[shard as usize].push(&chunk.bytes, now_ms),
                             }
                         }
                     }

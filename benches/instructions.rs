@@ -16,10 +16,13 @@ use gungraun::prelude::*;
 use gungraun::{Callgrind, EventKind};
 
 use spinetail::base::hash::HashSeed;
+use spinetail::base::id::{NodeId, SiteId};
 use spinetail::base::prng::Prng;
 use spinetail::cache::{Accounting, Config, Store};
 use spinetail::engine::Protocol;
 use spinetail::engine::direct::Direct;
+use spinetail::engine::replica::{Replication, ShardPorts, connect};
+use spinetail::replica::{self, port::Ports};
 use spinetail::wire::{Command, Mode, Request, memcached, native, resp};
 
 const KEYS: u64 = 10_000;
@@ -28,6 +31,8 @@ const SEGMENT_BYTES: usize = 256 << 10;
 struct Case {
     shard: Direct<Vec<u8>>,
     requests: Vec<u8>,
+    /// The other end of its replication, if it is told of a cluster.
+    _ports: Option<ShardPorts>,
 }
 
 fn encode(protocol: Protocol, command: Command<'_>, out: &mut Vec<u8>) {
@@ -40,8 +45,32 @@ fn encode(protocol: Protocol, command: Command<'_>, out: &mut Vec<u8>) {
 
 /// A shard that holds the keys, and `depth` requests of which none or all are SETs.
 fn case(protocol: Protocol, depth: usize, writes: bool) -> Case {
+    with_replication(protocol, depth, writes, None)
+}
+
+/// The same for a node of a cluster: what a write is noted and copied for, without what carries it away.
+fn replicated(protocol: Protocol, depth: usize, writes: bool) -> Case {
+    let config = replica::Config {
+        node: NodeId(1),
+        site: SiteId(1),
+        incarnation: 1,
+        seed: HashSeed(1),
+        versions_max: 1 << 16,
+        counters_max: 1 << 10,
+    };
+    with_replication(protocol, depth, writes, Some(connect(&config, 1)))
+}
+
+fn with_replication(
+    protocol: Protocol,
+    depth: usize,
+    writes: bool,
+    ends: Option<(Vec<Box<Replication>>, ShardPorts)>,
+) -> Case {
     let config = Config { segment_bytes: SEGMENT_BYTES, seed: HashSeed(1), accounting: Accounting::Memory };
-    let mut shard = Direct::new(Store::new(vec![0; 64 * SEGMENT_BYTES], config), HashSeed(1), protocol);
+    let (mut ends, mut ports) = ends.map_or((Vec::new(), None), |(shards, ports)| (shards, Some(ports)));
+    let store = Store::new(vec![0; 64 * SEGMENT_BYTES], config);
+    let mut shard = Direct::replicated(store, HashSeed(1), protocol, ends.pop());
     let value = [7u8; 100];
     let set = |number: u64, out: &mut Vec<u8>| {
         let key = format!("{number:016}");
@@ -52,6 +81,10 @@ fn case(protocol: Protocol, depth: usize, writes: bool) -> Case {
         frame.clear();
         set(number, &mut frame);
         shard.exchange(&frame);
+        shard.replicate();
+        while let Some(ports) = &mut ports
+            && ports.receive(0).is_some()
+        {}
     }
     let mut prng = Prng::new(2);
     let mut batch = |out: &mut Vec<u8>| {
@@ -70,7 +103,7 @@ fn case(protocol: Protocol, depth: usize, writes: bool) -> Case {
     shard.exchange(&warm);
     let mut requests = Vec::new();
     batch(&mut requests);
-    Case { shard, requests }
+    Case { shard, requests, _ports: ports }
 }
 
 #[library_benchmark]
@@ -86,6 +119,8 @@ fn case(protocol: Protocol, depth: usize, writes: bool) -> Case {
     args = (Protocol::Native, 32, true), setup = case,
     config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 47_300)]))
 )]
+#[bench::native_get_32_replicated(args = (Protocol::Native, 32, false), setup = replicated)]
+#[bench::native_set_32_replicated(args = (Protocol::Native, 32, true), setup = replicated)]
 #[bench::resp_get_1(
     args = (Protocol::Resp, 1, false), setup = case,
     config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 2_650)]))

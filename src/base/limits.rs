@@ -657,6 +657,85 @@ pub const CLUSTER_INBOUND_MESSAGES: usize = 4096;
 /// taken yet. One part in this many.
 pub const REPLICATION_SET_ASIDE: u64 = 8;
 
+/// Slots of the table of versions that are swept of what has fallen behind the horizon, each millisecond: 8 KiB read in
+/// order. The largest table is swept in six seconds.
+pub const REPLICATION_SWEEP_SLOTS_PER_MS: usize = 256;
+
+/// Counters of one shard, some 200 bytes each. What is counted beyond them travels as a value, of which the last wins.
+pub const REPLICATION_COUNTERS_MAX: usize = 1 << 16;
+
+/// How long a counter that has ended is kept: longer than clocks differ and a frame is under way.
+pub const REPLICATION_ENDED_MS: u64 = 10_000;
+
+/// Counters looked at for that, each millisecond.
+pub const REPLICATION_ENDED_PER_MS: usize = 16;
+
+/// Shares of one counter: one for each time that a node was started and counted there.
+pub const REPLICATION_SHARES_MAX: usize = 128;
+
+/// Sets of regions that namespaces are pinned to, as one shard tells them apart.
+pub const REPLICATION_SCOPES_MAX: usize = 32;
+
+/// Bytes of records that a shard gathers in a millisecond before it hands them over early.
+pub const REPLICATION_CHUNK_BYTES: usize = 32 << 10;
+
+/// Bytes of records that wait in a shard for room in its ring; what comes then is left to repair.
+pub const REPLICATION_WAITING_BYTES_MAX: usize = 2 << 20;
+
+/// Slots of the rings between a shard and the replication thread: chunks, questions, answers.
+pub const REPLICATION_RING_SLOTS: usize = 256;
+
+/// Records of other nodes that a shard applies in one turn: some 20 µs.
+pub const REPLICATION_RECORDS_PER_TURN: usize = 64;
+
+/// Bytes of records that wait to be applied by a shard; beyond them a frame is not taken, and comes again.
+pub const REPLICATION_APPLY_BYTES_MAX: usize = 8 << 20;
+
+/// Largest frame of replication: the largest value with its key, and its description.
+pub const REPLICATION_FRAME_BYTES_MAX: usize = 2 << 20;
+
+/// Bytes of memory that the frames of one stream to one node take until they are acknowledged. When it is full the stream
+/// lets go of them and leaves them to repair.
+pub const REPLICATION_OUTBOX_BYTES_MAX: usize = 8 << 20;
+
+/// Bytes of a stream under way that are not acknowledged: 100 ms at 20 MB/s.
+pub const REPLICATION_IN_FLIGHT_BYTES_MAX: usize = 2 << 20;
+
+/// A frame that is not acknowledged for this long is sent again: twice the round trip between any two continents.
+pub const REPLICATION_RESEND_MS: u64 = 400;
+
+/// Time between two comparisons of digests with one node.
+pub const REPLICATION_COMPARE_MS: u64 = 1_000;
+
+/// What was written this long ago should be everywhere: windows that ended earlier are compared unasked.
+pub const REPLICATION_SETTLE_MS: u64 = 5_000;
+
+/// Entries named in one answer of repair, at 26 bytes, and records fetched by one question.
+pub const REPLICATION_LISTED_MAX: usize = 16_384;
+/// See [`REPLICATION_LISTED_MAX`].
+pub const REPLICATION_FETCH_MAX: usize = 2_048;
+
+/// Bytes of records in one answer of repair: it goes on with the next question.
+pub const REPLICATION_FETCH_BYTES_MAX: usize = 512 << 10;
+
+/// Steps of other nodes' questions, and of its own, that a shard does in a millisecond, one in a turn: some 20 µs each.
+pub const REPLICATION_STEPS_PER_MS: u32 = 4;
+
+/// Bytes of records that a shard reads for that in one turn.
+pub const REPLICATION_STEP_BYTES_MAX: usize = 64 << 10;
+
+/// Names that a shard compares, or looks up for repair, in one turn.
+pub const REPLICATION_LOOKUPS_PER_TURN: usize = 128;
+
+/// Questions of other nodes that are being answered, in all.
+pub const REPLICATION_QUESTIONS_MAX: usize = 64;
+
+/// How long a question of repair may take.
+pub const REPLICATION_QUESTION_MS: u64 = 3_000;
+
+/// Nodes that replicate to each other.
+pub const REPLICATION_PEERS_MAX: usize = 64;
+
 /// Bytes of messages of one sender that wait on one channel. A sender beyond that loses its own messages, nobody
 /// else's: the others' wait in queues of their own.
 pub const CLUSTER_INBOUND_BYTES: usize = 16 << 20;
@@ -877,86 +956,9 @@ pub const REPLICATION_VERSIONS_MIN: usize = 1 << 12;
 /// Share of a shard's arena that its versions may take beside it: one part in this many.
 pub const REPLICATION_MEMORY_SHARE: u64 = 16;
 
-/// Slots of the table of versions that are swept of what has fallen behind the horizon, each millisecond: 8 KiB read in
-/// order. The largest table is swept in six seconds.
-pub const REPLICATION_SWEEP_SLOTS_PER_MS: usize = 256;
-
-/// Counters of one shard, some 200 bytes each. What is counted beyond them travels as a value, of which the last wins.
-pub const REPLICATION_COUNTERS_MAX: usize = 1 << 16;
-
-/// How long a counter that has ended is kept: longer than clocks differ and a frame is under way.
-pub const REPLICATION_ENDED_MS: u64 = 10_000;
-
-/// Counters looked at for that, each millisecond.
-pub const REPLICATION_ENDED_PER_MS: usize = 16;
-
-/// Shares of one counter: one for each time that a node was started and counted there.
-pub const REPLICATION_SHARES_MAX: usize = 128;
-
-/// Sets of regions that namespaces are pinned to, as one shard tells them apart.
-pub const REPLICATION_SCOPES_MAX: usize = 32;
-
-/// Bytes of records that a shard gathers in a millisecond before it hands them over early.
-pub const REPLICATION_CHUNK_BYTES: usize = 32 << 10;
-
-/// Bytes of records that wait in a shard for room in its ring; what comes then is left to repair.
-pub const REPLICATION_WAITING_BYTES_MAX: usize = 2 << 20;
-
-/// Slots of the rings between a shard and the replication thread: chunks, questions, answers.
-pub const REPLICATION_RING_SLOTS: usize = 256;
-
-/// Records of other nodes that a shard applies in one turn: some 20 µs.
-pub const REPLICATION_RECORDS_PER_TURN: usize = 64;
-
-/// Bytes of records that wait to be applied by a shard; beyond them a frame is not taken, and comes again.
-pub const REPLICATION_APPLY_BYTES_MAX: usize = 8 << 20;
-
-/// Largest frame of replication: the largest value with its key, and its description.
-pub const REPLICATION_FRAME_BYTES_MAX: usize = 2 << 20;
-
-/// Bytes that one stream to one node keeps until they are acknowledged. When it is full the stream lets go of them and
-/// leaves them to repair.
-pub const REPLICATION_OUTBOX_BYTES_MAX: usize = 8 << 20;
-
 /// Frames that a stream keeps, whatever their size.
 pub const REPLICATION_OUTBOX_FRAMES_MAX: usize = 16_384;
 
-/// Bytes of a stream under way that are not acknowledged: 100 ms at 20 MB/s.
-pub const REPLICATION_IN_FLIGHT_BYTES_MAX: usize = 2 << 20;
-
-/// A frame that is not acknowledged for this long is sent again.
-pub const REPLICATION_RESEND_MS: u64 = 400;
-
-/// Time between two comparisons of digests with one node.
-pub const REPLICATION_COMPARE_MS: u64 = 1_000;
-
-/// What was written this long ago should be everywhere: windows that ended earlier are compared unasked.
-pub const REPLICATION_SETTLE_MS: u64 = 5_000;
-
-/// Entries named in one answer of repair, at 26 bytes, and records fetched by one question.
-pub const REPLICATION_LISTED_MAX: usize = 16_384;
-/// See [`REPLICATION_LISTED_MAX`].
-pub const REPLICATION_FETCH_MAX: usize = 2_048;
-
-/// Bytes of records in one answer of repair: it goes on with the next question.
-pub const REPLICATION_FETCH_BYTES_MAX: usize = 512 << 10;
-
-/// Bytes of records that a shard reads for that in one turn.
-pub const REPLICATION_STEP_BYTES_MAX: usize = 64 << 10;
-
-/// Names that a shard compares, or looks up for repair, in one turn.
-pub const REPLICATION_LOOKUPS_PER_TURN: usize = 128;
-
-/// Questions of other nodes that are being answered, in all.
-pub const REPLICATION_QUESTIONS_MAX: usize = 64;
-
-/// How long a question of repair may take. One that was lost just before a partition healed holds up the next by as
-/// long, then by up to [`REPLICATION_COMPARE_MS`], then by four round trips: together less than the five seconds within
-/// which regions are to agree again.
-pub const REPLICATION_QUESTION_MS: u64 = 2_000;
-
-/// Nodes that replicate to each other.
-pub const REPLICATION_PEERS_MAX: usize = 64;
 /// Homes of a region: parts of its strong keys, each written by one node at a time. Five nodes then differ by one in
 /// thirteen in what they hold, and all homes together fit a Raft entry and a message.
 pub const REGION_HOMES: usize = 64;
@@ -1132,6 +1134,7 @@ const _: () =
 const _: () = assert!(REPLICATION_FETCH_BYTES_MAX + SEGMENT_BYTES_MAX + KEY_BYTES_MAX < REPLICATION_FRAME_BYTES_MAX);
 const _: () =
     assert!(REPLICATION_FRAME_BYTES_MAX < REPLICATION_OUTBOX_BYTES_MAX, "a stream keeps a few of the largest");
+const _: () = assert!(REPLICATION_FRAME_BYTES_MAX + 4096 <= CLUSTER_REPLICATION_BYTES_MAX, "links carry every frame");
 const _: () = assert!(REPLICATION_RING_SLOTS.is_power_of_two(), "mailbox positions are masked");
 const _: () = assert!(REPLICATION_SHARES_MAX < 256, "a record counts them in a byte");
 const _: () = assert!(ADMIN_TOKEN_BYTES_MIN < ADMIN_TOKEN_BYTES_MAX);

@@ -41,6 +41,10 @@ pub struct Replication {
     /// Bytes of records applied so far, for the other end.
     applied_bytes: Arc<AtomicU64>,
     housekept_at: Instant,
+    /// How far the host's clock is ahead of the shard's, which was set by it at the start and does not jump since.
+    clock_ahead_ms: i64,
+    /// Steps of questions that this millisecond still has room for.
+    steps_left: u32,
 }
 
 /// The other end: all shards of a server, for the thread that carries their streams.
@@ -75,6 +79,8 @@ pub fn connect(config: &Config, count: usize) -> (Vec<Box<Replication>>, ShardPo
             applying: None,
             applied_bytes: applied_bytes.clone(),
             housekept_at: Instant::default(),
+            clock_ahead_ms: 0,
+            steps_left: limits::REPLICATION_STEPS_PER_MS,
         }));
         ports.push(Port { to: to_shard, from: from_shard, waker: None, sent_bytes: 0, applied_bytes });
     }
@@ -149,9 +155,13 @@ impl Replication {
     }
 
     /// Does what there is to do, within a turn's bounds. Answers whether there was anything.
-    fn turn(&mut self, entries: &mut impl Entries, now: Instant) -> bool {
+    fn turn(&mut self, entries: &mut impl Entries, now: Instant, unix_ms: i64) -> bool {
+        self.set_time(unix_ms);
         let is_tick = now > self.housekept_at;
-        let mut worked = self.take_in(entries);
+        if is_tick {
+            self.steps_left = limits::REPLICATION_STEPS_PER_MS;
+        }
+        let mut worked = self.take_in(entries, unix_ms);
         if is_tick {
             self.housekept_at = now;
             self.part.housekeep(entries);
@@ -162,7 +172,11 @@ impl Replication {
         worked
     }
 
-    fn take_in(&mut self, entries: &mut impl Entries) -> bool {
+    fn set_time(&mut self, unix_ms: i64) {
+        self.part.set_time(unix_ms.saturating_add(self.clock_ahead_ms).max(0) as u64);
+    }
+
+    fn take_in(&mut self, entries: &mut impl Entries, unix_ms: i64) -> bool {
         let mut worked = false;
         let mut records_left = limits::REPLICATION_RECORDS_PER_TURN;
         loop {
@@ -186,7 +200,7 @@ impl Replication {
                 self.applied_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 self.applying = None;
             }
-            if records_left == 0 || self.kept.is_some() {
+            if records_left == 0 || self.steps_left == 0 || self.kept.is_some() {
                 return worked;
             }
             match self.from.receive() {
@@ -194,9 +208,18 @@ impl Replication {
                 Some(ToShard::Apply(bytes)) => self.applying = Some((bytes, 0)),
                 Some(ToShard::Rules(rules)) => self.part.set_rules(rules),
                 Some(ToShard::Compared) => self.part.has_compared(),
+                Some(ToShard::Clock(host_ms)) => {
+                    let ahead_ms = i64::try_from(host_ms).unwrap_or(i64::MAX) - unix_ms;
+                    // Less is how long the message was under way, or slept over.
+                    if (ahead_ms - self.clock_ahead_ms).abs() > CLOCK_JITTER_MS {
+                        self.clock_ahead_ms = ahead_ms;
+                        self.set_time(unix_ms);
+                    }
+                }
                 Some(ToShard::Ask(number, step)) => {
                     let answer = self.part.answer(step, entries);
                     self.kept = self.to.send(FromShard::Answer(number, answer)).err();
+                    self.steps_left -= 1;
                     // One step is a turn's worth.
                     return true;
                 }
@@ -227,11 +250,11 @@ impl<M: DerefMut<Target = [u8]>> Keys<M> {
     /// Notes a change, and that others are to hear of it.
     #[inline(never)]
     pub(super) fn replicate(&mut self, hash: KeyHash, key: &[u8], count: Option<Count>) {
-        let (unix_ms, unix_zero_ms) = (self.unix_ms() as u64, self.unix_zero_ms);
+        let (unix_ms, unix_zero_ms) = (self.unix_ms(), self.unix_zero_ms);
         let Some(replication) = &mut self.replication else { return };
         let found = self.store.peek(hash, key, self.now).map(|item| found(&item, unix_zero_ms));
+        replication.set_time(unix_ms);
         let part = &mut replication.part;
-        part.set_time(unix_ms);
         part.changed(part.id(hash.0, key), key, found, count);
     }
 
@@ -241,9 +264,9 @@ impl<M: DerefMut<Target = [u8]>> Keys<M> {
         if let Some(item) = self.store.peek(hash, key, self.now) {
             return Counting { before: counter::parse(item.value) };
         }
-        let unix_ms = self.unix_ms() as u64;
+        let unix_ms = self.unix_ms();
         let Some(replication) = &mut self.replication else { return Counting::default() };
-        replication.part.set_time(unix_ms);
+        replication.set_time(unix_ms);
         let id = replication.part.id(hash.0, key);
         let Some((text, expires_ms, client_flags)) = replication.part.recall(id) else { return Counting::default() };
         let expires = expires_ms.map(|at| self.moment(i64::try_from(at).unwrap_or(i64::MAX)));
@@ -258,11 +281,11 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
     /// This turn's share of replication.
     pub(super) fn replicate(&mut self) -> bool {
         let Some(mut replication) = self.keys.replication.take() else { return false };
-        replication.part.set_time(self.keys.unix_ms() as u64);
+        let unix_ms = self.keys.unix_ms();
         // Nobody's client does this.
         self.keys.client = 0;
         let mut lent = Lent { keys: &mut self.keys, seed: self.shared.seed };
-        let worked = replication.turn(&mut lent, self.now);
+        let worked = replication.turn(&mut lent, self.now, unix_ms);
         self.keys.replication = Some(replication);
         worked
     }
@@ -338,6 +361,8 @@ fn found<'a>(item: &Item<'a>, unix_zero_ms: i64) -> Found<'a> {
 
 /// What a version takes in its table, of which three quarters are used.
 const VERSION_BYTES: u64 = 43;
+/// How far the host's clock may be from what it is taken for.
+const CLOCK_JITTER_MS: i64 = 50;
 /// Index homes looked at for a purge each millisecond: some 450 entries of a full store.
 const PURGED_HOMES_PER_MS: usize = 64;
 

@@ -24,11 +24,14 @@ fn site(node: u16, protocol: Protocol) -> Site {
         versions_max: 4096,
         counters_max: 512,
     };
-    let (mut shards, ports) = connect(&config, 1);
+    let (mut shards, mut ports) = connect(&config, 1);
+    assert!(ports.send(0, ToShard::Compared).is_ok());
     let segment_bytes = 64 << 10;
     let layout = StoreConfig { segment_bytes, seed: SEED, accounting: Accounting::Memory };
     let store = Store::new(vec![0; 64 * segment_bytes], layout);
-    Site { shard: Direct::replicated(store, SEED, protocol, shards.pop()), ports }
+    let mut shard = Direct::replicated(store, SEED, protocol, shards.pop());
+    shard.replicate();
+    Site { shard, ports }
 }
 
 impl Site {
@@ -158,6 +161,19 @@ fn whoever_has_read_a_key_hears_of_a_write_elsewhere() {
     exchange(&mut a, &mut b);
     assert_eq!(b.say("MULTI\r\nSET k 3\r\nEXEC\r\n"), "+OK\r\n+QUEUED\r\n*-1\r\n");
     assert_eq!(b.say("GET k\r\n"), "$1\r\n2\r\n");
+}
+
+#[test]
+fn a_host_whose_clock_is_set_calls_later_writes_by_the_new_time() {
+    let mut site = site(1, Protocol::Resp);
+    let ahead_ms = 3_600_000;
+    let now_ms = crate::engine::executor::unix_ms() as u64;
+    site.ports.send(0, ToShard::Clock(now_ms + ahead_ms)).unwrap();
+    site.shard.replicate();
+    site.say("SET k 1\r\n");
+    let chunk = site.chunks().pop().unwrap();
+    let Record::Value { version, .. } = Record::decode(&mut chunk.as_slice()).unwrap() else { panic!("a value") };
+    assert!((ahead_ms - 1_000..ahead_ms + 60_000).contains(&(version.unix_ms() - now_ms)), "{version:?}");
 }
 
 #[test]

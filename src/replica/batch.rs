@@ -4,8 +4,8 @@
 //!   taken     | 2 | stream | incarnation | upto | sixteen words of what came out of order |
 //!   body      | length of the records, how packed | records, lz4 if that is shorter |
 //!
-//! A shard gathers its records for a millisecond, or until they are 32 KiB; that is one body, packed once however many
-//! nodes it goes to. A body says how long it will be when unpacked: that is checked against the bound before a byte of
+//! A shard gathers its records for a millisecond, or until they are 32 KiB; that is one body, packed when it is sent. What
+//! a node has not been sent yet is gathered further (`stream`): a link that comes back carries few, full frames. A body says how long it will be when unpacked: that is checked against the bound before a byte of
 //! memory is reserved for it, so a few bytes cannot become gigabytes.
 
 use bytes::Bytes;

@@ -282,7 +282,7 @@ impl Counters {
         for held in self.places.iter().flatten() {
             recounted[held.scope.0 as usize].toggle(held.id, held.counter.digest(held.id), true);
         }
-        let is_same = recounted.iter().zip(&self.buckets).all(|(a, b)| a.0 == b.0);
+        let is_same = recounted.iter().zip(&self.buckets).all(|(a, b)| a.each == b.each && a.sum() == b.sum());
         if is_same { Ok(()) } else { Err("the digests of counters are not those of their states".to_string()) }
     }
 

@@ -14,12 +14,16 @@
 //! - `stream`: numbered frames from one shard to one node, until they have arrived
 //! - `repair`: what two sites ask each other to find out what they miss
 //! - `shard`: one shard's part in all that
+//! - `answers`: what it answers others who compare themselves with it
+//! - `counts`: what has happened
 //! - `port`: what a shard and whoever carries its streams tell each other
 //! - `strong`: entries that one writer at a time writes, by version, and what a store of them must do
 
+mod answers;
 pub mod batch;
 pub mod clock;
 pub mod counter;
+pub mod counts;
 pub mod port;
 pub mod record;
 pub mod repair;
@@ -33,8 +37,9 @@ pub mod table;
 pub mod versions;
 
 pub use clock::Version;
+pub use counts::Counts;
 pub use record::{Found, Record};
 pub use rules::{Mode, Namespace, Rules};
-pub use shard::{Config, Count, Counts, Entries, Replica};
+pub use shard::{Config, Count, Entries, Replica};
 pub use strong::{StrongEntry, StrongFull, StrongPage, StrongStore, StrongVersion};
 pub use table::KeyId;

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 
 use crate::base::id::SiteId;
+use crate::replica::counts::Counts;
 use crate::replica::repair::{Named, Summary};
 use crate::replica::rules::Rules;
-use crate::replica::shard::{Chunk, Counts};
+use crate::replica::shard::Chunk;
 use crate::replica::table::KeyId;
 use crate::replica::versions::Buckets;
 
@@ -30,6 +31,8 @@ pub enum ToShard {
     Rules(Arc<Rules>),
     /// The node has been compared with another one.
     Compared,
+    /// What time it is, in Unix milliseconds: the host's clock may have been set since the shard was started.
+    Clock(u64),
     /// A step of a question, by its number.
     Ask(u64, Step),
 }

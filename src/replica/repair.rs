@@ -157,7 +157,7 @@ pub fn lists(regions: &[SiteId], windows: &[Option<u64>], mine: &[Buckets], thei
         let mut count = 0;
         for ((window, mine), theirs) in windows.iter().zip(mine).zip(theirs) {
             let theirs = theirs.get(bucket).copied().unwrap_or_default();
-            if mine.0[bucket] == theirs {
+            if mine.each[bucket] == theirs {
                 continue;
             }
             count += u64::from(theirs.count);
@@ -229,11 +229,11 @@ mod tests {
     fn lists_name_what_differs_in_answers_of_bounded_size() {
         let (mine, mut theirs) = (Buckets::default(), Buckets::default());
         for bucket in 0..200 {
-            theirs.0[bucket] = Sum { digest: 1, count: 1000 };
+            theirs.each[bucket] = Sum { digest: 1, count: 1000 };
         }
         let mut empty_there = mine.clone();
-        empty_there.0[250] = Sum { digest: 1, count: 1 };
-        let questions = lists(&[], &[Some(7), None], &[empty_there, mine.clone()], &[theirs.0.to_vec(), vec![]]);
+        empty_there.each[250] = Sum { digest: 1, count: 1 };
+        let questions = lists(&[], &[Some(7), None], &[empty_there, mine.clone()], &[theirs.each.to_vec(), vec![]]);
         let mut seen = 0;
         for question in &questions {
             let Question::List { buckets, .. } = question else { panic!("{question:?}") };

@@ -17,19 +17,16 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use crate::base::hash::HashSeed;
 use crate::base::id::{NodeId, SiteId};
 use crate::base::limits;
 use crate::replica::clock::{Clock, Version, ntp};
 use crate::replica::counter::{self, Counter, Counters, Held};
-use crate::replica::port::{Step, StepAnswer};
+use crate::replica::counts::Counts;
 use crate::replica::record::{Found, Record};
-use crate::replica::repair::{Named, Summary};
 use crate::replica::rules::{Mode, Namespace, Rules};
 use crate::replica::table::KeyId;
-use crate::replica::versions::{Buckets, Entry, Kind, Scope, Versions, window_of};
+use crate::replica::versions::{Entry, Kind, Scope, Versions, window_of};
 
 /// A shard's entries, lent for a moment.
 pub trait Entries {
@@ -81,76 +78,17 @@ pub struct Chunk {
     pub is_gap: bool,
 }
 
-/// What has happened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    /// Records sent, or handed over for it.
-    pub sent: u64,
-    /// Records that found no room and were left to repair.
-    pub unsent: u64,
-    /// Records of others that changed something here.
-    pub applied: u64,
-    /// Records of others that were known already, or older than what is here.
-    pub stale: u64,
-    /// Records older than the floor.
-    pub late: u64,
-    /// Records from further in the future than clocks may differ.
-    pub future: u64,
-    /// Records of keys that may not be here, or are not replicated this way.
-    pub misplaced: u64,
-    /// Records that were not sent because their keys may not be there.
-    pub kept_home: u64,
-    /// Records of an epoch that has been purged.
-    pub purged: u64,
-    /// Records of an epoch that this node has not heard of yet.
-    pub early: u64,
-    /// Values that do not fit here.
-    pub too_large: u64,
-    /// Writes whose version found no room.
-    pub unremembered: u64,
-    /// Increments that travelled as values, because there were too many counters.
-    pub uncounted: u64,
-    /// Versions remembered, counters kept: gauges.
-    pub versions: u64,
-    /// See `versions`.
-    pub counters: u64,
-}
-
-impl Counts {
-    /// Adds another shard's.
-    pub fn add(&mut self, other: &Counts) {
-        let sums = [
-            (&mut self.sent, other.sent),
-            (&mut self.unsent, other.unsent),
-            (&mut self.applied, other.applied),
-            (&mut self.stale, other.stale),
-            (&mut self.late, other.late),
-            (&mut self.future, other.future),
-            (&mut self.misplaced, other.misplaced),
-            (&mut self.kept_home, other.kept_home),
-            (&mut self.purged, other.purged),
-            (&mut self.early, other.early),
-            (&mut self.too_large, other.too_large),
-            (&mut self.unremembered, other.unremembered),
-            (&mut self.uncounted, other.uncounted),
-            (&mut self.versions, other.versions),
-            (&mut self.counters, other.counters),
-        ];
-        sums.into_iter().for_each(|(sum, more)| *sum += more);
-    }
-}
-
 /// One shard's part.
 pub struct Replica {
-    config: Config,
+    pub(super) config: Config,
     clock: Clock,
     now_ms: u64,
     pub(super) versions: Versions,
     pub(super) counters: Counters,
-    rules: Arc<Rules>,
+    pub(super) rules: Arc<Rules>,
     has_strong: bool,
     /// Sets of regions, by number; the first is all.
-    scopes: Vec<Arc<[SiteId]>>,
+    pub(super) scopes: Vec<Arc<[SiteId]>>,
     outs: Vec<Out>,
     out_bytes: usize,
     dirty: Vec<KeyId>,
@@ -159,7 +97,7 @@ pub struct Replica {
     ended_cursor: usize,
     /// It has compared with another node since it was started, so what it does not know nobody knows.
     knows_others: bool,
-    counts: Counts,
+    pub(super) counts: Counts,
 }
 
 /// What waits to be sent to a set of regions.
@@ -343,7 +281,8 @@ impl Replica {
         for namespace in rules.all() {
             let before = self.rules.named(&namespace.prefix);
             let is_purged = namespace.epoch > before.map_or(0, |before| before.epoch);
-            let is_exiled = !namespace.may_be_at(self.config.site);
+            let site = self.config.site;
+            let is_exiled = !namespace.may_be_at(site) && before.is_none_or(|before| before.may_be_at(site));
             if is_purged || is_exiled {
                 let before = self.clock.tick(self.now_ms);
                 self.purges.retain(|purge| purge.prefix != namespace.prefix);
@@ -370,154 +309,25 @@ impl Replica {
         self.counters.check()
     }
 
-    // --- repair ---
-
-    /// The digests of all that another site may have, by set of regions.
-    pub fn summary(&self, to: SiteId) -> Vec<(Vec<SiteId>, Summary)> {
-        let scopes = self.scopes.iter().enumerate();
-        let shared = scopes.filter(|(_, regions)| regions.is_empty() || regions.contains(&to));
-        shared
-            .map(|(number, regions)| {
-                let scope = Scope(number as u8);
-                let windows = self.versions.windows(scope).map(|(window, buckets)| (window, buckets.sum())).collect();
-                let counters = self.counters.buckets(scope).map(Buckets::sum).unwrap_or_default();
-                (regions.to_vec(), Summary { floor: self.versions.floor(), windows, counters })
-            })
-            .collect()
-    }
-
-    /// The digests of one window's buckets, or those of the counters.
-    pub fn buckets(&mut self, regions: &[SiteId], window: Option<u64>) -> Buckets {
-        let Some(scope) = self.scope_of(regions) else { return Buckets::default() };
-        let buckets = match window {
-            Some(window) => self.versions.buckets(window, scope),
-            None => self.counters.buckets(scope),
-        };
-        buckets.cloned().unwrap_or_default()
-    }
-
-    /// What is in one bucket: of some windows, and of the counters.
-    pub fn named(&mut self, regions: &[SiteId], bucket: u8, windows: &[u64], with_counters: bool) -> Vec<Named> {
-        let Some(scope) = self.scope_of(regions) else { return Vec::new() };
-        let mut named = Vec::new();
-        if !windows.is_empty() {
-            let visit = |id, version| named.push(Named { id, version, is_counter: false });
-            self.versions.of_bucket(bucket, windows, scope, visit);
-        }
-        if with_counters {
-            self.counters.of_bucket(bucket, scope, |held| named.push(Named::of_counter(held.id, &held.counter)));
-        }
-        named
-    }
-
-    /// Whether what another site names is newer than what is known here.
-    pub fn wants(&self, named: &Named) -> bool {
-        if let Some(held) = self.counters.get(named.id) {
-            return match named.is_counter {
-                true => *named != Named::of_counter(named.id, &held.counter),
-                false => named.version > held.counter.epoch,
-            };
-        }
-        if named.is_counter {
-            return true;
-        }
-        match self.versions.get(named.id) {
-            Some(known) => named.version > known.version,
-            None => window_of(named.version.time) >= self.versions.floor(),
-        }
-    }
-
-    /// Appends the record of a name, for a site that lacks it.
-    pub fn fetch(&mut self, id: KeyId, to: SiteId, entries: &mut impl Entries, out: &mut Vec<u8>) {
-        let rules = self.rules.clone();
-        if let Some(held) = self.counters.get(id) {
-            let namespace = rules.of(&held.key);
-            if !may_go(namespace, to) {
-                self.counts.kept_home += 1;
-                return;
-            }
-            Record::Counter { key: &held.key, counter: held.counter.clone(), epoch: namespace.epoch }.encode(out);
-            self.counts.sent += 1;
-            return;
-        }
-        let Some(entry) = self.versions.get(id) else { return };
-        let scope_regions = self.scopes[entry.scope.0 as usize].clone();
-        if !(scope_regions.is_empty() || scope_regions.contains(&to)) {
-            self.counts.kept_home += 1;
-            return;
-        }
-        let version = entry.version;
-        let mut is_home = None;
-        let mut is_sent = false;
-        if entry.kind == Kind::Value {
-            entries.look(id, &mut |key, found| {
-                let namespace = rules.of(key);
-                if !may_go(namespace, to) {
-                    // It was written when other rules held; from now on it is among those of its own regions.
-                    is_home = Some(namespace.clone());
-                } else if !self.is_purged(key, version) {
-                    Record::Value { key, found, version, epoch: namespace.epoch }.encode(out);
-                    is_sent = true;
-                }
-            });
-        }
-        if let Some(namespace) = is_home {
-            self.counts.kept_home += 1;
-            match self.scope_of(&namespace.regions).filter(|_| namespace.mode == Mode::Eventual) {
-                Some(scope) => _ = self.versions.set(id, Entry { scope, ..entry }),
-                None => _ = self.versions.remove(id),
-            }
-            return;
-        }
-        if !is_sent {
-            // Deleted, or evicted or expired here: then the other's older value is no better than none.
-            Record::Gone { key: None, id, version, regions: scope_regions.to_vec() }.encode(out);
-        }
-        self.counts.sent += 1;
-    }
-
-    /// Does a step of a question.
-    pub fn answer(&mut self, step: Step, entries: &mut impl Entries) -> StepAnswer {
-        match step {
-            Step::Summary { to } => StepAnswer::Summary(self.summary(to), Box::new(self.counts)),
-            Step::Buckets { regions, windows } => {
-                StepAnswer::Buckets(windows.into_iter().map(|window| self.buckets(&regions, window)).collect())
-            }
-            Step::List { regions, bucket, windows, with_counters } => {
-                StepAnswer::List(self.named(&regions, bucket, &windows, with_counters))
-            }
-            Step::Wanted(named) => {
-                StepAnswer::Wanted(named.iter().filter(|named| self.wants(named)).map(|named| named.id).collect())
-            }
-            Step::Fetch { ids, to } => {
-                let (mut bytes, mut left) = (Vec::new(), Vec::new());
-                for id in ids {
-                    match bytes.len() < limits::REPLICATION_STEP_BYTES_MAX {
-                        true => self.fetch(id, to, entries, &mut bytes),
-                        false => left.push(id),
-                    }
-                }
-                StepAnswer::Records(bytes, left)
-            }
-        }
-    }
-
     // --- private ---
 
     /// Which regions may know of a key that a client writes here, and its namespace's epoch; none if it stays here.
     #[inline]
     fn admit(&mut self, key: &[u8]) -> Option<(Scope, u64)> {
-        let rules = self.rules.clone();
-        let namespace = rules.of(key);
+        let namespace = self.rules.of(key);
+        let epoch = namespace.epoch;
         if namespace.mode != Mode::Eventual {
             return None;
+        }
+        if namespace.regions.is_empty() {
+            return Some((Scope(0), epoch));
         }
         if !namespace.may_be_at(self.config.site) {
             self.counts.kept_home += 1;
             return None;
         }
-        let scope = if namespace.regions.is_empty() { Scope(0) } else { self.scope_of(&namespace.regions)? };
-        Some((scope, namespace.epoch))
+        let regions = namespace.regions.clone();
+        Some((self.scope_of(&regions)?, epoch))
     }
 
     /// The same for a key that another node sends.
@@ -537,7 +347,7 @@ impl Replica {
     }
 
     /// The number of a set of regions; none if there are too many.
-    fn scope_of(&mut self, regions: &[SiteId]) -> Option<Scope> {
+    pub(super) fn scope_of(&mut self, regions: &[SiteId]) -> Option<Scope> {
         let is_same =
             |scope: &Arc<[SiteId]>| scope.len() == regions.len() && regions.iter().all(|region| scope.contains(region));
         if let Some(number) = self.scopes.iter().position(is_same) {
@@ -829,7 +639,7 @@ impl Replica {
     }
 
     /// Whether an entry is among those being purged.
-    fn is_purged(&self, key: &[u8], version: Version) -> bool {
+    pub(super) fn is_purged(&self, key: &[u8], version: Version) -> bool {
         let prefix = &self.rules.of(key).prefix;
         self.purges.iter().any(|purge| purge.prefix == *prefix && version < purge.before)
     }
@@ -868,7 +678,7 @@ impl Replica {
 }
 
 /// Whether keys of a namespace are replicated to, and may be kept at, a site.
-fn may_go(namespace: &Namespace, to: SiteId) -> bool {
+pub(super) fn may_go(namespace: &Namespace, to: SiteId) -> bool {
     namespace.mode == Mode::Eventual && namespace.may_be_at(to)
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::base::prng::Prng;
 use crate::replica::record::records;
-use crate::replica::repair::{Question, lists};
+use crate::replica::repair::{Question, Summary, lists};
 use crate::replica::shelf::Shelf;
 
 const SEED: HashSeed = HashSeed(9);
@@ -104,7 +104,7 @@ impl Node {
             let windows = mine.get(&regions).cloned().unwrap_or_default().differences(&theirs, self.now_ms, true);
             let my_buckets: Vec<_> = windows.iter().map(|window| self.replica.buckets(&regions, *window)).collect();
             let their_buckets: Vec<_> =
-                windows.iter().map(|window| other.replica.buckets(&regions, *window).0.to_vec()).collect();
+                windows.iter().map(|window| other.replica.buckets(&regions, *window).each.to_vec()).collect();
             for question in lists(&regions, &windows, &my_buckets, &their_buckets) {
                 let Question::List { regions, buckets } = question else { unreachable!() };
                 for list in buckets {

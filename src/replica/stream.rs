@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::base::limits;
+use crate::replica::batch::pack;
 
 /// What a receiver has taken: all numbers up to one, and some beyond it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +30,17 @@ pub const MASK_WORDS: usize = 16;
 
 /// Frames that may be beyond.
 const MASK_BITS: u64 = MASK_WORDS as u64 * 64;
+
+/// What a frame carries.
+#[derive(Debug)]
+enum Body {
+    /// Records that were not sent yet: the next ones may join them.
+    Open(Vec<u8>),
+    /// Packed, as they are sent.
+    Packed(Bytes),
+    /// They are taken.
+    Taken,
+}
 
 /// The sending end.
 #[derive(Debug, Default)]
@@ -46,31 +58,36 @@ pub struct Sender {
 #[derive(Debug)]
 struct Outgoing {
     sequence: u64,
-    /// None: it is taken.
-    body: Option<Bytes>,
+    body: Body,
     queued_ms: u64,
     sent_ms: Option<u64>,
 }
 
 impl Sender {
-    /// Queues a frame. When there is no room for it, it goes with all others, and the receiver will know.
-    pub fn push(&mut self, body: Bytes, now_ms: u64) {
-        let is_full = self.bytes + body.len() > limits::REPLICATION_OUTBOX_BYTES_MAX
-            || self.frames.len() >= limits::REPLICATION_OUTBOX_FRAMES_MAX;
-        if is_full {
-            self.let_go += self.frames.iter().filter(|frame| frame.body.is_some()).count() as u64 + 1;
+    /// Queues records. When there is no room for them, they go with all others, and the receiver will know.
+    pub fn push(&mut self, records: &[u8], now_ms: u64) {
+        if self.bytes + FRAME_BYTES + records.len() > limits::REPLICATION_OUTBOX_BYTES_MAX {
+            self.let_go += self.frames.iter().filter(|frame| !matches!(frame.body, Body::Taken)).count() as u64 + 1;
             self.frames.clear();
             self.bytes = 0;
             self.skip(now_ms);
             return;
         }
-        self.queue(body, now_ms);
+        // Whoever has not been sent the frames before gets fewer and larger ones.
+        if let Some(Outgoing { body: Body::Open(open), .. }) = self.frames.back_mut()
+            && open.len() + records.len() <= limits::REPLICATION_CHUNK_BYTES
+        {
+            open.extend_from_slice(records);
+            self.bytes += records.len();
+            return;
+        }
+        self.queue(Body::Open(records.to_vec()), now_ms);
     }
 
     /// Something was not even queued: a number nobody will get, and an empty frame behind it that tells so.
     pub fn skip(&mut self, now_ms: u64) {
         self.last += 1;
-        self.queue(EMPTY_BODY, now_ms);
+        self.queue(Body::Packed(EMPTY_BODY), now_ms);
     }
 
     /// Calls `send` with the lowest number kept, the number and the body of each frame that is due. It answers whether
@@ -82,8 +99,13 @@ impl Sender {
             if frame.sequence - first >= MASK_BITS || in_flight > limits::REPLICATION_IN_FLIGHT_BYTES_MAX {
                 break;
             }
-            let Some(body) = &frame.body else { continue };
-            in_flight += body.len();
+            in_flight += frame.body.len();
+            if let Body::Open(records) = &frame.body {
+                let packed = Body::Packed(pack(records));
+                self.bytes = self.bytes - frame.body.len() + packed.len();
+                frame.body = packed;
+            }
+            let Body::Packed(body) = &frame.body else { continue };
             let is_due = frame.sent_ms.is_none_or(|sent| sent + limits::REPLICATION_RESEND_MS <= now_ms);
             if !is_due {
                 continue;
@@ -102,14 +124,15 @@ impl Sender {
             if frame.sequence > taken.upto.saturating_add(MASK_BITS) {
                 break;
             }
-            if taken.has(frame.sequence)
-                && let Some(body) = frame.body.take()
-            {
-                self.bytes -= body.len();
+            // What was not sent cannot have been taken, whatever they say.
+            if taken.has(frame.sequence) && matches!(frame.body, Body::Packed(_)) {
+                self.bytes -= frame.body.len();
+                frame.body = Body::Taken;
             }
         }
-        while self.frames.front().is_some_and(|frame| frame.body.is_none()) {
+        while self.frames.front().is_some_and(|frame| matches!(frame.body, Body::Taken)) {
             self.frames.pop_front();
+            self.bytes -= FRAME_BYTES;
         }
     }
 
@@ -123,15 +146,25 @@ impl Sender {
         self.frames.front().map_or(0, |frame| now_ms.saturating_sub(frame.queued_ms))
     }
 
-    /// Bytes of those.
+    /// Bytes of memory that those take.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    fn queue(&mut self, body: Bytes, now_ms: u64) {
+    fn queue(&mut self, body: Body, now_ms: u64) {
         self.last += 1;
-        self.bytes += body.len();
-        self.frames.push_back(Outgoing { sequence: self.last, body: Some(body), queued_ms: now_ms, sent_ms: None });
+        self.bytes += FRAME_BYTES + body.len();
+        self.frames.push_back(Outgoing { sequence: self.last, body, queued_ms: now_ms, sent_ms: None });
+    }
+}
+
+impl Body {
+    fn len(&self) -> usize {
+        match self {
+            Body::Open(records) => records.len(),
+            Body::Packed(body) => body.len(),
+            Body::Taken => 0,
+        }
     }
 }
 
@@ -245,6 +278,8 @@ impl Taken {
     }
 }
 
+/// What a frame takes beside its body: a place in the queue, and what the allocator and the body's owner keep of it.
+const FRAME_BYTES: usize = size_of::<Outgoing>() + 48;
 /// No records, packed.
 const EMPTY_BODY: Bytes = Bytes::from_static(&[0; 4]);
 
@@ -252,6 +287,7 @@ const EMPTY_BODY: Bytes = Bytes::from_static(&[0; 4]);
 mod tests {
     use super::*;
     use crate::base::prng::Prng;
+    use crate::replica::batch::unpack;
 
     /// Frames are lost, doubled and reordered, both ways: each is taken once, and in the end nothing waits.
     #[test]
@@ -265,7 +301,7 @@ mod tests {
                 let now_ms = step * 20;
                 if step < 3_000 && prng.below(2) == 0 {
                     pushed += 1;
-                    sender.push(Bytes::from(pushed.to_le_bytes().to_vec()), now_ms);
+                    sender.push(&pushed.to_le_bytes(), now_ms);
                 }
                 sender.send_due(now_ms, |first, sequence, body| {
                     (0..prng.below(3)).for_each(|_| there.push((first, sequence, body.clone())));
@@ -279,7 +315,8 @@ mod tests {
                     let arrival = receiver.arrived(1, first, sequence);
                     assert!(!arrival.is_gap, "nothing was let go of");
                     if arrival.is_new {
-                        taken.push(u64::from_le_bytes(body[..].try_into().unwrap()));
+                        let records = unpack(&body).unwrap();
+                        taken.extend(records.chunks(8).map(|number| u64::from_le_bytes(number.try_into().unwrap())));
                         receiver.take(sequence);
                     }
                 }
@@ -299,9 +336,9 @@ mod tests {
     #[test]
     fn a_stream_nobody_takes_from_is_bounded_and_the_receiver_learns_of_the_gap() {
         let (mut sender, mut receiver) = (Sender::default(), Receiver::default());
-        let body = Bytes::from(vec![0; 64 << 10]);
+        let body = vec![0; 64 << 10];
         for _ in 0..1_000 {
-            sender.push(body.clone(), 0);
+            sender.push(&body, 0);
             assert!(sender.bytes() <= limits::REPLICATION_OUTBOX_BYTES_MAX);
         }
         assert!(sender.let_go > 800);
@@ -320,9 +357,10 @@ mod tests {
             sender.taken(&receiver.answer().map_or(Taken::default(), |answer| answer.1));
         }
         assert_eq!(gaps, 1);
-        // Many small ones are bounded by their number.
-        (0..40_000).for_each(|_| sender.push(Bytes::from_static(b"x"), 0));
-        assert!(sender.waiting() <= limits::REPLICATION_OUTBOX_FRAMES_MAX);
+        // Small ones join, so that those who come back late get them in few frames.
+        let mut sender = Sender::default();
+        (0..100_000).for_each(|_| sender.push(b"record", 0));
+        assert!(sender.waiting() <= 600_000 / limits::REPLICATION_CHUNK_BYTES + 1, "{}", sender.waiting());
     }
 
     #[test]
@@ -332,7 +370,7 @@ mod tests {
         for round in 0..4u64 {
             match round {
                 1 => sender.skip(0),
-                _ => sender.push(Bytes::from_static(b"x"), 0),
+                _ => sender.push(b"x", 0),
             }
             let mut arrived = Vec::new();
             sender.send_due(round * 1_000, |first, sequence, _| {
@@ -368,7 +406,7 @@ mod tests {
         let mut prng = Prng::new(2);
         let mut receiver = Receiver::default();
         let mut sender = Sender::default();
-        (0..100).for_each(|_| sender.push(Bytes::from_static(b"x"), 0));
+        (0..100).for_each(|_| sender.push(b"x", 0));
         for _ in 0..100_000 {
             let number = |prng: &mut Prng| match prng.below(8) {
                 0 => u64::MAX - prng.below(3),

@@ -1,13 +1,13 @@
 //! Rings, streams, frames: what moves between this node's shards and the other nodes.
 //!
-//! One task, one pass each millisecond, nothing in it waits. A chunk is packed once and numbered for each node that may
+//! One task, one pass each millisecond, nothing in it waits. A chunk is queued and numbered for each node that may
 //! have it. What arrives is looked through from end to end before any shard sees it: bytes that are no records are
 //! counted against their sender and go no further. A frame whose records find a shard's queue full is not taken, so its
 //! sender keeps it and sends it again: that is the back pressure, and it ends at the sender's bound.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -19,6 +19,7 @@ use crate::base::limits;
 use crate::cluster::genesis::SiteKind;
 use crate::cluster::host::links::{Channel, Inbound, Links};
 use crate::cluster::state::State;
+use crate::replica::Rules;
 use crate::replica::batch::{self, Frame};
 use crate::replica::port::{FromShard, Ports, StepAnswer, ToShard};
 use crate::replica::record::{Malformed, Record};
@@ -44,7 +45,10 @@ pub(super) struct Carrier {
     /// How comparisons ended.
     ended: (mpsc::Sender<pull::Ended>, mpsc::Receiver<pull::Ended>),
     has_compared: bool,
+    /// What shards have been told last.
+    rules: Option<Arc<Rules>>,
     reported_ms: u64,
+    told_time_ms: u64,
 }
 
 /// Another node.
@@ -95,28 +99,33 @@ impl Carrier {
             next: 0,
             ended: mpsc::channel(limits::REPLICATION_PEERS_MAX),
             has_compared: false,
+            rules: None,
             reported_ms: 0,
+            told_time_ms: 0,
         }
     }
 
     /// Until the links are gone.
     pub(super) async fn run(mut self) {
         self.state.mark_changed();
+        let began = Instant::now();
         let mut idle = 0;
         loop {
             if self.state.has_changed().unwrap_or(false) {
                 self.heed_state();
             }
-            let now_ms = unix_ms();
+            // Not the time of day, which may be set: this only runs.
+            let now_ms = began.elapsed().as_millis() as u64;
             let mut worked = self.from_shards(now_ms);
             worked |= self.from_peers();
             worked |= self.take_requests();
             self.to_shards();
             self.to_peers(now_ms);
             self.compare(now_ms);
-            if now_ms.saturating_sub(self.reported_ms) >= REPORT_MS {
+            if now_ms - self.reported_ms >= REPORT_MS {
                 self.reported_ms = now_ms;
                 self.report(now_ms);
+                self.tell_time(unix_ms());
             }
             if self.inbox.is_closed() {
                 return;
@@ -146,15 +155,19 @@ impl Carrier {
                 round: 0,
             });
         }
+        if self.peers.is_empty() {
+            // Nobody else to learn from.
+            self.tell_compared();
+        }
+        if self.rules.as_deref() == Some(&state.rules) {
+            return;
+        }
         let rules = Arc::new(state.rules.clone());
+        self.rules = Some(rules.clone());
         for waiting in &mut self.waiting {
             // Of several that a shard has not taken only the last one counts.
             waiting.retain(|message| !matches!(message, ToShard::Rules(_)));
             waiting.push_front(ToShard::Rules(rules.clone()));
-        }
-        if self.peers.is_empty() {
-            // Nobody else to learn from.
-            self.tell_compared();
         }
     }
 
@@ -165,14 +178,13 @@ impl Carrier {
                 match self.ports.receive(shard) {
                     None => break,
                     Some(FromShard::Chunk(chunk)) => {
-                        let body = batch::pack(&chunk.bytes);
                         for peer in self.peers.values_mut() {
                             if !(chunk.regions.is_empty() || chunk.regions.contains(&peer.site)) {
                                 continue;
                             }
                             match chunk.is_gap {
                                 true => peer.senders[shard as usize].skip(now_ms),
-                                false => peer.senders[shard as usize].push(body.clone(), now_ms),
+                                false => peer.senders[shard as usize].push(&chunk.bytes, now_ms),
                             }
                         }
                     }
@@ -297,6 +309,17 @@ impl Carrier {
         }
     }
 
+    fn tell_time(&mut self, unix_ms: u64) {
+        if unix_ms.abs_diff(self.told_time_ms) >= CLOCK_MS {
+            self.told_time_ms = unix_ms;
+            for waiting in &mut self.waiting {
+                // An older one says less and less.
+                waiting.retain(|message| !matches!(message, ToShard::Clock(_)));
+                waiting.push_back(ToShard::Clock(unix_ms));
+            }
+        }
+    }
+
     fn to_shards(&mut self) {
         for (shard, waiting) in self.waiting.iter_mut().enumerate() {
             while let Some(message) = waiting.pop_front() {
@@ -411,5 +434,7 @@ const IDLE_PASS: Duration = Duration::from_millis(5);
 const IDLE_PASSES: u32 = 50;
 /// Between two reports.
 const REPORT_MS: u64 = 100;
+/// Between two times that shards are told what time it is.
+const CLOCK_MS: u64 = 1_000;
 /// Counters change all the time, so they are compared unasked in every so many rounds only.
 const COUNTERS_EVERY: u64 = 10;

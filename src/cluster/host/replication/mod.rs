@@ -102,7 +102,7 @@ pub struct PeerReport {
 }
 
 impl Replication {
-    /// Replicates from now on, on the runtime this is called in, until the links or the rings are gone.
+    /// Replicates from now on, on the runtime this is called in, until that ends.
     pub fn start(links: Links, state: watch::Receiver<Arc<State>>, ports: Box<dyn Ports>, setup: Setup) -> Replication {
         let replication = Replication::default();
         let (requests, asked) = mpsc::channel(limits::REPLICATION_QUESTIONS_MAX);

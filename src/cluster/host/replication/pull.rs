@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::Replication;
 use super::carrier::unix_ms;
@@ -45,6 +45,8 @@ pub(super) struct Ended {
 #[derive(Clone)]
 pub(super) struct Shards {
     requests: mpsc::Sender<Request>,
+    /// One for each question of another node that may be under way.
+    places: Arc<Semaphore>,
     pub count: u16,
     pub seed: HashSeed,
 }
@@ -72,7 +74,7 @@ type Summaries = BTreeMap<Vec<SiteId>, Summary>;
 
 impl Shards {
     pub(super) fn new(requests: mpsc::Sender<Request>, count: u16, seed: HashSeed) -> Shards {
-        Shards { requests, count, seed }
+        Shards { requests, places: Arc::new(Semaphore::new(limits::REPLICATION_QUESTIONS_MAX)), count, seed }
     }
 
     /// What stands for the seed in a greeting: who hashes nothing to the same hashes keys to the same.
@@ -104,10 +106,11 @@ impl Shards {
 
     async fn buckets(&self, regions: &[SiteId], windows: &[Option<u64>]) -> Option<Vec<Buckets>> {
         let mut sums: Vec<Buckets> = windows.iter().map(|_| Buckets::default()).collect();
-        for answer in self.ask_all(Step::Buckets { regions: regions.to_vec(), windows: windows.to_vec() }).await? {
-            let StepAnswer::Buckets(of_shard) = answer else { return None };
-            for (sum, buckets) in sums.iter_mut().zip(of_shard) {
-                sum.0.iter_mut().zip(buckets.0.iter()).for_each(|(sum, bucket)| *sum = sum.and(*bucket));
+        for (sums, windows) in sums.chunks_mut(WINDOWS_PER_STEP).zip(windows.chunks(WINDOWS_PER_STEP)) {
+            let step = Step::Buckets { regions: regions.to_vec(), windows: windows.to_vec() };
+            for answer in self.ask_all(step).await? {
+                let StepAnswer::Buckets(of_shard) = answer else { return None };
+                sums.iter_mut().zip(&of_shard).for_each(|(sum, buckets)| sum.add(buckets));
             }
         }
         Some(sums)
@@ -188,7 +191,7 @@ impl Shards {
             Question::Summary { .. } => Answer::Summary(self.summaries(to).await?.0.into_iter().collect()),
             Question::Buckets { regions, windows } => {
                 let buckets = self.buckets(&regions, &windows).await?;
-                Answer::Buckets(buckets.into_iter().map(|buckets| buckets.0.to_vec()).collect())
+                Answer::Buckets(buckets.into_iter().map(|buckets| buckets.each.to_vec()).collect())
             }
             Question::List { regions, buckets } => Answer::List(self.list(&regions, buckets).await?),
             Question::Fetch { ids } => {
@@ -222,10 +225,14 @@ pub(super) fn handler(shards: Shards, state: watch::Receiver<Arc<State>>, replic
                     Answer::Busy
                 }
                 (Some(question), Some(site)) if is_pinned_elsewhere(&question, site) => Answer::Busy,
-                (Some(question), Some(site)) => {
-                    replication.with(|report| report.answered += 1);
-                    shards.answer(question, site).await.unwrap_or(Answer::Busy)
-                }
+                (Some(question), Some(site)) => match shards.places.clone().try_acquire_owned() {
+                    // They are asked again in a second.
+                    Err(_) => Answer::Busy,
+                    Ok(_place) => {
+                        replication.with(|report| report.answered += 1);
+                        shards.answer(question, site).await.unwrap_or(Answer::Busy)
+                    }
+                },
             };
             postcard::to_allocvec(&answer).unwrap_or_default().into()
         })
@@ -326,6 +333,8 @@ impl Round {
     }
 }
 
+/// Windows whose buckets a shard copies in one turn: 24 KiB.
+const WINDOWS_PER_STEP: usize = 8;
 /// How often records are offered to shards that have no room, and how long after the last time.
 const APPLY_TRIES: u32 = 200;
 /// See [`APPLY_TRIES`].

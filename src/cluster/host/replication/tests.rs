@@ -123,6 +123,7 @@ impl Ports for Shards {
             }
             ToShard::Rules(rules) => shard.replica.set_rules(rules),
             ToShard::Compared => shard.replica.has_compared(),
+            ToShard::Clock(_) => {}
             ToShard::Ask(step, asked) => {
                 let answer = shard.replica.answer(asked, &mut shard.shelf);
                 shard.out.push_back(FromShard::Answer(step, answer));

@@ -32,11 +32,8 @@ enum Command {
     /// What this machine is, and how it fares against a hardware profile
     #[command(subcommand, after_help = "Example:\n  spinetail host check")]
     Host(cli::host::HostCommand),
-    /// Regions that agree, and the nearest of them
-    #[command(
-        subcommand,
-        after_help = "Example:\n  spinetail cluster map --seeds cache.example:7700 --authorities cluster.toml"
-    )]
+    /// Sites that agree: regions that stay in step and bear lying sites
+    #[command(subcommand, after_help = "Example:\n  spinetail cluster init --sites 4 /tmp/cluster")]
     Cluster(cli::cluster::ClusterCommand),
 }
 

@@ -733,7 +733,219 @@ pub const GATEWAY_BUFFER_BYTES: usize = 32 << 10;
 const _: () = assert!(ROUTE_MAP_BYTES_MAX <= OUTPUT_BYTES_HIGH, "a map fits what may wait for a connection");
 const _: () = assert!(ROUTE_MAP_RENEW_MS * 2 < ROUTE_MAP_VALID_MS, "a map is replaced long before it expires");
 const _: () = assert!(ROUTE_MISSED_PROBES as u64 * ROUTE_PROBE_MS * 2 <= 3_000, "a lost region is left in time");
+/// Bytes of messages of one sender that wait on one channel. A sender beyond that loses its own messages, nobody
+/// else's: the others' wait in queues of their own.
+pub const CLUSTER_INBOUND_BYTES: usize = 16 << 20;
+
+/// Messages handed to a channel's listener ahead of its reading; the rest waits in the queues above.
+pub const CLUSTER_INBOUND_AHEAD: usize = 64;
+
+/// Questions of one node that are being answered; more are dropped, and its deadlines tell it.
+pub const CLUSTER_ANSWERS_MAX: usize = 1024;
+
+/// Largest message of the ordering channel: a proposal with a full batch, or some blocks for a site that missed them.
+pub const CLUSTER_ORDERING_BYTES_MAX: usize = 4 << 20;
+
+/// Largest message between Raft voters: a piece of a snapshot, or entries.
+pub const CLUSTER_RAFT_BYTES_MAX: usize = 8 << 20;
+
+/// Largest message of a replication stream: a batch, or a single record with the largest value.
+pub const CLUSTER_REPLICATION_BYTES_MAX: usize = 8 << 20;
+
+/// Largest probe: some timestamps.
+pub const CLUSTER_PROBE_BYTES_MAX: usize = 1024;
+
+/// Largest message of the strong channel: one write with the largest value, or a page of a hand-over.
+pub const CLUSTER_STRONG_BYTES_MAX: usize = 8 << 20;
+
+/// Largest command on its way to a validator, and largest line on a node's control socket.
+pub const CLUSTER_SUBMIT_BYTES_MAX: usize = 256 << 10;
+
+/// Messages of one channel that wait to be sent to one node.
+pub const CLUSTER_OUTBOUND_MESSAGES: usize = 4096;
+
+/// Bytes of one channel that wait to be sent to one node: two of the largest messages at least, and 30 ms of a
+/// link of 4 Gbit/s.
+pub const CLUSTER_OUTBOUND_BYTES: usize = 16 << 20;
+
+/// Bytes that a link encrypts and writes at once. Small enough that a vote behind it waits microseconds.
+pub const CLUSTER_WRITE_BYTES: usize = 64 << 10;
+
+/// How long strangers may take from their connection to the end of the greeting.
+pub const CLUSTER_HANDSHAKE_MS: u64 = 5_000;
+
+/// Connections that are shaking hands. Ten sites of a few nodes with three connections each fit three times.
+pub const CLUSTER_HANDSHAKES_MAX: usize = 128;
+
+/// Of these, from one address: one host that opens connections and says nothing must not keep others out.
+pub const CLUSTER_HANDSHAKES_PER_ADDRESS: usize = 48;
+
+/// Bytes of a greeting.
+pub const CLUSTER_GREETING_BYTES_MAX: usize = 512;
+
+/// A link that has nothing to say says so this often, and its round trip is measured.
+pub const CLUSTER_PING_MS: u64 = 1_000;
+
+/// A link that brought nothing for this long is given up: its node, or the network, is gone.
+pub const CLUSTER_SILENCE_MS: u64 = 4_000;
+
+/// A link that took nothing for this long is given up.
+pub const CLUSTER_WRITE_MS: u64 = 4_000;
+
+/// First pause before a link is tried again. It doubles, with jitter, up to the next figure.
+pub const CLUSTER_RECONNECT_MS_MIN: u64 = 50;
+
+/// Longest pause before a link is tried again: a healed network is found within this.
+pub const CLUSTER_RECONNECT_MS: u64 = 1_000;
+
+/// A refusal is logged at most once in this time for each reason; all are counted.
+pub const CLUSTER_REFUSAL_LOG_MS: u64 = 1_000;
+
+/// Commands of this node and its neighbours that wait for the ordering thread.
+pub const CLUSTER_SUBMISSIONS_MAX: usize = 1024;
+
+/// How long a submitter waits for a command to be executed: a slow height, a change of primary, and some.
+pub const CLUSTER_SUBMIT_MS: u64 = 30_000;
+
+/// Bytes the write-ahead log reserves, so that a flush writes data and no file size: a height rarely needs a tenth.
+pub const CLUSTER_WAL_BYTES: u64 = 1 << 20;
+
+/// Bytes the write-ahead log of one height may grow to. A height that stays undecided for weeks gets there, and the
+/// node stops and says so rather than fill the disk.
+pub const CLUSTER_WAL_BYTES_MAX: u64 = 256 << 20;
+
+/// Heights between two snapshots of the state.
+pub const CLUSTER_SNAPSHOT_HEIGHTS: u64 = 256;
+
+/// Decided blocks kept below the last snapshot, for sites that missed them.
+pub const CLUSTER_BLOCKS_KEPT: u64 = 4_096;
+
+/// Executed commands that are remembered for those who wait for them: a minute's worth of the fullest heights.
+pub const CLUSTER_EXECUTED_REMEMBERED: usize = 16_384;
+
+/// Own command numbers reserved with one flush.
+pub const CLUSTER_NUMBERS_RESERVED: u64 = 256;
+
+/// Caught liars that `status` shows; more are only counted.
+pub const CLUSTER_EVIDENCE_SHOWN: usize = 64;
+
+/// Programs on a node's control socket.
+pub const CLUSTER_CONTROL_MAX: usize = 16;
+
+/// A certificate that ends sooner than this is warned about at the start.
+pub const CLUSTER_CERTIFICATE_WARN_DAYS: u64 = 30;
+
+const _: () = assert!(CLUSTER_OUTBOUND_BYTES >= 2 * CLUSTER_RAFT_BYTES_MAX, "the largest message always finds room");
+const _: () = assert!(CLUSTER_INBOUND_BYTES >= 2 * CLUSTER_RAFT_BYTES_MAX, "the largest message always finds room");
+const _: () = assert!(CLUSTER_REPLICATION_BYTES_MAX > VALUE_BYTES_MAX + KEY_BYTES_MAX, "a record fits a message");
+const _: () = assert!(CLUSTER_PING_MS * 3 < CLUSTER_SILENCE_MS, "three pings may be lost");
+
+/// One command, encoded. The largest that makes sense is a list of ten sites or a tenant's policy.
+pub const COMMAND_BYTES_MAX: usize = 16 * 1024;
+
+/// Commands ordered together in one height, encoded. A proposal crosses a link of 100 Mbit/s in 20 ms, a fraction of
+/// the round trip between sites that a height costs anyway.
+pub const BATCH_BYTES_MAX: usize = 256 * 1024;
+
+/// Commands that wait at a node to be ordered, of all authors.
+pub const PENDING_COMMANDS_MAX: usize = 4096;
+
+/// Of one author, so that one cannot take the room of all others.
+pub const PENDING_COMMANDS_PER_AUTHOR_MAX: usize = 256;
+
+/// Bytes of commands that wait at a node.
+pub const PENDING_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// A command that has waited for this many heights is everybody's: whoever holds it sees to it that the primary gets it,
+/// because the node it was submitted at may be gone.
+pub const ORPHANED_HEIGHTS: u64 = 2;
+
+/// A command that a primary has passed over for this many heights is taken to be suppressed: the primary's next
+/// proposal without it is answered as if it came too late. More than a few heights, because commands get lost on
+/// their way without anybody's fault.
+pub const SUPPRESSED_HEIGHTS: u64 = 8;
+
+/// A vote, a request, a status, encoded: a few numbers, a digest, a signature, the network's digest.
+pub const ORDERING_SMALL_BYTES_MAX: usize = 512;
+
+/// A certificate, encoded: ten signatures with what each says.
+pub const ORDERING_CERTIFICATE_BYTES_MAX: usize = 4 * 1024;
+
+/// A proposal, encoded: a batch and a little around it.
+pub const ORDERING_PROPOSAL_BYTES_MAX: usize = BATCH_BYTES_MAX + 1024;
+
+/// Any message of the ordering, encoded: the answer to somebody who missed so much that only a snapshot helps.
+pub const ORDERING_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Decided heights in one answer to a laggard, encoded; one block always fits.
+pub const SYNC_RESPONSE_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
+
+/// Answers one node is given between two statuses, a second or two apart: thousands of heights for a laggard, and a
+/// bound for whoever only wants to keep this node busy.
+pub const SYNC_ANSWERS_MAX: u32 = 16;
+
+/// Decided heights a node keeps at hand for laggards; whoever misses more gets a snapshot.
+pub const BLOCKS_KEPT_MAX: usize = 1024;
+
+/// Bytes of decided heights a node keeps at hand.
+pub const BLOCKS_KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Messages of the next height that a validator may leave here before this node has got that far: one proposal with
+/// its votes in each of some rounds.
+pub const EARLY_MESSAGES_PER_SITE_MAX: usize = 16;
+
+/// Rounds ahead of the current one that are listened to: the engine's own bound, checked before a signature is.
+pub const ROUNDS_AHEAD_MAX: u32 = 10;
+
+/// A round no honest site ever reaches: with timeouts that grow it would take centuries. Leaves room to add to.
+pub const ROUND_MAX: u32 = 1 << 24;
+
+/// Statements of one site at one height that are remembered to tell the first from its copies: three kinds in each of
+/// some hundred rounds. Beyond it nothing of that site is relayed at this height.
+pub const STATEMENTS_PER_SITE_MAX: usize = 1024;
+
+/// Verified signatures that are remembered, in each of two generations: a height of ten sites has a hundred.
+pub const VERIFIED_SIGNATURES_MAX: usize = 4096;
+
+/// Proofs of double statements that are kept to be shown.
+pub const PROOFS_KEPT_MAX: usize = 64;
+
+/// Sites that order. Ten bear three liars; every further three cost a third more messages.
+pub const SITES_MAX: usize = 10;
+
+/// Nodes of a cluster.
+pub const MEMBERS_MAX: usize = 256;
+
+/// Namespaces: a lookup walks them.
+pub const NAMESPACES_MAX: usize = 1024;
+
+/// A namespace's prefix.
+pub const PREFIX_BYTES_MAX: usize = 250;
+
+/// Tenants with a policy.
+pub const TENANTS_MAX: usize = 256;
+
+/// A tenant's policy.
+pub const POLICY_BYTES_MAX: usize = 4 * 1024;
+
+/// A name, an address: what people type.
+pub const NAME_BYTES_MAX: usize = 256;
+
+/// One record of the ordering's write-ahead log: a proposal with its batch and a little around it.
+pub const WAL_RECORD_BYTES_MAX: usize = ORDERING_PROPOSAL_BYTES_MAX + 1024;
+
 const _: () = assert!(SEGMENT_BYTES_MAX <= VALUE_BYTES_MAX, "a segment's value must fit the header");
+const _: () = assert!(ORPHANED_HEIGHTS < SUPPRESSED_HEIGHTS, "first the primary is told, then it is blamed");
+const _: () = assert!(COMMAND_BYTES_MAX <= BATCH_BYTES_MAX, "every command fits some batch");
+const _: () = assert!(ORDERING_PROPOSAL_BYTES_MAX + 4096 <= SYNC_RESPONSE_BYTES_MAX, "an answer has room for a block");
+const _: () = assert!(SYNC_RESPONSE_BYTES_MAX <= ORDERING_MESSAGE_BYTES_MAX);
+const _: () = assert!(PREFIX_BYTES_MAX <= KEY_BYTES_MAX, "a prefix is the beginning of a key");
+const _: () = assert!(POLICY_BYTES_MAX < COMMAND_BYTES_MAX, "a policy travels as a command");
+const _: () = assert!(
+    TENANTS_MAX * (POLICY_BYTES_MAX + NAME_BYTES_MAX) + NAMESPACES_MAX * (PREFIX_BYTES_MAX + 512) + MEMBERS_MAX * 2048
+        <= ORDERING_MESSAGE_BYTES_MAX,
+    "the largest state fits a message"
+);
 const _: () = assert!(SEGMENT_BYTES_MAX.is_power_of_two() && SEGMENT_BYTES_MIN.is_power_of_two());
 const _: () = assert!(SEGMENT_BYTES_MIN >= 16 * BUCKET_BYTES, "a page of the index holds two windows of eight");
 const _: () = assert!(RECEIVE_BUFFER_COUNT.is_power_of_two(), "the kernel masks buffer ids");

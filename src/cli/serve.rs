@@ -47,6 +47,9 @@ pub struct ServeArguments {
     /// says how one is made [default: none]
     #[arg(long, value_name = "FILE")]
     region_map: Option<PathBuf>,
+    /// Be a node of a cluster: its folder, made by 'cluster init' or 'cluster join' [default: none]
+    #[arg(long, value_name = "DIR")]
+    cluster: Option<PathBuf>,
     /// Let programs of this host read hot entries in shared memory; they get it at this socket [default: none]
     #[arg(long, value_name = "PATH")]
     l0_socket: Option<PathBuf>,
@@ -117,6 +120,7 @@ pub fn run(arguments: ServeArguments) -> Outcome {
         memcached: arguments.memcached,
         shm: arguments.shm,
         region_map: arguments.region_map,
+        cluster: arguments.cluster,
         l0_socket: arguments.l0_socket,
         l0_tenants: arguments.l0_tenant,
         l0_memory: arguments.l0_memory,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::id::{NodeId, SiteId};
 use crate::cluster::genesis::{Member, NetworkId, Site};
+use crate::cluster::keys::SecretKey;
 use crate::replica::Namespace;
 
 /// What can be agreed on.
@@ -99,6 +100,12 @@ pub struct Signed {
 }
 
 impl Signed {
+    /// A command, signed by its author.
+    pub fn new(network: NetworkId, author: Author, number: u64, command: Command, key: &SecretKey) -> Signed {
+        let signature = key.sign(&Signed::bytes(network, author, number, &command)).to_bytes().to_vec();
+        Signed { author, number, command, signature }
+    }
+
     /// What is signed: the network, the author, the number, the command.
     pub fn bytes(network: NetworkId, author: Author, number: u64, command: &Command) -> Vec<u8> {
         postcard::to_allocvec(&("spinetail/command/1", network, author, number, command))

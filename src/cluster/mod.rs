@@ -10,6 +10,7 @@
 //!                                         replication, leases, routes
 //!
 //! - `genesis`: who begins: sites, nodes, keys, timing; its digest names the network
+//! - `keys`: ed25519 keys and signatures
 //! - `command`: what can be agreed on, signed by whoever asks for it
 //! - `state`: what has been agreed on
 //! - `ordering`: the order of commands between sites of which some may lie
@@ -19,7 +20,7 @@
 pub mod command;
 pub mod genesis;
 pub mod host;
-
+pub mod keys;
 pub mod ordering;
 pub mod route;
 pub mod state;

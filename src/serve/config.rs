@@ -79,6 +79,7 @@ pub fn over(flags: Options, file: Options) -> Options {
         memcached: flags.memcached.or(file.memcached),
         shm: flags.shm.or(file.shm),
         region_map: flags.region_map.or(file.region_map),
+        cluster: flags.cluster.or(file.cluster),
         l0_socket: flags.l0_socket.or(file.l0_socket),
         l0_tenants: if flags.l0_tenants.is_empty() { file.l0_tenants } else { flags.l0_tenants },
         l0_memory: flags.l0_memory.or(file.l0_memory),
@@ -137,7 +138,7 @@ impl Key {
 }
 
 /// Every key of the file, tenants' own aside.
-pub const KEYS: [Key; 19] = [
+pub const KEYS: [Key; 20] = [
     Key {
         section: "",
         name: "profile",
@@ -203,6 +204,17 @@ pub const KEYS: [Key; 19] = [
         read: |value, options| path(value).map(|path| options.region_map = Some(path)).is_some(),
         given: |options| options.region_map.is_some(),
         show: |settled| settled.region_map_file.as_deref().map(quoted_path),
+    },
+    Key {
+        section: "",
+        name: "cluster",
+        flag: "--cluster",
+        allowed: "the folder of a cluster's node, made by 'spinetail cluster init' or 'join'",
+        default: "none: it stands alone",
+        reloadable: false,
+        read: |value, options| path(value).map(|path| options.cluster = Some(path)).is_some(),
+        given: |options| options.cluster.is_some(),
+        show: |settled| settled.cluster.as_deref().map(quoted_path),
     },
     Key {
         section: "",

@@ -14,9 +14,11 @@
 //! - `door`: a Unix socket at a path
 //! - `shm`: the door where programs of this host get connections through shared memory
 //! - `l0`: tables for readers in shared memory, who may have which, and their door
+//! - `cluster`: the appliance as a node of a cluster: the one place where its parts are wired
 //! - `run`: starts, prints the ready line, waits for signals, stops
 
 pub mod admin;
+pub mod cluster;
 pub mod config;
 mod door;
 pub mod l0;

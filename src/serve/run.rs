@@ -21,7 +21,8 @@ use crate::engine::{self, Io, Plan};
 use crate::host::calibration::Figures;
 use crate::host::process::{forget_code_of_the_start, keep_to_cores, raise_open_files};
 use crate::net::socket;
-use crate::serve::admin::{self, Admin, Facts, Live};
+use crate::serve::admin::{self, Admin, ClusterFigures, Facts, Live};
+use crate::serve::cluster;
 use crate::serve::config::{Source, core_list};
 use crate::serve::log::{Line, Log, panics_to};
 use crate::serve::notify::Notifier;
@@ -109,10 +110,17 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
     })
     .map_err(Failure::failed)?;
 
-    running.shared.region_map.set(settled.region_map.as_deref());
-    if let Some(admin) = &admin {
-        admin.serving(running.shared.clone(), facts(settled))?;
+    // After the listeners, so that the cluster never sends clients to an appliance that does not start.
+    let cluster = settled.cluster.as_deref().map(|folder| cluster::start(folder, log)).transpose()?;
+    match &cluster {
+        Some(cluster) => cluster.give_out_maps(running.shared.clone()),
+        None => running.shared.region_map.set(settled.region_map.as_deref()),
     }
+    if let Some(admin) = &admin {
+        let figures = cluster.as_ref().map(|cluster| ClusterFigures(cluster.node.status.clone()));
+        admin.serving(running.shared.clone(), Facts { cluster: figures, ..facts(settled) })?;
+    }
+    let cluster_ended = cluster.as_ref().map_or_else(never, |cluster| cluster.node.ended.clone());
     let shm = settled.shm.as_deref().map(|path| shm::open(path, running.attacher())).transpose()?;
 
     let fallback = match &settled.shm {
@@ -181,7 +189,9 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
                     notifier.reloading();
                     reload(source, &mut in_force, log);
                     live.set(&in_force);
-                    shared.region_map.set(in_force.region_map.as_deref());
+                    if cluster.is_none() {
+                        shared.region_map.set(in_force.region_map.as_deref());
+                    }
                     notifier.ready(serving.clone());
                 }
                 _ => break,
@@ -192,6 +202,10 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
                     _ => "a shard left without being asked to".to_string(),
                 };
                 return Err(Failure::failed(reason));
+            }
+            recv(cluster_ended) -> reason => {
+                let reason = reason.unwrap_or_else(|_| "the ordering has ended".to_string());
+                return Err(Failure::failed(format!("the cluster's node has stopped: {reason}")));
             }
             recv(second) -> _ => {
                 let counters = running.shared.counters.iter().map(|counters| counters.values());
@@ -213,6 +227,9 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
     notifier.stopping();
     if let Some(admin) = &admin {
         admin.stopping();
+    }
+    if let Some(cluster) = cluster {
+        cluster.node.stop();
     }
     running.stop();
     // Aside, so that this thread hears a second signal, which does not wait for what is under way.
@@ -249,6 +266,7 @@ fn facts(settled: &Settled) -> Facts {
         cores: settled.cores.clone(),
         memory_limit_bytes: settled.memory_bytes,
         l0_bytes: settled.l0.as_ref().map_or(0, |l0| l0.bytes),
+        cluster: None,
         tenant_l0_bytes: settled.l0.iter().flat_map(|l0| &l0.tenants).map(|(_, region)| region * shards).collect(),
     }
 }

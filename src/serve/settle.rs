@@ -41,6 +41,8 @@ pub struct Options {
     pub shm: Option<PathBuf>,
     /// A file with the signed map of regions that clients are given.
     pub region_map: Option<PathBuf>,
+    /// Folder of the cluster's node that this appliance is, if it is one.
+    pub cluster: Option<PathBuf>,
     /// Path of the socket where programs of this host get tables to read in shared memory.
     pub l0_socket: Option<PathBuf>,
     /// Who may read which keys there; nobody named means this user, and every key.
@@ -88,6 +90,8 @@ pub struct Settled {
     pub region_map_file: Option<PathBuf>,
     /// That map, as the file had it when this was settled.
     pub region_map: Option<Vec<u8>>,
+    /// Folder of the cluster's node that this appliance is, if it is one.
+    pub cluster: Option<PathBuf>,
     /// What L0 takes, if there is any.
     pub l0: Option<l0::Settled>,
     /// One core for each shard.
@@ -212,6 +216,11 @@ pub fn settle(options: &Options, ground: &Ground) -> Result<Settled, Failure> {
         profile::Poll::Adaptive => PollMode::Adaptive,
         profile::Poll::Park => PollMode::Park,
     });
+    if options.region_map.is_some() && options.cluster.is_some() {
+        return Err(Failure::configuration(
+            "--region-map and --cluster exclude each other: a node of a cluster makes its own map".to_string(),
+        ));
+    }
     let admin_token = settle_admin(options)?;
     let files = Files::open(Path::new("/")).map_err(Failure::failed)?;
     // None of these lines has a cost that calibration measures.
@@ -229,6 +238,7 @@ pub fn settle(options: &Options, ground: &Ground) -> Result<Settled, Failure> {
         shm: options.shm.clone(),
         region_map_file: options.region_map.clone(),
         region_map: options.region_map.as_deref().map(region_map::read).transpose()?,
+        cluster: options.cluster.clone(),
         l0,
         cores,
         housekeeping,

@@ -9,9 +9,10 @@
 //! What carries the bytes is a [`Carrier`]: mutual TLS over TCP between processes, or [`memory`] within a test.
 //! `from` is always whom the carrier has authenticated, never what a message says of itself.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::future::Future;
+use std::ops::Bound;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -119,11 +120,16 @@ pub struct Links {
 }
 
 /// Where a node's frames arrive: a carrier holds it and delivers.
+///
+/// What waits for a channel's listener waits in a queue for each sender, and they take turns: a node that floods a
+/// channel loses its own messages and delays nobody else's by more than one of its own.
 #[derive(Default)]
 pub struct Desk {
-    inbound: Mutex<HashMap<Channel, mpsc::Sender<Inbound>>>,
+    inbound: Mutex<HashMap<Channel, Arc<Inbox>>>,
     handlers: Mutex<HashMap<Channel, Handler>>,
     open: Mutex<HashMap<u64, (NodeId, oneshot::Sender<Bytes>)>>,
+    /// Questions of each node that are being answered.
+    answering: Arc<Mutex<HashMap<NodeId, usize>>>,
     next: AtomicU64,
     /// Messages nobody had room for.
     pub dropped: AtomicU64,
@@ -170,14 +176,20 @@ impl Links {
 
     /// The messages of a channel, from now on. Whoever asked before gets no more.
     pub fn listen(&self, channel: Channel) -> mpsc::Receiver<Inbound> {
-        let (sender, receiver) = mpsc::channel(limits::CLUSTER_INBOUND_MESSAGES);
-        lock(&self.desk.inbound).insert(channel, sender);
+        let (sender, receiver) = mpsc::channel(limits::CLUSTER_INBOUND_AHEAD);
+        lock(&self.desk.inbound).insert(channel, Arc::new(Inbox { listener: sender, waiting: Mutex::default() }));
         receiver
     }
 
     /// Answers the questions of a channel with `handler` from now on.
     pub fn answer(&self, channel: Channel, handler: Handler) {
         lock(&self.desk.handlers).insert(channel, handler);
+    }
+
+    /// Forgets who listens and who answers. What they hold, and what holds these links in turn, is let go.
+    pub fn close(&self) {
+        lock(&self.desk.inbound).clear();
+        lock(&self.desk.handlers).clear();
     }
 
     /// Messages that arrived and nobody had room for.
@@ -192,9 +204,8 @@ impl Desk {
     pub fn deliver(&self, from: NodeId, frame: Frame, back: &Arc<dyn Carrier>) {
         match frame.kind {
             Kind::Message => {
-                let sender = lock(&self.inbound).get(&frame.channel).cloned();
-                let taken = sender.is_some_and(|sender| sender.try_send(Inbound { from, bytes: frame.bytes }).is_ok());
-                if !taken {
+                let inbox = lock(&self.inbound).get(&frame.channel).cloned();
+                if !inbox.is_some_and(|inbox| inbox.take(Inbound { from, bytes: frame.bytes })) {
                     self.dropped.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -203,8 +214,13 @@ impl Desk {
                     self.dropped.fetch_add(1, Ordering::Relaxed);
                     return;
                 };
+                let Some(answering) = Answering::begin(&self.answering, from) else {
+                    self.dropped.fetch_add(1, Ordering::Relaxed);
+                    return;
+                };
                 let (back, channel) = (back.clone(), frame.channel);
                 tokio::spawn(async move {
+                    let _answering = answering;
                     let bytes = handler(from, frame.bytes).await;
                     // Not sent: the asker's deadline tells it.
                     let _ = back.send(from, Frame { channel, kind: Kind::Response(number), bytes });
@@ -219,6 +235,100 @@ impl Desk {
                     let _ = answer.send(frame.bytes);
                 }
             }
+        }
+    }
+}
+
+/// A channel's messages on their way to its listener.
+struct Inbox {
+    listener: mpsc::Sender<Inbound>,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// Of each sender its messages and their bytes; no queue is empty.
+    queues: BTreeMap<NodeId, (VecDeque<Bytes>, usize)>,
+    /// Whose turn was last.
+    last: Option<NodeId>,
+    /// A task hands messages over, and ends when none is left.
+    is_handing_over: bool,
+}
+
+impl Inbox {
+    /// Takes a message, if its sender has not too many here already and somebody listens.
+    fn take(self: &Arc<Inbox>, message: Inbound) -> bool {
+        let mut waiting = lock(&self.waiting);
+        let message = match waiting.is_handing_over {
+            true => message,
+            false => match self.listener.try_send(message) {
+                Ok(()) => return true,
+                Err(mpsc::error::TrySendError::Closed(_)) => return false,
+                Err(mpsc::error::TrySendError::Full(message)) => message,
+            },
+        };
+        let (queue, queued_bytes) = waiting.queues.entry(message.from).or_default();
+        let is_full = queue.len() >= limits::CLUSTER_INBOUND_MESSAGES
+            || *queued_bytes + message.bytes.len() > limits::CLUSTER_INBOUND_BYTES;
+        if is_full {
+            return false;
+        }
+        *queued_bytes += message.bytes.len();
+        queue.push_back(message.bytes);
+        if !waiting.is_handing_over {
+            waiting.is_handing_over = true;
+            let inbox = self.clone();
+            tokio::spawn(async move {
+                while let Some(message) = inbox.next() {
+                    if inbox.listener.send(message).await.is_err() {
+                        // Nobody listens any more; the flag stays, and what still comes is bounded by the queues.
+                        return;
+                    }
+                }
+            });
+        }
+        true
+    }
+
+    /// The next sender's next message, around.
+    fn next(&self) -> Option<Inbound> {
+        let mut waiting = lock(&self.waiting);
+        let after =
+            waiting.last.and_then(|last| waiting.queues.range((Bound::Excluded(last), Bound::Unbounded)).next());
+        let Some(from) = after.or_else(|| waiting.queues.iter().next()).map(|(from, _)| *from) else {
+            waiting.is_handing_over = false;
+            return None;
+        };
+        waiting.last = Some(from);
+        let (queue, queued_bytes) = waiting.queues.get_mut(&from)?;
+        let bytes = queue.pop_front()?;
+        *queued_bytes -= bytes.len();
+        if queue.is_empty() {
+            waiting.queues.remove(&from);
+        }
+        Some(Inbound { from, bytes })
+    }
+}
+
+/// A question that is being answered.
+struct Answering {
+    counts: Arc<Mutex<HashMap<NodeId, usize>>>,
+    from: NodeId,
+}
+
+impl Answering {
+    fn begin(counts: &Arc<Mutex<HashMap<NodeId, usize>>>, from: NodeId) -> Option<Answering> {
+        let mut held = lock(counts);
+        let count = held.entry(from).or_default();
+        (*count < limits::CLUSTER_ANSWERS_MAX).then(|| *count += 1)?;
+        Some(Answering { counts: counts.clone(), from })
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        if let Some(count) = lock(&self.counts).get_mut(&self.from) {
+            *count -= 1;
         }
     }
 }
@@ -373,6 +483,47 @@ mod tests {
             let answer = a.call(NodeId(2), Channel::Raft, Bytes::from_static(b"x"), Duration::from_secs(1)).await;
             assert_eq!(answer.unwrap(), Bytes::from_static(b"x\x01\x00"));
         });
+    }
+
+    #[test]
+    fn a_node_that_floods_loses_its_own_messages_and_delays_nobody_else() {
+        run(async {
+            let network = Network::default();
+            let b = network.join(NodeId(2));
+            let mut inbox = b.listen(Channel::Ordering);
+            let back: Arc<dyn Carrier> = Arc::new(Deaf);
+            let say = |from: u16, byte: u8| {
+                let frame = Frame {
+                    channel: Channel::Ordering,
+                    kind: Kind::Message,
+                    bytes: Bytes::copy_from_slice(&[byte; 9]),
+                };
+                b.desk.deliver(NodeId(from), frame, &back);
+            };
+            let flood = limits::CLUSTER_INBOUND_AHEAD + limits::CLUSTER_INBOUND_MESSAGES + 100;
+            (0..flood).for_each(|_| say(1, 1));
+            assert_eq!(b.dropped(), 100);
+            (0..3).for_each(|_| say(3, 3));
+            let mut place = Vec::new();
+            for at in 0..limits::CLUSTER_INBOUND_AHEAD + limits::CLUSTER_INBOUND_MESSAGES + 3 {
+                if inbox.recv().await.unwrap().from == NodeId(3) {
+                    place.push(at);
+                }
+            }
+            assert_eq!(place.len(), 3);
+            assert!(place[2] <= limits::CLUSTER_INBOUND_AHEAD + 8, "{place:?}");
+            // And when the flood is over, messages arrive as before.
+            say(1, 7);
+            assert_eq!(inbox.recv().await.unwrap().bytes[0], 7);
+        });
+    }
+
+    struct Deaf;
+
+    impl Carrier for Deaf {
+        fn send(&self, _: NodeId, _: Frame) -> Result<(), NotSent> {
+            Err(NotSent::Disconnected)
+        }
     }
 
     #[test]

@@ -60,30 +60,6 @@ pub struct LinkStatus {
     pub missed: u64,
 }
 
-/// A figure for whoever scrapes: its name, its labels, its value.
-pub type Metric = (&'static str, Vec<(&'static str, String)>, f64);
-
-impl LinkTable {
-    /// The same as figures. Names are full ones; units are those of Prometheus, seconds.
-    pub fn metrics(&self) -> Vec<Metric> {
-        let mut metrics = Vec::new();
-        for link in &self.links {
-            let labels = || vec![("node", link.node.to_string()), ("site", link.site.to_string())];
-            let seconds = |us: f64| us / 1e6;
-            let mut add = |name, value: Option<f64>| metrics.extend(value.map(|value| (name, labels(), value)));
-            add("spinetail_cluster_link_up", Some(f64::from(u8::from(link.is_up))));
-            add("spinetail_cluster_link_rtt_seconds", link.rtt_us.map(|us| seconds(us as f64)));
-            add("spinetail_cluster_link_rtt_p90_seconds", link.rtt_p90_us.map(|us| seconds(us as f64)));
-            add("spinetail_cluster_link_loss_ratio", Some(link.loss));
-            add("spinetail_cluster_clock_offset_seconds", link.clock_offset_us.map(|us| seconds(us as f64)));
-            add("spinetail_cluster_clock_error_seconds", link.clock_error_us.map(|us| seconds(us as f64)));
-            add("spinetail_cluster_link_probes_answered_total", Some(link.answered as f64));
-            add("spinetail_cluster_link_probes_missed_total", Some(link.missed as f64));
-        }
-        metrics
-    }
-}
-
 /// Answers the probes of others; and, with a signer, their questions for a signature under the region map.
 pub fn answer(links: &Links, signer: Option<Arc<MapSigner>>) {
     links.answer(
@@ -298,10 +274,6 @@ mod tests {
             assert!(link(&table.borrow(), 2).loss > 0.0);
             network.set_cut(NodeId(0), NodeId(2), false);
             until(&mut table, |table| link(table, 2).is_up).await;
-            let metrics = table.borrow().metrics();
-            assert!(metrics.iter().any(|(name, labels, value)| {
-                *name == "spinetail_cluster_link_rtt_seconds" && labels[0] == ("node", "2".into()) && *value >= 0.016
-            }));
         });
     }
 

@@ -8,10 +8,42 @@
 //!
 //! The one rule that safety hangs on: nothing behind a [`Effect::Flush`] happens before everything appended until
 //! then is on the disk. A site that forgets what it has signed may sign the opposite.
+//!
+//! - `validator`: [`Validator`], the ordering over the consensus engine; `hear`: what it believes; `recover`: the same
+//!   after a restart
+//! - `engine`: the engine, made to answer with effects; `context`: what it asks to be told
+//! - `codec`: messages and log records as bytes; `block`: what a decided height leaves behind; `wal`: the log's frames
+//! - `lie`: what a lying site would send, for tests and the simulation
+//! - `refusal`: why a message is refused, counted; `signatures`: each checked once
+//! - `statements`: who has said what, and proofs of lies; `pending`: commands that wait; `catch_up`: for laggards
+
+pub mod block;
+mod catch_up;
+pub mod codec;
+pub mod context;
+pub mod engine;
+mod hear;
+pub mod lie;
+mod pending;
+pub mod recover;
+pub mod refusal;
+#[cfg(test)]
+pub(in crate::cluster) mod room;
+pub mod signatures;
+pub mod statements;
+pub mod validator;
+pub mod wal;
 
 use crate::base::id::{NodeId, SiteId};
 use crate::cluster::command::Signed;
 use crate::cluster::state::State;
+
+pub use block::Snapshot;
+pub use engine::Halt;
+pub use recover::RecoverError;
+pub use refusal::{Counters, REFUSALS, Refusal};
+pub use statements::Proof;
+pub use validator::Validator;
 
 /// One site's part in ordering.
 pub trait Ordering: Send {

@@ -4,6 +4,7 @@
 //! what the process and the host are doing. Labels are bounded: shards, operations, tenants, reasons, nodes, and
 //! the commands of RESP that were called.
 
+use crate::cluster::host::status::Metric;
 use crate::engine::Shared;
 use crate::observe::calls::call_sums;
 use crate::observe::exposition::{Exemplar, Exposition, Format, Kind};
@@ -58,9 +59,27 @@ pub fn page(
     for (reason, count) in admin.refused {
         family.add(&[("reason", reason)], count);
     }
+    if let Some(cluster) = &facts.cluster {
+        page_of_cluster(&mut page, &(cluster.0)().metrics());
+    }
     page.family(Kind::Gauge, "spinetail_build_info", "1, with the version.")
         .add(&[("version", env!("CARGO_PKG_VERSION"))], 1u64);
     page.finish()
+}
+
+/// Families of the cluster's node: each one's values stand together already.
+fn page_of_cluster(page: &mut Exposition, metrics: &[Metric]) {
+    for family in metrics.chunk_by(|a, b| a.name == b.name) {
+        let kind = if family[0].is_counter { Kind::Counter } else { Kind::Gauge };
+        let mut written = page.family(kind, family[0].name, family[0].help);
+        for metric in family {
+            let labels: Vec<(&str, &str)> = metric.labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            match metric.is_counter {
+                true => written.add(&labels, metric.value as u64),
+                false => written.add(&labels, metric.value),
+            }
+        }
+    }
 }
 
 struct Writer<'a> {

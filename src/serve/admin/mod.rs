@@ -34,7 +34,7 @@ use crate::net::socket::bound_unread;
 use crate::serve::settle::{Failure, Settled};
 use crate::serve::token::Token;
 
-pub use sample::Facts;
+pub use sample::{ClusterFigures, Facts};
 
 /// What may change while the listener is open; it looks here with every request.
 #[derive(Debug, Default)]

@@ -3,9 +3,11 @@
 //! Reading takes some ten microseconds a shard, on a housekeeping core; shards take no part in it.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::cluster::host::status::StatusSource;
 use crate::engine::Shared;
 use crate::host::vitals::{CoreVitals, MemoryVitals, ProcessVitals, Vitals};
 use crate::observe::hot::HotKey;
@@ -32,6 +34,18 @@ pub struct Facts {
     pub l0_bytes: u64,
     /// What each tenant's L0 tables take.
     pub tenant_l0_bytes: Vec<u64>,
+    /// How the cluster's node does, if this appliance is one.
+    pub cluster: Option<ClusterFigures>,
+}
+
+/// Tells how the cluster's node does.
+#[derive(Clone)]
+pub struct ClusterFigures(pub StatusSource);
+
+impl fmt::Debug for ClusterFigures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClusterFigures")
+    }
 }
 
 /// Where all of it is read.

@@ -407,4 +407,4 @@ impl std::error::Error for StartError {}
 
 #[cfg(test)]
 #[path = "node_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -61,3 +61,93 @@ fn fill_in(status: &mut Status, table: &LinkTable) {
 
 /// A genesis that says less would have nodes do nothing but probe.
 const PROBE_MS_MIN: u64 = 10;
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::cluster::command::Command;
+    use crate::cluster::host::control::Control;
+    use crate::cluster::host::folder::{Folder, Plan};
+    use crate::cluster::host::keys::Key;
+    use crate::cluster::host::news::Kept;
+    use crate::cluster::host::node::{Node, Options, tests::free_ports};
+    use crate::cluster::host::probe::unix_us;
+    use crate::cluster::route::{RegionMap, SignedMap};
+
+    fn until<T>(told: &str, mut holds: impl FnMut() -> Option<T>) -> T {
+        let began = Instant::now();
+        loop {
+            if let Some(found) = holds() {
+                return found;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "{told}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    struct Root(PathBuf);
+
+    impl Drop for Root {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// Real nodes: keys, certificates, TLS, disks, an ordering.
+    #[test]
+    fn four_nodes_measure_each_other_and_sign_a_map_that_follows_what_is_agreed_on() {
+        let root = Root(std::env::temp_dir().join(format!("st-routes-{}", std::process::id())));
+        let _ = std::fs::remove_dir_all(&root.0);
+        let plan = Plan::on_one_host("127.0.0.1", 4, 1, free_ports(4), true).unwrap();
+        let genesis = plan.found(&root.0, Duration::from_secs(86_400)).unwrap();
+        let folder = |node: usize| root.0.join(format!("node-{node}"));
+        let start_node = |node: usize| {
+            let options = Options { news: Arc::<Kept>::default(), part: None };
+            Node::start(&folder(node), options).unwrap()
+        };
+        let nodes: Vec<Running> = (1..=4).map(start_node).collect();
+        let routes: Vec<Routes> = nodes.iter().map(|node| start(node).unwrap()).collect();
+        let authorities = Authorities::of(&genesis).unwrap();
+        let believed = |routes: &Routes, seen: Option<&RegionMap>| {
+            let bytes = routes.map.borrow().clone()?;
+            assert!(SignedMap::decode(&bytes).unwrap().signatures.len() >= 2);
+            authorities.verify(&bytes, unix_us() / 1_000, seen).ok()
+        };
+        // The fourth site is a witness: it signs and measures, and is on no map.
+        for routes in &routes {
+            let map = until("a signed map", || believed(routes, None));
+            assert_eq!(map.regions.iter().map(|region| region.site.0).collect::<Vec<_>>(), [1, 2, 3]);
+        }
+        let first = believed(&routes[0], None).unwrap();
+        for node in &nodes {
+            let is_measured = |link: &crate::cluster::host::status::LinkReport| {
+                link.rtt_p90_ms.is_some() && link.clock_error_ms.is_some_and(|error| error < 1_000.0)
+            };
+            until("round trips in the status", || {
+                let status = (node.status)();
+                (status.links.len() == 3 && status.links.iter().all(is_measured)).then_some(())
+            });
+            let metrics = (node.status)().metrics();
+            for name in ["clock_offset_seconds", "clock_error_seconds", "link_rtt_seconds", "link_rtt_p90_seconds"] {
+                assert!(metrics.iter().any(|metric| metric.name.ends_with(name)), "{name} is missing");
+            }
+        }
+        // Region 2 moves: what is agreed on is on the next map, of every node.
+        let mut member = genesis.members.iter().find(|member| member.site.0 == 2).unwrap().clone();
+        member.clients = Some("elsewhere.example:7700".into());
+        let operator = Key::read(&root.0.join("operator.key")).unwrap();
+        assert!(Folder::control(&folder(1)).exists());
+        Control::connect(&folder(1)).unwrap().propose(&operator, Command::SetMember { member }).unwrap();
+        for routes in &routes {
+            until("the new address on the map", || {
+                let map = believed(routes, Some(&first))?;
+                let region = map.regions.iter().find(|region| region.site.0 == 2)?;
+                (region.nodes[0].native.as_deref() == Some("elsewhere.example:7700")).then_some(())
+            });
+        }
+        nodes.into_iter().for_each(Running::stop);
+    }
+}

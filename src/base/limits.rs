@@ -733,6 +733,7 @@ pub const GATEWAY_BUFFER_BYTES: usize = 32 << 10;
 const _: () = assert!(ROUTE_MAP_BYTES_MAX <= OUTPUT_BYTES_HIGH, "a map fits what may wait for a connection");
 const _: () = assert!(ROUTE_MAP_RENEW_MS * 2 < ROUTE_MAP_VALID_MS, "a map is replaced long before it expires");
 const _: () = assert!(ROUTE_MISSED_PROBES as u64 * ROUTE_PROBE_MS * 2 <= 3_000, "a lost region is left in time");
+
 /// Bytes of messages of one sender that wait on one channel. A sender beyond that loses its own messages, nobody
 /// else's: the others' wait in queues of their own.
 pub const CLUSTER_INBOUND_BYTES: usize = 16 << 20;

@@ -657,6 +657,10 @@ pub const CLUSTER_INBOUND_MESSAGES: usize = 4096;
 /// taken yet. One part in this many.
 pub const REPLICATION_SET_ASIDE: u64 = 8;
 
+/// Bytes of a region map with its signatures. Ten regions of ten nodes with three names of 60 bytes are 19 KiB; a quarter
+/// of what may wait for a connection, so that a client that asks for it is answered.
+pub const ROUTE_MAP_BYTES_MAX: usize = 64 << 10;
+
 /// Slots of the table of versions that are swept of what has fallen behind the horizon, each millisecond: 8 KiB read in
 /// order. The largest table is swept in six seconds.
 pub const REPLICATION_SWEEP_SLOTS_PER_MS: usize = 256;
@@ -730,11 +734,17 @@ pub const REPLICATION_LOOKUPS_PER_TURN: usize = 128;
 /// Questions of other nodes that are being answered, in all.
 pub const REPLICATION_QUESTIONS_MAX: usize = 64;
 
-/// How long a question of repair may take.
-pub const REPLICATION_QUESTION_MS: u64 = 3_000;
+/// How long a question of repair may take. One that was lost just before a partition healed holds up the next by as
+/// long, then by up to [`REPLICATION_COMPARE_MS`], then by four round trips: together less than the five seconds within
+/// which regions are to agree again.
+pub const REPLICATION_QUESTION_MS: u64 = 2_000;
 
 /// Nodes that replicate to each other.
 pub const REPLICATION_PEERS_MAX: usize = 64;
+
+const _: () = assert!(ROUTE_MAP_BYTES_MAX <= OUTPUT_BYTES_HIGH, "a map fits what may wait for a connection");
+const _: () = assert!(ROUTE_MAP_RENEW_MS * 2 < ROUTE_MAP_VALID_MS, "a map is replaced long before it expires");
+const _: () = assert!(ROUTE_MISSED_PROBES as u64 * ROUTE_PROBE_MS * 2 <= 3_000, "a lost region is left in time");
 
 /// Bytes of messages of one sender that wait on one channel. A sender beyond that loses its own messages, nobody
 /// else's: the others' wait in queues of their own.
@@ -839,6 +849,7 @@ const _: () = assert!(CLUSTER_OUTBOUND_BYTES >= 2 * CLUSTER_RAFT_BYTES_MAX, "the
 const _: () = assert!(CLUSTER_INBOUND_BYTES >= 2 * CLUSTER_RAFT_BYTES_MAX, "the largest message always finds room");
 const _: () = assert!(CLUSTER_REPLICATION_BYTES_MAX > VALUE_BYTES_MAX + KEY_BYTES_MAX, "a record fits a message");
 const _: () = assert!(CLUSTER_PING_MS * 3 < CLUSTER_SILENCE_MS, "three pings may be lost");
+
 /// One command, encoded. The largest that makes sense is a list of ten sites or a tenant's policy.
 pub const COMMAND_BYTES_MAX: usize = 16 * 1024;
 
@@ -1016,10 +1027,6 @@ pub const STRONG_BACKOFF_MS_MAX: u64 = 250;
 /// Requests about strong keys that one shard has under way. A power of two; with the largest values 16 MiB.
 pub const STRONG_UNDER_WAY_MAX: usize = 64;
 
-/// Bytes of a region map with its signatures. Ten regions of ten nodes with three names of 60 bytes are 19 KiB; a quarter
-/// of what may wait for a connection, so that a client that asks for it is answered.
-pub const ROUTE_MAP_BYTES_MAX: usize = 64 << 10;
-
 /// Regions of a map: a cluster has 10 sites at most; the rest is for the day when it has more.
 pub const ROUTE_REGIONS_MAX: usize = 32;
 
@@ -1093,9 +1100,6 @@ pub const GATEWAY_CONNECTIONS_MAX: usize = 16_384;
 /// See [`GATEWAY_CONNECTIONS_MAX`].
 pub const GATEWAY_BUFFER_BYTES: usize = 32 << 10;
 
-const _: () = assert!(ROUTE_MAP_BYTES_MAX <= OUTPUT_BYTES_HIGH, "a map fits what may wait for a connection");
-const _: () = assert!(ROUTE_MAP_RENEW_MS * 2 < ROUTE_MAP_VALID_MS, "a map is replaced long before it expires");
-const _: () = assert!(ROUTE_MISSED_PROBES as u64 * ROUTE_PROBE_MS * 2 <= 3_000, "a lost region is left in time");
 const _: () = assert!(SEGMENT_BYTES_MAX <= VALUE_BYTES_MAX, "a segment's value must fit the header");
 const _: () = assert!(ORPHANED_HEIGHTS < SUPPRESSED_HEIGHTS, "first the primary is told, then it is blamed");
 const _: () = assert!(COMMAND_BYTES_MAX <= BATCH_BYTES_MAX, "every command fits some batch");

@@ -62,7 +62,7 @@ pub fn start(folder: &Path, log: &Log) -> Result<Cluster, Failure> {
 impl Cluster {
     /// Gives shards each map of the regions that validators have signed, as long as the node runs.
     pub fn give_maps(&self, shared: Arc<Shared>) {
-        let mut map = self.parts.map.clone();
+        let mut map = self.parts.routes.map.clone();
         self.node.runtime.spawn(async move {
             loop {
                 let bytes = map.borrow_and_update().clone();

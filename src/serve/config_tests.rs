@@ -80,9 +80,14 @@ fn every_key_is_read() {
     };
     assert_eq!(options, expected);
     assert_eq!(parse("").unwrap().options, Options::default());
-    // All that a file gave, a flag may give: each key says so of these options, the one left out aside.
+    // All that a file gave, a flag may give: each key says so of these options. Two are left out, for they are read.
     for key in &KEYS {
-        assert_eq!((key.given)(&options), key.path() != "admin.token_file", "{}", key.path());
+        assert_eq!(
+            (key.given)(&options),
+            !["admin.token_file", "region_map"].contains(&key.path().as_str()),
+            "{}",
+            key.path()
+        );
         assert!(!(key.given)(&Options::default()), "{}", key.path());
     }
 }

@@ -200,7 +200,9 @@ fn serve(settled: &Settled, source: &Source, log: &Log) -> Result<(), Failure> {
                     notifier.reloading();
                     reload(source, &mut in_force, log);
                     live.set(&in_force);
-                    shared.region_map.set(in_force.region_map.as_deref());
+                    if cluster.is_none() {
+                        shared.region_map.set(in_force.region_map.as_deref());
+                    }
                     notifier.ready(serving.clone());
                 }
                 _ => break,

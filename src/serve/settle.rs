@@ -219,6 +219,11 @@ pub fn settle(options: &Options, ground: &Ground) -> Result<Settled, Failure> {
         profile::Poll::Adaptive => PollMode::Adaptive,
         profile::Poll::Park => PollMode::Park,
     });
+    if options.region_map.is_some() && options.cluster.is_some() {
+        return Err(Failure::configuration(
+            "--region-map and --cluster exclude each other: a node of a cluster makes its own map".to_string(),
+        ));
+    }
     let admin_token = settle_admin(options)?;
     let files = Files::open(Path::new("/")).map_err(Failure::failed)?;
     // None of these lines has a cost that calibration measures.

@@ -21,6 +21,7 @@
 //! - `proxy`: a link made slow, or cut, for rehearsals
 //! - `refusals`: what is refused on links, by reason
 //! - `replication`: streams of entries between nodes, and repair
+//! - `routes`: probes of other nodes, and the signed map that this one gives out
 //! - `status`: how a node does, and the same for /metrics
 //! - `submit`: how a command comes to be executed, from any node
 //! - `tls`: links over TCP with mutual TLS 1.3
@@ -49,6 +50,7 @@ pub mod proxy;
 pub mod refusals;
 pub mod region;
 pub mod replication;
+pub mod routes;
 pub mod status;
 pub mod submit;
 pub mod tls;

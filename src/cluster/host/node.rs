@@ -366,7 +366,10 @@ fn status_source(
             site: state.site_of(link.node).map_or(0, |site| site.0),
             connected: link.connected.iter().all(|is| *is),
             rtt_ms: link.round_trip_us.map(|us| us as f64 / 1e3),
+            rtt_p90_ms: None,
+            loss: None,
             clock_offset_ms: None,
+            clock_error_ms: None,
             connections: link.connections,
             waiting_bytes: link.waiting_bytes,
             sent_bytes: link.sent_bytes,
@@ -409,4 +412,4 @@ impl std::error::Error for StartError {}
 
 #[cfg(test)]
 #[path = "node_tests.rs"]
-mod tests;
+pub(super) mod tests;

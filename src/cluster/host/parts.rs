@@ -8,58 +8,42 @@
 //! is not here, because only an appliance with shards has something to replicate.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use arc_malachitebft_signing_ed25519::PrivateKey;
-use bytes::Bytes;
-use serde_json::json;
 use tokio::sync::watch;
 
 use crate::base::id::SiteId;
 use crate::base::limits;
 use crate::cluster::genesis::SiteKind;
 use crate::cluster::host::links::Links;
-use crate::cluster::host::maps::{self, MapSigner};
 use crate::cluster::host::news::{News, Weight};
 use crate::cluster::host::node::Running;
-use crate::cluster::host::probe::{self, LinkTable};
 use crate::cluster::host::region::report::submit_through;
 use crate::cluster::host::region::{Region, RegionHandle, Setup, monotonic_us};
+use crate::cluster::host::routes::{self, Routes};
 use crate::cluster::host::status::Status;
 use crate::cluster::region::MemoryStore;
-use crate::cluster::route::Authorities;
 use crate::cluster::state::State;
 
 /// A node's parts. They end with the node's runtime.
 pub struct Parts {
     /// Its part in its region, once it is a member.
     pub region: watch::Receiver<Option<RegionHandle>>,
-    /// Its links as they were last measured.
-    pub links: watch::Receiver<Arc<LinkTable>>,
-    /// The map of regions, once enough validators have signed one.
-    pub map: watch::Receiver<Option<Bytes>>,
+    /// Its part in routing: links as measured, the map to give out.
+    pub routes: Routes,
 }
 
 /// Starts a node's parts.
 pub fn start(node: &Running, news: Arc<dyn News>) -> Result<Parts, String> {
-    let _runtime = node.runtime.enter();
-    let authorities = Authorities::of(&node.genesis)?;
-    let is_validator = node.genesis.sites.iter().any(|site| site.validator == node.me.id);
-    let signer = is_validator.then(|| Arc::new(MapSigner::new(PrivateKey::from(node.key.secret()))));
-    probe::answer(&node.links, signer.clone());
-    let every = Duration::from_millis(node.genesis.timing.probe_ms);
-    let links = probe::start(node.links.clone(), node.state.clone(), every);
-    let map = maps::start(node.links.clone(), node.genesis.clone(), authorities, node.state.clone(), signer);
+    let routes = routes::start(node)?;
     let (publish, region) = watch::channel(None);
     node.runtime.spawn(join_region(Joining::of(node), news, publish));
-    let (told, measured) = (region.clone(), links.clone());
+    let told = region.clone();
     node.shared.add_part(Box::new(move |status| {
-        tell_links(status, &measured.borrow());
         if let Some(region) = told.borrow().as_ref() {
             tell_region(status, region);
         }
     }));
-    Ok(Parts { region, links, map })
+    Ok(Parts { region, routes })
 }
 
 /// What is needed of a node to join its region.
@@ -114,16 +98,6 @@ async fn join_region(joining: Joining, news: Arc<dyn News>, publish: watch::Send
             &[("reason", error.to_string())],
         ),
     }
-}
-
-fn tell_links(status: &mut Status, table: &LinkTable) {
-    for measured in &table.links {
-        if let Some(link) = status.link_mut(measured.node) {
-            link.clock_offset_ms = measured.clock_offset_us.map(|us| us as f64 / 1e3);
-            link.rtt_ms = measured.rtt_us.map(|us| us as f64 / 1e3).or(link.rtt_ms);
-        }
-    }
-    status.parts.insert("probes".into(), json!(table));
 }
 
 fn tell_region(status: &mut Status, region: &RegionHandle) {

@@ -60,30 +60,6 @@ pub struct LinkStatus {
     pub missed: u64,
 }
 
-/// A figure for whoever scrapes: its name, its labels, its value.
-pub type Metric = (&'static str, Vec<(&'static str, String)>, f64);
-
-impl LinkTable {
-    /// The same as figures. Names are full ones; units are those of Prometheus, seconds.
-    pub fn metrics(&self) -> Vec<Metric> {
-        let mut metrics = Vec::new();
-        for link in &self.links {
-            let labels = || vec![("node", link.node.to_string()), ("site", link.site.to_string())];
-            let seconds = |us: f64| us / 1e6;
-            let mut add = |name, value: Option<f64>| metrics.extend(value.map(|value| (name, labels(), value)));
-            add("spinetail_cluster_link_up", Some(f64::from(u8::from(link.is_up))));
-            add("spinetail_cluster_link_rtt_seconds", link.rtt_us.map(|us| seconds(us as f64)));
-            add("spinetail_cluster_link_rtt_p90_seconds", link.rtt_p90_us.map(|us| seconds(us as f64)));
-            add("spinetail_cluster_link_loss_ratio", Some(link.loss));
-            add("spinetail_cluster_clock_offset_seconds", link.clock_offset_us.map(|us| seconds(us as f64)));
-            add("spinetail_cluster_clock_error_seconds", link.clock_error_us.map(|us| seconds(us as f64)));
-            add("spinetail_cluster_link_probes_answered_total", Some(link.answered as f64));
-            add("spinetail_cluster_link_probes_missed_total", Some(link.missed as f64));
-        }
-        metrics
-    }
-}
-
 /// Answers the probes of others; and, with a signer, their questions for a signature under the region map.
 pub fn answer(links: &Links, signer: Option<Arc<MapSigner>>) {
     links.answer(
@@ -252,7 +228,8 @@ mod tests {
     use crate::cluster::host::links::memory::Network;
     use crate::cluster::host::maps::tests::genesis;
 
-    const EVERY: Duration = Duration::from_millis(20);
+    /// Also the deadline: far above every delay of these tests, for machines that are busy.
+    const EVERY: Duration = Duration::from_millis(200);
 
     fn run(test: impl Future<Output = ()>) {
         tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(test);
@@ -275,33 +252,25 @@ mod tests {
             let all: Vec<Links> = (0..4).map(|node| network.join(NodeId(node))).collect();
             all.iter().for_each(|links| answer(links, None));
             network.set_delay(NodeId(0), NodeId(1), Duration::from_millis(3));
-            network.set_delay(NodeId(0), NodeId(2), Duration::from_millis(8));
+            network.set_delay(NodeId(0), NodeId(2), Duration::from_millis(30));
             let (_state, watched) = watch::channel(Arc::new(State::new(&genesis())));
             let mut table = start(all[0].clone(), watched, EVERY);
             let measured =
-                |table: &LinkTable| table.links.len() == 3 && table.links.iter().all(|link| link.answered >= 10);
+                |table: &LinkTable| table.links.len() == 3 && table.links.iter().all(|link| link.answered >= 5);
             until(&mut table, measured).await;
             let now = table.borrow().clone();
             let (near, far) = (link(&now, 1), link(&now, 2));
-            assert!(near.is_up && far.is_up && near.loss == 0.0);
-            assert!(
-                near.rtt_us.unwrap() >= 6_000
-                    && far.rtt_us.unwrap() >= 16_000
-                    && far.rtt_p90_us >= far.rtt_us.map(|_| 16_000)
-            );
+            assert!(near.is_up && far.is_up);
+            assert!(near.rtt_us >= Some(6_000) && far.rtt_us >= Some(60_000) && far.rtt_p90_us >= Some(60_000));
             assert!(near.rtt_us < far.rtt_us, "{near:?} {far:?}");
             // Both clocks are the same one: the offset is nothing, within its error.
             let (offset_us, error_us) = (far.clock_offset_us.unwrap(), far.clock_error_us.unwrap());
-            assert!(offset_us.unsigned_abs() <= error_us && error_us >= 8_000, "{offset_us} ± {error_us}");
+            assert!(offset_us.unsigned_abs() <= error_us && error_us >= 30_000, "{offset_us} ± {error_us}");
             network.set_cut(NodeId(0), NodeId(2), true);
             until(&mut table, |table| !link(table, 2).is_up && link(table, 1).is_up).await;
             assert!(link(&table.borrow(), 2).loss > 0.0);
             network.set_cut(NodeId(0), NodeId(2), false);
             until(&mut table, |table| link(table, 2).is_up).await;
-            let metrics = table.borrow().metrics();
-            assert!(metrics.iter().any(|(name, labels, value)| {
-                *name == "spinetail_cluster_link_rtt_seconds" && labels[0] == ("node", "2".into()) && *value >= 0.016
-            }));
         });
     }
 

@@ -106,12 +106,21 @@ pub struct LinkReport {
     pub site: u8,
     /// All groups of channels are connected.
     pub connected: bool,
-    /// The last round trip.
+    /// The smoothed round trip.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rtt_ms: Option<f64>,
+    /// What nine of ten recent round trips did not exceed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtt_p90_ms: Option<f64>,
+    /// Part of recent probes without an answer, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
     /// How far its clock is ahead of this node's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clock_offset_ms: Option<f64>,
+    /// By how much that may be wrong, either way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock_error_ms: Option<f64>,
     /// Connections made so far.
     pub connections: u64,
     /// Bytes that wait to be sent.
@@ -372,10 +381,19 @@ impl Status {
             let labels = || vec![("node", link.node.to_string()), ("site", link.site.to_string())];
             put("spinetail_cluster_link_up", false, "1 if connected.", labels(), f64::from(u8::from(link.connected)));
             if let Some(ms) = link.rtt_ms {
-                put("spinetail_cluster_link_rtt_seconds", false, "Last round trip.", labels(), ms / 1e3);
+                put("spinetail_cluster_link_rtt_seconds", false, "Smoothed round trip.", labels(), ms / 1e3);
             }
             if let Some(ms) = link.clock_offset_ms {
                 put("spinetail_cluster_clock_offset_seconds", false, "How far its clock is ahead.", labels(), ms / 1e3);
+            }
+            if let Some(ms) = link.rtt_p90_ms {
+                put("spinetail_cluster_link_rtt_p90_seconds", false, "Nine of ten are below.", labels(), ms / 1e3);
+            }
+            if let Some(loss) = link.loss {
+                put("spinetail_cluster_link_loss_ratio", false, "Part of recent probes missed.", labels(), loss);
+            }
+            if let Some(ms) = link.clock_error_ms {
+                put("spinetail_cluster_clock_error_seconds", false, "How wrong that may be.", labels(), ms / 1e3);
             }
             let counters = [
                 ("spinetail_cluster_link_connections", "connections made", link.connections),
@@ -449,7 +467,10 @@ mod tests {
             site: 2,
             connected: true,
             rtt_ms: Some(80.0),
+            rtt_p90_ms: Some(81.0),
+            loss: Some(0.0),
             clock_offset_ms: Some(-1.0),
+            clock_error_ms: Some(40.0),
             connections: 3,
             waiting_bytes: 0,
             sent_bytes: 1,

@@ -182,7 +182,7 @@ fn hostile(seed: u64) -> Vec<(u64, SiteId, Option<u64>, bool)> {
 #[test]
 fn hostile_series_never_cause_two_switches_within_the_hold_unless_the_one_left_is_down() {
     let (mut by_nearness, mut by_fall) = (0, 0);
-    for seed in 0..300 {
+    for seed in 0..100 {
         let events = hostile(seed);
         let sites: Vec<SiteId> =
             (0..6).map(SiteId).filter(|site| events.iter().any(|event| event.1 == *site)).collect();
@@ -219,5 +219,5 @@ fn hostile_series_never_cause_two_switches_within_the_hold_unless_the_one_left_i
             assert!(one.current().is_some() || !somebody_is_up || switched_ms.is_none(), "seed {seed} at {now_ms}");
         }
     }
-    assert!(by_nearness > 100 && by_fall > 1_000, "the series are tame: {by_nearness}, {by_fall}");
+    assert!(by_nearness > 30 && by_fall > 300, "the series are tame: {by_nearness}, {by_fall}");
 }

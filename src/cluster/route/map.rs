@@ -25,6 +25,7 @@ use arc_malachitebft_signing_ed25519::{PrivateKey, PublicKey, Signature};
 use crate::base::id::{NodeId, SiteId};
 use crate::base::limits;
 use crate::cluster::genesis::{Genesis, NetworkId};
+use crate::cluster::keys::public_key;
 use crate::cluster::state::State;
 
 /// Where clients reach the regions of a cluster.
@@ -420,17 +421,6 @@ fn put_text(text: &str, out: &mut Vec<u8>) -> Result<(), MapRefused> {
     out.push(u8::try_from(text.len()).map_err(|_| MapRefused::TooLarge)?);
     out.extend_from_slice(text.as_bytes());
     Ok(())
-}
-
-fn public_key(hexadecimal: &str) -> Option<PublicKey> {
-    let mut bytes = [0u8; 32];
-    if hexadecimal.len() != 64 || !hexadecimal.is_ascii() {
-        return None;
-    }
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&hexadecimal[2 * at..2 * at + 2], 16).ok()?;
-    }
-    PublicKey::from_bytes(bytes).ok()
 }
 
 /// How a map as it travels begins, its version last.

@@ -221,10 +221,11 @@ async fn reign_for(shared: &Arc<Shared>, term: u64) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut is_first = true;
     let mut evened = Instant::now();
-    while {
+    loop {
         every.tick().await;
-        shared.leads_in(term)
-    } {
+        if !shared.leads_in(term) {
+            return;
+        }
         let Some(voters) = shared.raft_configs().pop() else { continue };
         let silence = shared.timing.election_ms;
         let Some(present) = present(shared, &voters, Duration::from_millis(silence)) else { continue };

@@ -323,7 +323,9 @@ impl Shared {
     pub(super) async fn even_out(self: &Arc<Shared>, present: &BTreeSet<NodeId>) -> Option<RegionCommand> {
         let mut planned = self.homes.borrow().as_ref().clone();
         let mut moves = Vec::new();
-        while let Some((home, token, from, to)) = planned.uneven(present).filter(|_| moves.len() < MOVES_AT_ONCE) {
+        while let Some((home, token, from, to)) =
+            planned.uneven(present).filter(|_| moves.len() < limits::REGION_MOVES_AT_ONCE)
+        {
             let released = match from == self.me {
                 true => self.release(home, token),
                 false => {
@@ -503,9 +505,6 @@ fn is_worth_a_try(reply: &StrongReply, deadline: Instant) -> bool {
 
 /// Between two attempts. Whatever they wait for takes some milliseconds: a commit, a round of messages.
 const RETRY: Duration = Duration::from_millis(3);
-
-/// Homes that change hands together when nobody was lost: each is served by nobody for a commit and a few messages.
-const MOVES_AT_ONCE: usize = 4;
 
 /// How long a node tries an operation that another has sent on to it.
 const FORWARD: Duration = Duration::from_millis(limits::STRONG_DEADLINE_MS / 4);

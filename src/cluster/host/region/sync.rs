@@ -237,7 +237,7 @@ async fn sync(shared: &Shared, node: NodeId, home: u8, token: u64) -> bool {
         }
     };
     // What is here of that.
-    for keys in theirs.chunks(KEYS_PER_PAGE) {
+    for keys in theirs.chunks(limits::STRONG_KEYS_PER_MESSAGE) {
         let entries = {
             let mut inner = shared.strong.lock();
             // Once another holder writes here, this is no longer what this one had.
@@ -299,6 +299,3 @@ impl Shared {
         settled.map(|(home, held)| (home, held.holder.token())).collect()
     }
 }
-
-/// Keys in one message whose entries are compared: with the longest values they fit a frame, and there are few anyway.
-const KEYS_PER_PAGE: usize = 16;

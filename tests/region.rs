@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use spinetail::base::id::NodeId;
 use spinetail::base::prng::Prng;
 use spinetail::cluster::Command;
+use spinetail::cluster::host::links::Channel;
 use spinetail::cluster::host::region::RegionHandle;
+use spinetail::cluster::region::strong::{StrongRequest, StrongResponse};
 use spinetail::cluster::region::{StrongOp, StrongRefused, StrongReply};
 use spinetail::sim::linear::{self, Action, Model, Outcome};
 use yard::{Record, StaleStore, Yard, percentile, random_action, run};
@@ -269,6 +271,23 @@ fn a_majority_that_has_lost_its_memory_is_waited_for_and_then_counted() {
         assert!(yard.nodes.values().map(|node| node.counters().homes_lost).sum::<u64>() > 0);
         let read = yard.handle(NodeId(3)).execute(key, StrongOp::Read).await;
         assert_eq!(read, StrongReply::Value(Some(vec![7])), "what is left is kept");
+    });
+}
+
+#[test]
+fn a_home_that_was_let_go_of_and_taken_by_nobody_is_granted_anew() {
+    run(async {
+        let yard = Yard::started(3).await;
+        // A leader asks for it and dies before it has said who takes it.
+        let leader = yard.the_leader().await;
+        let holder = yard.nodes.keys().copied().find(|node| *node != leader).unwrap();
+        let lease = yard.handle(holder).leases().into_iter().find(|lease| lease.holder == Some(holder)).unwrap();
+        let release = StrongRequest::Release { home: lease.home, token: lease.token };
+        let bytes = postcard::to_allocvec(&release).unwrap();
+        let answer = yard.links[&leader].call(holder, Channel::Strong, bytes.into(), Duration::from_secs(1)).await;
+        assert_eq!(postcard::from_bytes::<StrongResponse>(&answer.unwrap()).unwrap(), StrongResponse::Released);
+        yard.until_whole().await;
+        assert!(yard.handle(leader).leases()[usize::from(lease.home)].token > lease.token);
     });
 }
 

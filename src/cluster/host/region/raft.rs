@@ -44,7 +44,7 @@ pub(super) enum RaftAsk {
     Renew {
         /// Homes in which it has everything, with their tokens, where earlier sets of voters were asked.
         settled: Vec<(u8, u64)>,
-        /// Homes it holds and cannot serve, because it was started anew since.
+        /// Homes it holds and cannot serve under these tokens any more: it was started anew since, or has let go of them.
         unable: Vec<(u8, u64)>,
     },
     /// Have you ever been part of this region?

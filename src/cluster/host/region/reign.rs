@@ -342,7 +342,7 @@ pub(super) async fn renew_the_lease(shared: Arc<Shared>) {
         let leader = shared.raft.server_metrics().borrow().current_leader;
         if let Some(leader) = leader.and_then(|leader| u16::try_from(leader).ok()).map(NodeId) {
             let settled = shared.settled_homes();
-            let unable = shared.strong.taken_before(shared.homes.borrow().held_by(shared.me));
+            let unable = shared.strong.unable(shared.homes.borrow().held_by(shared.me));
             let asked_us = shared.now_us();
             let answer = if leader == shared.me {
                 Ok(shared.lease_for(shared.me, &settled, &unable))

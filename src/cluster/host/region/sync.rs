@@ -45,12 +45,12 @@ pub(super) async fn take_homes(shared: Arc<Shared>) {
 /// Takes one home: this node listens to no older token either, and asks everybody what they have.
 async fn take(shared: Arc<Shared>, home: u8, token: u64, sets: Vec<BTreeSet<NodeId>>) {
     if !shared.write_down(home, token).await {
-        return;
+        return shared.strong.lock().lets_go(home, token);
     }
     let peers: Vec<NodeId> = {
         let mut inner = shared.strong.lock();
         if inner.taken[usize::from(home)] != token || inner.acceptor.listen(shared.me, home, token).is_err() {
-            return;
+            return inner.lets_go(home, token);
         }
         let holder = Holder::new(shared.me, token, sets, inner.acceptor.is_intact(home));
         let peers = holder.everybody().filter(|node| *node != shared.me).collect();

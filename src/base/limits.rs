@@ -1012,6 +1012,12 @@ pub const STRONG_VALUE_BYTES_MAX: usize = 256 << 10;
 /// Bytes of entries in one message when a node is brought up to date; one entry alone may be larger.
 pub const STRONG_PAGE_BYTES: usize = 128 << 10;
 
+/// Keys in one message whose entries are compared one by one. There are few: what one node wrote and no other.
+pub const STRONG_KEYS_PER_MESSAGE: usize = 16;
+
+/// Homes that change hands together when nobody was lost: each is served by nobody for a commit and a few messages.
+pub const REGION_MOVES_AT_ONCE: usize = 4;
+
 /// Memory of a node's strong entries if nothing else is said.
 pub const STRONG_STORE_BYTES_DEFAULT: usize = 64 << 20;
 
@@ -1143,6 +1149,11 @@ const _: () = assert!(REPLICATION_RING_SLOTS.is_power_of_two(), "mailbox positio
 const _: () = assert!(REPLICATION_SHARES_MAX < 256, "a record counts them in a byte");
 const _: () = assert!(ADMIN_TOKEN_BYTES_MIN < ADMIN_TOKEN_BYTES_MAX);
 const _: () = assert!(REGION_HOMES.is_power_of_two() && REGION_HOMES <= 256, "a home is bits of a hash, and a byte");
+const _: () = assert!(
+    STRONG_KEYS_PER_MESSAGE * (STRONG_VALUE_BYTES_MAX + KEY_BYTES_MAX + 64) < CLUSTER_STRONG_BYTES_MAX,
+    "the longest values fit a message"
+);
+const _: () = assert!(STRONG_PAGE_BYTES * 2 + STRONG_VALUE_BYTES_MAX + KEY_BYTES_MAX < CLUSTER_STRONG_BYTES_MAX);
 const _: () = assert!(STRONG_WRITES_MAX * (REGION_VOTERS_MAX - 1) <= CLUSTER_CALLS_MAX, "each asks every other voter");
 const _: () = assert!(HEARTBEAT_MS < PREEMPT_TIMER_MS, "the heartbeat must come first");
 const _: () = assert!(1000 % ADMIN_TICK_MS == 0, "a second has a whole number of events");

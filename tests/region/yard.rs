@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use spinetail::base::id::{NodeId, SiteId};
 use spinetail::base::limits;
 use spinetail::base::prng::Prng;
+use spinetail::cluster::host::links::Links;
 use spinetail::cluster::host::links::memory::Network;
 use spinetail::cluster::host::region::{Clock, Region, RegionHandle, Setup, monotonic_us};
 use spinetail::cluster::region::{MemoryStore, StrongOp, StrongReply};
@@ -28,6 +29,8 @@ pub struct Yard {
     /// What is done to each node's clock.
     pub clocks: BTreeMap<NodeId, Arc<Warp>>,
     shown: BTreeMap<NodeId, Clock>,
+    /// Each node's own links.
+    pub links: BTreeMap<NodeId, Links>,
     /// What leaders have said for their region.
     pub said: Arc<Mutex<Vec<(NodeId, Command)>>>,
     /// Makes a node's store.
@@ -139,6 +142,7 @@ impl Yard {
             nodes: BTreeMap::new(),
             clocks: (1..=members).map(|number| (NodeId(number), Arc::default())).collect(),
             shown: BTreeMap::new(),
+            links: BTreeMap::new(),
             said: Arc::default(),
             make_store: memory_store,
         }
@@ -166,6 +170,7 @@ impl Yard {
             submit: Arc::new(move |command| said.lock().unwrap().push((node, command))),
         };
         let links = self.network.join(node);
+        self.links.insert(node, links.clone());
         let handle = Region::start(links, self.state.subscribe(), setup).await.unwrap();
         self.nodes.insert(node, handle);
     }

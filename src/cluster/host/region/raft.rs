@@ -44,7 +44,7 @@ pub(super) enum RaftAsk {
     Renew {
         /// Homes in which it has everything, with their tokens, where earlier sets of voters were asked.
         settled: Vec<(u8, u64)>,
-        /// Homes it holds and cannot serve, because it was started anew since.
+        /// Homes it holds and cannot serve under these tokens any more: it was started anew since, or has let go of them.
         unable: Vec<(u8, u64)>,
     },
     /// Have you ever been part of this region?
@@ -207,4 +207,73 @@ fn is_consecutive(rpc: &AppendEntriesRequest<TypeConfig>) -> bool {
 
 fn strange(what: &str) -> NetworkError {
     NetworkError::from(AnyError::error(what))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use openraft::error::{Fatal, SnapshotMismatch};
+    use openraft::{
+        CommittedLeaderId, Entry, EntryPayload, Membership, SnapshotMeta, SnapshotSegmentId, StoredMembership, Vote,
+    };
+
+    use super::*;
+    use crate::cluster::region::RegionCommand;
+
+    fn id(index: u64) -> LogId<u64> {
+        LogId::new(CommittedLeaderId::new(3, 2), index)
+    }
+
+    fn survives<T: Serialize + for<'a> Deserialize<'a> + std::fmt::Debug>(message: &T) {
+        let bytes = postcard::to_allocvec(message).unwrap();
+        let read: T = postcard::from_bytes(&bytes).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{message:?}"));
+        for length in 0..bytes.len() {
+            let _ = postcard::from_bytes::<T>(&bytes[..length]);
+        }
+    }
+
+    fn append(indices: &[u64]) -> AppendEntriesRequest<TypeConfig> {
+        let voters = BTreeSet::from([1, 2, 3]);
+        let nodes: BTreeMap<u64, EmptyNode> = voters.iter().map(|node| (*node, EmptyNode {})).collect();
+        let payloads = [
+            EntryPayload::Blank,
+            EntryPayload::Normal(RegionCommand::Settled { homes: vec![(1, 2)] }),
+            EntryPayload::Membership(Membership::new(vec![voters], nodes)),
+        ];
+        let entries = indices.iter().zip(payloads).map(|(index, payload)| Entry { log_id: id(*index), payload });
+        AppendEntriesRequest {
+            vote: Vote::new_committed(3, 2),
+            prev_log_id: Some(id(6)),
+            entries: entries.collect(),
+            leader_commit: Some(id(5)),
+        }
+    }
+
+    #[test]
+    fn every_message_of_raft_survives_its_encoding_and_a_part_of_one_is_an_error() {
+        survives(&RaftAsk::Append(append(&[7, 8, 9])));
+        survives(&RaftAsk::Vote(VoteRequest::new(Vote::new(4, 1), Some(id(9)))));
+        let meta = SnapshotMeta {
+            last_log_id: Some(id(9)),
+            last_membership: StoredMembership::default(),
+            snapshot_id: "9-1".into(),
+        };
+        let (vote, data) = (Vote::new_committed(3, 2), vec![1, 2, 3]);
+        survives(&RaftAsk::Snapshot(InstallSnapshotRequest { vote, meta, offset: 4, data, done: true }));
+        survives(&RaftSay::Append(Ok(AppendEntriesResponse::PartialSuccess(Some(id(8))))));
+        survives(&RaftSay::Append(Ok(AppendEntriesResponse::HigherVote(Vote::new(9, 1)))));
+        survives(&RaftSay::Append(Err(RaftError::Fatal(Fatal::Stopped))));
+        survives(&RaftSay::Vote(Ok(VoteResponse { vote, vote_granted: true, last_log_id: Some(id(9)) })));
+        let segment = |offset| SnapshotSegmentId { id: "9-1".into(), offset };
+        let mismatch = SnapshotMismatch { expect: segment(0), got: segment(4) };
+        survives(&RaftSay::Snapshot(Err(RaftError::APIError(InstallSnapshotError::SnapshotMismatch(mismatch)))));
+    }
+
+    #[test]
+    fn entries_with_a_hole_are_not_handed_to_openraft() {
+        assert!(is_consecutive(&append(&[7, 8, 9])) && is_consecutive(&append(&[])));
+        assert!(!is_consecutive(&append(&[8])) && !is_consecutive(&append(&[7, 9])));
+    }
 }

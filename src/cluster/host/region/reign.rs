@@ -221,10 +221,11 @@ async fn reign_for(shared: &Arc<Shared>, term: u64) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut is_first = true;
     let mut evened = Instant::now();
-    while {
+    loop {
         every.tick().await;
-        shared.leads_in(term)
-    } {
+        if !shared.leads_in(term) {
+            return;
+        }
         let Some(voters) = shared.raft_configs().pop() else { continue };
         let silence = shared.timing.election_ms;
         let Some(present) = present(shared, &voters, Duration::from_millis(silence)) else { continue };
@@ -341,7 +342,7 @@ pub(super) async fn renew_the_lease(shared: Arc<Shared>) {
         let leader = shared.raft.server_metrics().borrow().current_leader;
         if let Some(leader) = leader.and_then(|leader| u16::try_from(leader).ok()).map(NodeId) {
             let settled = shared.settled_homes();
-            let unable = shared.strong.taken_before(shared.homes.borrow().held_by(shared.me));
+            let unable = shared.strong.unable(shared.homes.borrow().held_by(shared.me));
             let asked_us = shared.now_us();
             let answer = if leader == shared.me {
                 Ok(shared.lease_for(shared.me, &settled, &unable))

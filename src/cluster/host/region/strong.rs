@@ -40,7 +40,9 @@ pub(super) struct Inner {
     /// The highest token under which each home was taken, or may have been taken before the process was started anew:
     /// a token's writes are counted from 1, so it is never taken twice.
     pub(super) taken: Vec<u64>,
-    taken_before: Vec<u64>,
+    /// The highest token under which each home was let go of, and with which it cannot be served any more: by a process
+    /// that is no more, for another node that then did not take it.
+    let_go: Vec<u64>,
     under_way: usize,
 }
 
@@ -79,7 +81,7 @@ impl Strong {
             acceptor: Acceptor::new(store, tokens),
             held: (0..homes).map(|_| None).collect(),
             taken: tokens.to_vec(),
-            taken_before: tokens.to_vec(),
+            let_go: tokens.to_vec(),
             under_way: 0,
         };
         Strong { inner: Mutex::new(inner), lags: Notify::new() }
@@ -94,10 +96,10 @@ impl Strong {
         inner.held.get(usize::from(home)).and_then(Option::as_ref).is_some_and(|held| held.holder.is_whole())
     }
 
-    /// Of these homes, those that were granted to this node before it was started anew.
-    pub(super) fn taken_before(&self, homes: impl Iterator<Item = (u8, u64)>) -> Vec<(u8, u64)> {
+    /// Of these homes, those that this node cannot serve under these tokens.
+    pub(super) fn unable(&self, homes: impl Iterator<Item = (u8, u64)>) -> Vec<(u8, u64)> {
         let inner = self.lock();
-        homes.filter(|(home, token)| inner.taken_before.get(usize::from(*home)) >= Some(token)).collect()
+        homes.filter(|(home, token)| inner.let_go.get(usize::from(*home)) >= Some(token)).collect()
     }
 
     pub(super) fn lost_homes(&self) -> usize {
@@ -123,8 +125,16 @@ impl Inner {
         let is_held = self.held(home, token).is_some();
         if is_held && let Some(held) = self.held[usize::from(home)].take() {
             self.under_way -= held.writes.len();
+            self.lets_go(home, token);
         }
         is_held
+    }
+
+    /// A home is not served under this token any more.
+    pub(super) fn lets_go(&mut self, home: u8, token: u64) {
+        if let Some(let_go) = self.let_go.get_mut(usize::from(home)) {
+            *let_go = token.max(*let_go);
+        }
     }
 
     /// A majority has these writes.
@@ -323,7 +333,9 @@ impl Shared {
     pub(super) async fn even_out(self: &Arc<Shared>, present: &BTreeSet<NodeId>) -> Option<RegionCommand> {
         let mut planned = self.homes.borrow().as_ref().clone();
         let mut moves = Vec::new();
-        while let Some((home, token, from, to)) = planned.uneven(present).filter(|_| moves.len() < MOVES_AT_ONCE) {
+        while let Some((home, token, from, to)) =
+            planned.uneven(present).filter(|_| moves.len() < limits::REGION_MOVES_AT_ONCE)
+        {
             let released = match from == self.me {
                 true => self.release(home, token),
                 false => {
@@ -503,9 +515,6 @@ fn is_worth_a_try(reply: &StrongReply, deadline: Instant) -> bool {
 
 /// Between two attempts. Whatever they wait for takes some milliseconds: a commit, a round of messages.
 const RETRY: Duration = Duration::from_millis(3);
-
-/// Homes that change hands together when nobody was lost: each is served by nobody for a commit and a few messages.
-const MOVES_AT_ONCE: usize = 4;
 
 /// How long a node tries an operation that another has sent on to it.
 const FORWARD: Duration = Duration::from_millis(limits::STRONG_DEADLINE_MS / 4);

@@ -45,12 +45,12 @@ pub(super) async fn take_homes(shared: Arc<Shared>) {
 /// Takes one home: this node listens to no older token either, and asks everybody what they have.
 async fn take(shared: Arc<Shared>, home: u8, token: u64, sets: Vec<BTreeSet<NodeId>>) {
     if !shared.write_down(home, token).await {
-        return;
+        return shared.strong.lock().lets_go(home, token);
     }
     let peers: Vec<NodeId> = {
         let mut inner = shared.strong.lock();
         if inner.taken[usize::from(home)] != token || inner.acceptor.listen(shared.me, home, token).is_err() {
-            return;
+            return inner.lets_go(home, token);
         }
         let holder = Holder::new(shared.me, token, sets, inner.acceptor.is_intact(home));
         let peers = holder.everybody().filter(|node| *node != shared.me).collect();
@@ -237,7 +237,7 @@ async fn sync(shared: &Shared, node: NodeId, home: u8, token: u64) -> bool {
         }
     };
     // What is here of that.
-    for keys in theirs.chunks(KEYS_PER_PAGE) {
+    for keys in theirs.chunks(limits::STRONG_KEYS_PER_MESSAGE) {
         let entries = {
             let mut inner = shared.strong.lock();
             // Once another holder writes here, this is no longer what this one had.
@@ -299,6 +299,3 @@ impl Shared {
         settled.map(|(home, held)| (home, held.holder.token())).collect()
     }
 }
-
-/// Keys in one message whose entries are compared: with the longest values they fit a frame, and there are few anyway.
-const KEYS_PER_PAGE: usize = 16;

@@ -594,7 +594,8 @@ impl Cluster {
             match self.sites[site].recover(&self.genesis, face) {
                 Ok(effects) => {
                     let id = self.sites[site].id;
-                    let height = self.sites[site].state().map_or(0, |state| state.height);
+                    // What it decides anew from its log it has yet to store and to tell of.
+                    let height = self.sites[site].faces[face].disk.height();
                     self.show(&Seen::Restarted(id, height));
                     self.carry_out(site, face, effects);
                 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::base::id::{NodeId, SiteId};
 use crate::cluster::command::{Author, Signed};
-use crate::cluster::genesis::{Genesis, Member, NetworkId, Timing};
+use crate::cluster::genesis::{Genesis, Member, NetworkId};
 use crate::cluster::keys::{SecretKey, hexadecimal};
 use crate::cluster::ordering::signatures::Signatures;
 use crate::cluster::ordering::{Effect, Ordering, SubmitRefused, TimerId};
@@ -20,6 +20,7 @@ use crate::sim::behaviours::{self, Message, Outbox, Tools};
 use crate::sim::clients::{self, Client};
 use crate::sim::clock::Clock;
 use crate::sim::forge::{self, Stored};
+use crate::sim::genesis::{genesis, key_of, member, operator_key};
 use crate::sim::invariants::{self, End, Invariant, Seen, Setup, Violation};
 use crate::sim::link::Links;
 use crate::sim::report::{Counts, Outcome};
@@ -96,42 +97,6 @@ struct Cluster {
     healed_at_us: u64,
     /// A key a site is to take when its state says so.
     next_key: Option<(usize, SecretKey)>,
-}
-
-/// The key of a site; any 32 bytes are one.
-pub fn key_of(index: usize) -> SecretKey {
-    SecretKey::from([index as u8 + 1; 32])
-}
-
-fn operator_key() -> SecretKey {
-    SecretKey::from([200; 32])
-}
-
-fn member(index: usize, key: &SecretKey) -> Member {
-    Member {
-        id: NodeId(index as u16),
-        site: SiteId(index as u8),
-        name: format!("node{index}"),
-        address: format!("127.0.0.1:{}", 7800 + index),
-        clients: None,
-        resp: None,
-        key: hexadecimal(key.public_key().as_bytes()),
-        certificate: hexadecimal(&[index as u8 + 1; 32]),
-        voter: true,
-    }
-}
-
-/// The beginning of a simulated cluster.
-pub fn genesis(sites: usize, nonce: &str) -> Genesis {
-    Genesis {
-        name: "simulated".to_string(),
-        nonce: nonce.to_string(),
-        operator: hexadecimal(operator_key().public_key().as_bytes()),
-        authority: String::new(),
-        timing: Timing { propose_ms: 300, vote_ms: 150, rebroadcast_ms: 600, ..Timing::default() },
-        sites: (0..sites).map(clients::site).collect(),
-        members: (0..sites).map(|index| member(index, &key_of(index))).collect(),
-    }
 }
 
 impl Cluster {
@@ -629,7 +594,8 @@ impl Cluster {
             match self.sites[site].recover(&self.genesis, face) {
                 Ok(effects) => {
                     let id = self.sites[site].id;
-                    let height = self.sites[site].state().map_or(0, |state| state.height);
+                    // What it decides anew from its log it has yet to store and to tell of.
+                    let height = self.sites[site].faces[face].disk.height();
                     self.show(&Seen::Restarted(id, height));
                     self.carry_out(site, face, effects);
                 }

@@ -12,7 +12,7 @@
 //! - `link`, `disk`, `clock`: what goes wrong by itself
 //! - `behaviours`: what goes wrong by intent; `forge` makes and reads messages
 //! - `scenarios`: what is played
-//! - `clients`, `site`, `cluster`: sites that order commands, played from a seed
+//! - `genesis`, `clients`, `site`, `cluster`: sites that order commands, played from a seed
 //! - `region`, `replication`: regions that replicate what they cache, played from a seed
 //! - `invariants`: what must hold
 //! - `run`, `report`: many seeds on all cores, and what came of them
@@ -24,6 +24,7 @@ pub mod clock;
 pub mod cluster;
 pub mod disk;
 pub mod forge;
+pub mod genesis;
 pub mod invariants;
 pub mod linear;
 pub mod link;

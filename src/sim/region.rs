@@ -199,11 +199,10 @@ impl Region {
         while let Some(chunk) = self.replica.next_chunk() {
             note(&chunk.bytes);
             let is_lost = chunk.is_gap || loses();
-            let body = batch::pack(&chunk.bytes);
             for (to, peer) in self.peers.iter_mut().enumerate().filter(|(to, _)| *to != me) {
                 let may = chunk.regions.is_empty() || chunk.regions.contains(&SiteId(to as u8)) || misroutes;
                 match (may, is_lost) {
-                    (true, false) => peer.sender.push(body.clone(), self.now_ms),
+                    (true, false) => peer.sender.push(&chunk.bytes, self.now_ms),
                     (true, true) => peer.sender.skip(self.now_ms),
                     (false, _) => {}
                 }
@@ -320,7 +319,7 @@ impl Region {
         match question {
             Question::Summary { .. } => Answer::Summary(self.replica.summary(to)),
             Question::Buckets { regions, windows } => Answer::Buckets(
-                windows.into_iter().map(|window| self.replica.buckets(&regions, window).0.to_vec()).collect(),
+                windows.into_iter().map(|window| self.replica.buckets(&regions, window).each.to_vec()).collect(),
             ),
             Question::List { regions, buckets } => Answer::List(
                 buckets

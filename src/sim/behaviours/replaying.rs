@@ -7,8 +7,8 @@ use crate::base::id::SiteId;
 use crate::cluster::genesis::NetworkId;
 use crate::cluster::ordering::context::ValueId;
 use crate::sim::behaviours::{Behaviour, Message, Outbox, Tools};
-use crate::sim::cluster::{genesis, key_of};
 use crate::sim::forge::Forge;
+use crate::sim::genesis::{genesis, key_of};
 
 /// What it has heard.
 #[derive(Default)]

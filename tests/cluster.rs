@@ -14,6 +14,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -65,9 +66,10 @@ impl Drop for Process {
     }
 }
 
-/// A port with free ones above it.
+/// A port with free ones above it, which no other test of this process is given.
 fn free_ports(count: u16) -> u16 {
-    let from = 21_000 + (std::process::id() % 50) as u16 * 100;
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let from = 21_000 + (std::process::id() % 50) as u16 * 100 + GIVEN.fetch_add(17, Relaxed);
     let is_free = |base: &u16| (1..=count).all(|port| TcpListener::bind(("127.0.0.1", base + port)).is_ok());
     (from..32_000).step_by(311).find(is_free).expect("free ports")
 }
@@ -76,7 +78,7 @@ fn init(root: &Path, sites: u16, more: &[&str]) {
     let _ = std::fs::remove_dir_all(root);
     let (sites, port) = (sites.to_string(), free_ports(sites).to_string());
     let arguments = ["cluster", "init", "--sites", &sites, "--base-port", &port, root.to_str().unwrap()];
-    let ended = spinetail(&[&arguments, more].concat());
+    let ended = spinetail(&[&arguments[..], more].concat());
     assert_eq!(ended.status, Some(0), "{ended:?}");
 }
 
@@ -93,12 +95,14 @@ fn spawn(mut command: Command) -> Result<Process, String> {
     });
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     // The test harness of a lying site talks first.
-    for line in stdout.by_ref().lines().map_while(Result::ok) {
+    let mut line = String::new();
+    while stdout.read_line(&mut line).is_ok_and(|length| length > 0) {
         if line.contains("ready") {
             // A pipe that nobody reads would block it in the end.
             thread::spawn(move || stdout.lines().map_while(Result::ok).for_each(drop));
             return Ok(Process { child, log });
         }
+        line.clear();
     }
     let _ = child.wait();
     let _ = gathering.join();
@@ -224,6 +228,8 @@ fn quantile(figures: &[f64], share: f64) -> f64 {
 fn four_sites_80_ms_apart_commit_through_a_lost_primary_an_isolated_site_and_a_liar() {
     let mut cluster = Cluster::new("wan", ONE_WAY);
     cluster.start_all();
+    let is_measured = |status: &Value| status["links"].as_array().unwrap().iter().all(|link| !link["rtt_ms"].is_null());
+    cluster.eventually(1, "round trips", is_measured);
     let status = cluster.status(1);
     for link in status["links"].as_array().unwrap() {
         let ms = link["rtt_ms"].as_f64().unwrap();
@@ -241,7 +247,6 @@ fn four_sites_80_ms_apart_commit_through_a_lost_primary_an_isolated_site_and_a_l
     );
     println!("decision asked for elsewhere: p50 {:.1} ms", quantile(&elsewhere, 0.5));
     println!("flushes at the primary: {}", cluster.status(1)["flush"]);
-    assert!(p50 <= 1.7 * RTT_MS && p99 <= 2.5 * RTT_MS, "p50 {p50:.1} ms, p99 {p99:.1} ms: {at_primary:?}");
 
     // The primary dies. One height is slow, and no more.
     let before = cluster.status(2)["slow_heights"].as_u64().unwrap();
@@ -256,7 +261,6 @@ fn four_sites_80_ms_apart_commit_through_a_lost_primary_an_isolated_site_and_a_l
     );
     assert_eq!(slow, 1, "slow heights; {after:?}");
     assert_eq!(cluster.status(2)["primary"], 2);
-    assert!(quantile(&after[1..], 0.5) <= 1.7 * RTT_MS, "{after:?}");
     // It comes back and has what it missed.
     let height = cluster.status(2)["height"].as_u64().unwrap();
     cluster.start(1);
@@ -292,6 +296,9 @@ fn four_sites_80_ms_apart_commit_through_a_lost_primary_an_isolated_site_and_a_l
     (1..=3).for_each(|node| cluster.eventually(node, "the height", |status| status["height"].as_u64() >= height));
     let states: Vec<Value> = (1..=3).map(|node| cluster.status(node)["state"].clone()).collect();
     assert!(states.iter().all(|state| *state == states[0]), "{states:?}");
+    // Last, so that a machine too busy for the bounds still shows everything above.
+    assert!(p50 <= 1.7 * RTT_MS && p99 <= 2.5 * RTT_MS, "p50 {p50:.1} ms, p99 {p99:.1} ms: {at_primary:?}");
+    assert!(quantile(&after[1..], 0.5) <= 1.7 * RTT_MS, "{after:?}");
 }
 
 #[test]
@@ -347,8 +354,9 @@ fn copies_stale_folders_and_expired_certificates_are_named() {
     cluster.decide(1, 2);
     let named = |cluster: &Cluster, node: u16, reason: &str| {
         cluster.eventually(node, reason, |status| status["refusals"][reason].as_u64() > Some(0));
-        let log = cluster.nodes[&node].log.lock().unwrap().clone();
-        assert!(log.contains(&format!("\"{reason}\"")), "node {node} does not name it: {log}");
+        let log = || cluster.nodes[&node].log.lock().unwrap().clone();
+        let is_named = common::eventually(PATIENCE, || log().contains(&format!("\"{reason}\"")));
+        assert!(is_named, "node {node} does not name it: {}", log());
     };
     // The key of node 2 in a folder of its own.
     let copy = cluster.root.join("copy");
@@ -384,7 +392,8 @@ fn copies_stale_folders_and_expired_certificates_are_named() {
 fn what_cannot_start_says_why_and_what_to_do() {
     let root = std::env::temp_dir().join(format!("stc-refuse-{}", std::process::id()));
     init(&root, 4, &["--valid", "1s"]);
-    thread::sleep(Duration::from_millis(1_100));
+    // Certificates count in whole seconds.
+    thread::sleep(Duration::from_millis(2_100));
     let run = |folder: &Path| spawn(run_command(folder)).err().expect("it must not start");
     let refused = run(&root.join("node-1"));
     assert!(refused.contains("expired certificate") && refused.contains("join --renew"), "{refused}");
@@ -486,7 +495,7 @@ struct TwoTongued {
 
 impl TwoTongued {
     fn lie(&self, effects: Vec<Effect>) -> Vec<Effect> {
-        let lie = |effect| {
+        let lie = |effect: Effect| {
             let Effect::Broadcast(bytes) = &effect else { return vec![effect] };
             let Ok(Message::Vote(vote)) = Message::decode(self.network, bytes) else { return vec![effect] };
             if vote.message.site != self.site {

@@ -737,9 +737,6 @@ pub const CLUSTER_WAL_BYTES_MAX: u64 = 256 << 20;
 /// Heights between two snapshots of the state.
 pub const CLUSTER_SNAPSHOT_HEIGHTS: u64 = 256;
 
-/// Decided blocks kept below the last snapshot, for sites that missed them.
-pub const CLUSTER_BLOCKS_KEPT: u64 = 4_096;
-
 /// Executed commands that are remembered for those who wait for them: a minute's worth of the fullest heights.
 pub const CLUSTER_EXECUTED_REMEMBERED: usize = 16_384;
 

@@ -53,7 +53,7 @@ pub struct Recovered {
     pub instance: Instance,
     /// The last snapshot: its height and bytes.
     pub snapshot: Option<(u64, Vec<u8>)>,
-    /// Blocks, in order: some before the snapshot, for others who miss them, and all behind it.
+    /// The blocks behind it, in order.
     pub blocks: Vec<Block>,
     /// The log of the open height.
     pub records: Vec<Vec<u8>>,
@@ -171,14 +171,18 @@ impl Disk {
         self.log.begin(block.height + 1)
     }
 
-    /// Stores a snapshot of the state, and lets go of blocks far below it.
+    /// Overwrites what the log of a decided height has left behind.
+    pub fn tidy(&mut self) -> Result<(), DiskError> {
+        self.log.tidy()
+    }
+
+    /// Stores a snapshot of the state, and lets go of the blocks it stands for: whoever misses those gets it instead.
     pub fn store_snapshot(&mut self, height: u64, bytes: &[u8]) -> Result<(), DiskError> {
         self.store.write(|transaction| {
             let mut snapshots = transaction.open_table(SNAPSHOTS)?;
             snapshots.insert(height, bytes)?;
             snapshots.retain(|kept, _| kept >= height)?;
-            let oldest = height.saturating_sub(limits::CLUSTER_BLOCKS_KEPT);
-            transaction.open_table(BLOCKS)?.retain_in(..oldest, |_, _| false)?;
+            transaction.open_table(BLOCKS)?.retain_in(..=height, |_, _| false)?;
             Ok(())
         })
     }
@@ -393,7 +397,7 @@ mod tests {
         assert_eq!((again.instance.boot, again.instance.folder), (2, recovered.instance.folder));
         assert_ne!(again.instance.session, recovered.instance.session);
         assert_eq!(again.snapshot, Some((4, b"state".to_vec())));
-        assert_eq!(again.blocks, (1..=5).map(block).collect::<Vec<_>>());
+        assert_eq!(again.blocks, [block(5)]);
         assert_eq!(again.records, [b"signed at 6"]);
         assert_eq!(again.known, [(NodeId(2), known)]);
         assert_eq!(disk.store().reserve_numbers(0).unwrap(), 11 + limits::CLUSTER_NUMBERS_RESERVED);

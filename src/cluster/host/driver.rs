@@ -109,7 +109,6 @@ impl Driver {
                 }
             };
             tokio::select! {
-                biased;
                 _ = &mut stop => return Ok(()),
                 timer = runs_out => {
                     self.timers.remove(&timer);
@@ -163,6 +162,11 @@ impl Driver {
             pending: self.part.pending(),
             refusals: self.part.refusals(),
         });
+        if is_executed {
+            // Whoever waits for the height has been told; what is left to do for it costs them nothing.
+            self.disk.tidy().map_err(|error| error.to_string())?;
+        }
+        let state = self.part.state();
         if is_executed && state.height >= self.snapshot_height + limits::CLUSTER_SNAPSHOT_HEIGHTS {
             self.keep_snapshot().map_err(|error| error.to_string())?;
         }

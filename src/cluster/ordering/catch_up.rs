@@ -40,9 +40,11 @@ impl CatchUp {
         self.claims.insert(node, height);
     }
 
-    /// The highest height anybody claims.
-    pub fn highest(&self) -> u64 {
-        self.claims.values().copied().max().unwrap_or(0)
+    /// The highest height that more than `liars` nodes claim, so that one of them may be believed.
+    pub fn highest(&self, liars: usize) -> u64 {
+        let mut claims: Vec<u64> = self.claims.values().copied().collect();
+        claims.sort_unstable_by(|a, b| b.cmp(a));
+        claims.get(liars).copied().unwrap_or(0)
     }
 
     /// Whom to ask for what follows `executed`, if somebody is further and nobody is being asked: the one after whoever
@@ -132,7 +134,7 @@ impl CatchUp {
 impl Validator {
     pub(super) fn hear_claim(&mut self, from: NodeId, height: u64) {
         self.catch_up.claims(from, height);
-        if height > self.open() {
+        if height > self.open() || (height == self.open() && !self.is_awake) {
             self.ask();
         } else if height == self.open() && !self.is_sync_timer_set {
             // One ahead: most likely this node is about to decide the same. Wait for as long as votes may take.
@@ -183,6 +185,8 @@ impl Validator {
         }
         if self.state.height < first {
             self.catch_up.disbelieve(from); // an empty answer
+        } else {
+            self.tell_own_site();
         }
         self.ask();
         Ok(())
@@ -256,5 +260,48 @@ impl Validator {
 
     pub(super) fn send_status(&mut self, to: NodeId) {
         self.out.push(Effect::Send(to, Message::Status(self.state.height).encode(self.network)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_does_not_answer_is_not_asked_again_before_the_others() {
+        let mut catch_up = CatchUp::default();
+        for node in 1..=3 {
+            catch_up.claims(NodeId(node), 10);
+        }
+        assert_eq!(catch_up.ask(5), Some(NodeId(1)));
+        assert_eq!(catch_up.ask(5), None, "one question at a time");
+        assert_eq!(catch_up.answered(NodeId(2)), None, "it was not asked");
+        catch_up.give_up();
+        catch_up.claims(NodeId(1), 1_000); // a liar claims again
+        assert_eq!((catch_up.highest(0), catch_up.highest(1)), (1_000, 10));
+        assert_eq!(catch_up.ask(5), Some(NodeId(2)));
+        assert_eq!(catch_up.answered(NodeId(2)), Some(6));
+        assert_eq!(catch_up.ask(5), Some(NodeId(3)));
+        catch_up.give_up();
+        assert_eq!(catch_up.ask(10), Some(NodeId(1)));
+        catch_up.give_up();
+        assert_eq!(catch_up.ask(10), None, "nobody is further");
+    }
+
+    #[test]
+    fn what_is_kept_and_what_is_sent_at_once_have_bounds() {
+        let mut catch_up = CatchUp::default();
+        let bytes = limits::BATCH_BYTES_MAX;
+        for height in 1..=200 {
+            catch_up.keep(Block { height, bytes: vec![0; bytes] });
+        }
+        assert!(catch_up.kept_bytes <= limits::BLOCKS_KEPT_BYTES_MAX);
+        assert!(catch_up.blocks(1).is_empty(), "too long ago");
+        let sent = catch_up.blocks(190);
+        assert!(!sent.is_empty() && sent.iter().map(Vec::len).sum::<usize>() <= limits::SYNC_RESPONSE_BYTES_MAX);
+        for height in 201..=3_000 {
+            catch_up.keep(Block { height, bytes: vec![0; 10] });
+        }
+        assert_eq!(catch_up.kept.len(), limits::BLOCKS_KEPT_MAX);
     }
 }

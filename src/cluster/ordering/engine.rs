@@ -219,7 +219,8 @@ impl Engine {
             }
             Some(key.sign(&bytes))
         };
-        let result: Result<(), core::Error<Protocol>> = core::process!(input: input, state: core, metrics: &(), with: wish => {
+        type StepResult = Result<(), core::Error<Protocol>>;
+        let result: StepResult = core::process!(input: input, state: core, metrics: &(), with: wish => {
             Ok::<Resume<Protocol>, &str>(match wish {
                 Wish::CancelAllTimeouts(r) => {
                     out.extend(std::mem::take(running).into_keys().map(Effect::StopTimer));
@@ -324,7 +325,8 @@ impl Engine {
                 Wish::CertVerifiedSyncValue(_, _, r) => r.resume_with(()),
                 Wish::CertRejectedSyncValue(.., r) => r.resume_with(()),
                 Wish::Decide(_, _, r) => r.resume_with(()),
-                // Its evidence is not needed: `statements` has heard everything the engine has, and more.
+                // Its evidence is not needed: `statements` has heard every vote and proposal the engine was told, those
+                // in certificates too, and goes on hearing when the height is decided.
                 Wish::Finalize(certificate, _, _, r) => {
                     decided = Some(certificate);
                     r.resume_with(())

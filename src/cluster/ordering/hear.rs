@@ -15,7 +15,7 @@ use crate::cluster::ordering::codec::Message;
 use crate::cluster::ordering::context::{self, Protocol};
 use crate::cluster::ordering::engine;
 use crate::cluster::ordering::refusal::Refusal;
-use crate::cluster::ordering::statements::{Novelty, Statement, What};
+use crate::cluster::ordering::statements::{Novelty, Proof, Statement, What};
 use crate::cluster::ordering::validator::Validator;
 use crate::cluster::ordering::{Effect, SubmitRefused};
 
@@ -29,10 +29,10 @@ enum Place {
 impl Validator {
     /// Hears a message, whatever it is.
     pub(super) fn hear(&mut self, from: NodeId, bytes: &[u8]) -> Result<(), Refusal> {
-        let message = Message::decode(self.network, bytes)?;
         if !self.state.members.contains_key(&from) {
             return Err(Refusal::UnknownSigner);
         }
+        let message = Message::decode(self.network, bytes)?;
         match message {
             Message::Vote(vote) => self.hear_vote(from, bytes, vote),
             Message::Proposal(proposal) => self.hear_proposal(from, bytes, proposal),
@@ -40,6 +40,7 @@ impl Validator {
                 let is_open = self.place_certificate(from, certificate.height.0)?;
                 if is_open {
                     self.signatures.polka(&certificate, &self.voters).map_err(certificate_refusal)?;
+                    self.compare(certificate.votes(&Protocol).collect());
                     self.tell(Input::PolkaCertificate(certificate));
                 }
                 Ok(())
@@ -48,6 +49,7 @@ impl Validator {
                 let is_open = self.place_certificate(from, certificate.height.0)?;
                 if is_open {
                     self.signatures.round(&certificate, &self.voters).map_err(certificate_refusal)?;
+                    self.compare(certificate.votes(&Protocol).collect());
                     self.tell(Input::RoundCertificate(certificate));
                 }
                 Ok(())
@@ -73,7 +75,7 @@ impl Validator {
 
     fn hear_vote(&mut self, from: NodeId, bytes: &[u8], signed: SignedVote<Protocol>) -> Result<(), Refusal> {
         let vote = &signed.message;
-        let (what, round) = engine::occasion(vote);
+        let (_, round) = engine::occasion(vote);
         let place = self.place(from, vote.site, vote.height.0, round)?;
         let voters = if let Place::Last = place { &self.last_voters } else { &self.voters };
         let voter = voters.get(vote.site).ok_or(Refusal::NotAValidator)?;
@@ -83,14 +85,7 @@ impl Validator {
         if let Place::Next = place {
             return self.keep_early(from, vote.site, bytes);
         }
-        let statement = Statement {
-            site: vote.site,
-            height: vote.height.0,
-            round,
-            what,
-            bytes: context::vote_bytes(self.network, vote),
-            signature: signed.signature,
-        };
+        let statement = self.statement(&signed);
         if self.is_new(from, bytes, place, statement)? {
             self.tell(Input::Vote(signed));
         }
@@ -178,10 +173,10 @@ impl Validator {
         if height > open {
             self.hear_claim(from, height - 1);
         }
-        match height {
-            _ if height == open => Ok(self.is_voting()),
+        match height.abs_diff(open) {
+            0 => Ok(self.is_voting()),
             // Certificates are repeated and made anew from votes: none is worth keeping for later.
-            _ if height + 1 == open || height == open + 1 => Ok(false),
+            1 => Ok(false),
             _ if height > open => Err(Refusal::TooFarAhead),
             _ => Err(Refusal::TooOld),
         }
@@ -220,14 +215,37 @@ impl Validator {
                     let messages = first.into_iter().chain([bytes.to_vec()]);
                     self.out.extend(messages.map(|message| Effect::Send(owner.validator, message)));
                 }
-                self.out.push(Effect::Evidence(proof.evidence()));
-                if self.proofs.len() >= limits::PROOFS_KEPT_MAX {
-                    self.proofs.pop_front();
-                }
-                self.proofs.push_back(*proof);
+                self.caught(*proof);
             }
         }
         Ok(is_open && self.is_voting())
+    }
+
+    /// Holds the votes of a certificate, their signatures checked, against what was heard: it may bring the only copy
+    /// of a second vote. A first one is not taken from it, because the engine is not told it one by one.
+    fn compare(&mut self, votes: Vec<SignedVote<Protocol>>) {
+        let me = self.me;
+        for vote in votes.into_iter().filter(|vote| vote.message.site != me) {
+            let statement = self.statement(&vote);
+            if let Some(proof) = self.statements.compare(statement) {
+                self.caught(proof);
+            }
+        }
+    }
+
+    fn caught(&mut self, proof: Proof) {
+        self.out.push(Effect::Evidence(proof.evidence()));
+        if self.proofs.len() >= limits::PROOFS_KEPT_MAX {
+            self.proofs.pop_front();
+        }
+        self.proofs.push_back(proof);
+    }
+
+    fn statement(&self, signed: &SignedVote<Protocol>) -> Statement {
+        let vote = &signed.message;
+        let (what, round) = engine::occasion(vote);
+        let bytes = context::vote_bytes(self.network, vote);
+        Statement { site: vote.site, height: vote.height.0, round, what, bytes, signature: signed.signature }
     }
 
     fn keep_early(&mut self, from: NodeId, site: SiteId, bytes: &[u8]) -> Result<(), Refusal> {

@@ -228,11 +228,47 @@ fn a_certificate_needs_a_quorum_of_true_votes() {
         let one = types::RoundCertificate::new_from_votes(Height(4), Round::new(0), kind, votes);
         Message::Round(one).encode(network)
     };
+    for (height, reason) in [(1, Refusal::TooOld), (6, Refusal::TooFarAhead), (u64::MAX, Refusal::TooFarAhead)] {
+        let (round, value_id) = (Round::new(0), context::ValueId([1; 32]));
+        let empty = types::PolkaCertificate { height: Height(height), round, value_id, polka_signatures: vec![] };
+        assert_eq!(refusal(&mut room, 3, &Message::Polka(empty).encode(network)), Some(reason));
+    }
+    assert_eq!(refusal(&mut room, 3, &Message::Status(u64::MAX).encode(network)), None);
+    assert_eq!(room.node(2).highest_claimed(), 3, "one may lie");
     assert_eq!(refusal(&mut room, 3, &certificate(vec![signed(3, 3)])), Some(Refusal::BadSignature), "too few");
     assert_eq!(refusal(&mut room, 3, &certificate(vec![signed(3, 3); 3])), Some(Refusal::BadSignature), "one thrice");
     let forged = certificate(vec![signed(3, 3), signed(4, 3)]);
     assert_eq!(refusal(&mut room, 3, &forged), Some(Refusal::BadSignature));
     assert_eq!(refusal(&mut room, 3, &certificate(vec![signed(3, 3), signed(9, 3)])), Some(Refusal::NotAValidator));
+}
+
+#[test]
+fn a_second_vote_inside_a_certificate_is_evidence_too() {
+    let mut room = rested();
+    let network = room.genesis.network();
+    let signed = |site: u8, value| {
+        let vote = Vote { value, ..vote(4, 0, site) };
+        let signature = node_key(site.into()).sign(&context::vote_bytes(network, &vote));
+        SignedMessage::new(vote, signature)
+    };
+    let nil = Message::Vote(signed(3, NilOrVal::Nil)).encode(network);
+    assert_eq!(refusal(&mut room, 3, &nil), None);
+    let value_id = context::ValueId([5; 32]);
+    let votes = [1, 3, 4].map(|site| signed(site, NilOrVal::Val(value_id)));
+    let certificate = types::PolkaCertificate::new(Height(4), Round::new(0), value_id, votes.to_vec());
+    let bytes = Message::Polka(certificate).encode(network);
+    let effects = room.nodes.get_mut(&NodeId(2)).unwrap().receive(NodeId(4), &bytes);
+    let evidence: Vec<_> = effects.iter().filter(|effect| matches!(effect, Effect::Evidence(_))).collect();
+    assert_eq!(evidence.len(), 1, "{evidence:?}");
+    let proof = room.node(2).proofs().next().unwrap();
+    assert!(proof.holds(&node_key(3).public_key()));
+    // Once is enough, and the certificate's other votes are still news when they come by themselves.
+    let again = room.nodes.get_mut(&NodeId(2)).unwrap().receive(NodeId(1), &bytes);
+    assert!(!again.iter().any(|effect| matches!(effect, Effect::Evidence(_))));
+    let relayed = room.node(2).counters().relayed;
+    let direct = Message::Vote(signed(1, NilOrVal::Val(value_id))).encode(network);
+    assert_eq!(refusal(&mut room, 1, &direct), None);
+    assert!(room.node(2).counters().relayed > relayed);
 }
 
 #[test]

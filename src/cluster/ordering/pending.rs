@@ -165,3 +165,95 @@ impl Waiting {
 
 /// What a list of commands costs beside the commands: its length.
 const BATCH_HEAD_BYTES: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::NodeId;
+    use crate::cluster::command::Command;
+    use crate::cluster::keys;
+    use crate::cluster::ordering::room::{genesis, node_key, operator_key};
+
+    fn state() -> State {
+        State::new(&genesis(4))
+    }
+
+    fn policy(number: u64, bytes: usize) -> Signed {
+        let command = Command::SetTenant { name: format!("t{}", number % 200), policy: Some(vec![7; bytes]) };
+        Signed::new(state().network, Author::Operator, number, command, &operator_key())
+    }
+
+    fn audit(node: u16, number: u64) -> Signed {
+        let command = Command::AuditRoot { entries: number, root: [0; 32] };
+        Signed::new(state().network, Author::Node(NodeId(node)), number, command, &node_key(node))
+    }
+
+    fn batch(pending: &mut Pending) -> Vec<(Author, u64)> {
+        let batch = pending.batch(&state(), 1, SiteId(1), &keys::verifies);
+        batch.commands.iter().map(|signed| (signed.author, signed.number)).collect()
+    }
+
+    #[test]
+    fn a_batch_takes_turns_between_authors_and_keeps_each_ones_order() {
+        let mut pending = Pending::default();
+        for number in [3, 1, 2] {
+            pending.insert(policy(number, 1), true, 1).unwrap();
+        }
+        pending.insert(audit(2, 5), false, 1).unwrap();
+        let node = Author::Node(NodeId(2));
+        let expected = [(Author::Operator, 1), (node, 5), (Author::Operator, 2), (Author::Operator, 3)];
+        assert_eq!(batch(&mut pending), expected);
+        assert_eq!(batch(&mut pending), expected, "a proposal that is lost loses nothing");
+    }
+
+    #[test]
+    fn a_batch_has_a_bound_and_the_rest_waits() {
+        let mut pending = Pending::default();
+        for number in 1..=100 {
+            pending.insert(policy(number, 4_000), true, 1).unwrap();
+        }
+        pending.insert(audit(2, 1), true, 1).unwrap();
+        let commands = pending.batch(&state(), 1, SiteId(1), &keys::verifies).commands;
+        assert!(codec::encode(&commands).len() <= limits::BATCH_BYTES_MAX);
+        assert!(commands.len() > 50 && commands.len() < 100);
+        assert!(commands.iter().any(|signed| signed.author == Author::Node(NodeId(2))), "others have their turn");
+        assert_eq!(pending.len(), 101);
+    }
+
+    #[test]
+    fn the_same_command_is_one_and_an_author_has_no_more_than_its_share() {
+        let mut pending = Pending::default();
+        assert_eq!(pending.insert(audit(1, 1), false, 1), Ok(true));
+        assert_eq!(pending.insert(audit(1, 1), true, 1), Ok(false));
+        assert_eq!(pending.len(), 1);
+        for number in 2..=limits::PENDING_COMMANDS_PER_AUTHOR_MAX as u64 {
+            pending.insert(audit(1, number), true, 1).unwrap();
+        }
+        assert_eq!(pending.insert(audit(1, 9_999), true, 1), Err(PendingFull));
+        assert_eq!(pending.insert(audit(2, 1), true, 1), Ok(true));
+    }
+
+    #[test]
+    fn what_can_no_longer_be_executed_is_forgotten() {
+        let mut pending = Pending::default();
+        pending.insert(audit(1, 1), true, 1).unwrap();
+        pending.insert(audit(1, 2), true, 1).unwrap();
+        let mut after = state();
+        after.execute(&audit(1, 1)).unwrap();
+        pending.retain_permitted(&after);
+        assert_eq!(pending.len(), 1);
+        after.execute(&audit(1, 2)).unwrap();
+        pending.retain_permitted(&after);
+        assert!(pending.is_empty() && pending.bytes == 0 && pending.authors.is_empty());
+    }
+
+    #[test]
+    fn a_command_of_others_is_seen_to_once_nobody_else_seems_to() {
+        let mut pending = Pending::default();
+        pending.insert(audit(1, 1), false, 10).unwrap();
+        assert!(pending.seen_to(11).is_empty());
+        assert_eq!(pending.untold(SiteId(1), 12).len(), 1);
+        assert!(pending.untold(SiteId(1), 12).is_empty(), "once for each primary");
+        assert_eq!(pending.untold(SiteId(2), 12).len(), 1);
+    }
+}

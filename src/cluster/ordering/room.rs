@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use arc_malachitebft_core_consensus::Input;
+
 use crate::base::id::{NodeId, SiteId};
 use crate::base::prng::Prng;
 use crate::cluster::command::{Author, Command, Signed};
 use crate::cluster::genesis::{Genesis, Member, Site, SiteKind, Timing};
 use crate::cluster::keys::{self, SecretKey};
+use crate::cluster::ordering::codec::{Message, Record};
 use crate::cluster::ordering::{Block, Effect, Evidence, Executed, Ordering, TimerId, Validator};
 
 pub fn node_key(node: u16) -> SecretKey {
@@ -77,6 +80,8 @@ pub struct Room {
     pub evidence: Vec<(NodeId, Evidence)>,
     pub heard: VecDeque<(NodeId, Vec<u8>)>,
     pub numbers: BTreeMap<Author, u64>,
+    /// Effects until a node's power fails, between one and the next.
+    pub fuses: BTreeMap<NodeId, u64>,
 }
 
 impl Room {
@@ -99,6 +104,7 @@ impl Room {
             evidence: Vec::new(),
             heard: VecDeque::new(),
             numbers: BTreeMap::new(),
+            fuses: BTreeMap::new(),
         };
         for id in ids {
             let effects = room.nodes.get_mut(&id).unwrap().start();
@@ -124,10 +130,26 @@ impl Room {
 
     pub fn carry_out(&mut self, node: NodeId, effects: Vec<Effect>) {
         for effect in effects {
+            if let Some(left) = self.fuses.get_mut(&node) {
+                *left = left.saturating_sub(1);
+                if *left == 0 {
+                    return self.crash(node.0);
+                }
+            }
             let disk = self.disks.get_mut(&node).unwrap();
             match effect {
                 Effect::Broadcast(bytes) => {
                     assert_eq!(disk.log.len(), disk.flushed, "something was said before it was on the disk");
+                    let network = self.genesis.network();
+                    if let Ok(Message::Vote(vote)) = Message::decode(network, &bytes)
+                        && self.nodes[&node].is_voting()
+                    {
+                        let is_it = |record: &Vec<u8>| match Record::decode(network, record).unwrap().input {
+                            Input::Vote(logged) => logged == vote,
+                            _ => false,
+                        };
+                        assert!(disk.log.iter().any(is_it), "a vote was said and is not in the log");
+                    }
                     let validators: Vec<NodeId> =
                         self.nodes[&node].state().sites.values().map(|site| site.validator).collect();
                     for to in validators.into_iter().filter(|to| *to != node) {
@@ -220,10 +242,14 @@ impl Room {
 
     pub fn crash(&mut self, node: u16) {
         let id = NodeId(node);
+        self.fuses.remove(&id);
         self.nodes.remove(&id);
         self.timers.retain(|(owner, _), _| *owner != id);
         let disk = self.disks.get_mut(&id).unwrap();
-        disk.log.truncate(disk.flushed);
+        // Of what was not flushed, some may be there all the same.
+        let unflushed = (disk.log.len() - disk.flushed) as u64;
+        disk.log.truncate(disk.flushed + self.prng.below(unflushed + 1) as usize);
+        disk.flushed = disk.log.len();
     }
 
     pub fn restart(&mut self, node: u16) {

@@ -112,6 +112,17 @@ impl Statements {
         }
     }
 
+    /// Holds a statement against what was heard, without taking it for heard if it is the first.
+    pub fn compare(&mut self, statement: Statement) -> Option<Proof> {
+        let said = self.heights.get_mut(&statement.height)?.get_mut(&statement.site)?;
+        let heard = said.get_mut(&(statement.what, statement.round))?;
+        if heard.first.bytes == statement.bytes || heard.second.is_some() {
+            return None;
+        }
+        heard.second = Some(statement.bytes.clone());
+        Some(Proof { first: heard.first.clone(), second: statement })
+    }
+
     /// Forgets every height below `height`.
     pub fn forget_below(&mut self, height: u64) {
         self.heights = self.heights.split_off(&height);
@@ -142,5 +153,50 @@ impl What {
             What::Prevote => "prevote",
             What::Precommit => "precommit",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::keys::SecretKey;
+
+    fn said(round: u32, what: What, bytes: &[u8]) -> Statement {
+        let signature = SecretKey::from([1; 32]).sign(bytes);
+        Statement { site: SiteId(1), height: 5, round, what, bytes: bytes.to_vec(), signature }
+    }
+
+    #[test]
+    fn the_first_is_news_the_same_is_a_copy_and_another_is_a_proof() {
+        let mut statements = Statements::default();
+        let mut hear = |statement: Statement| statements.hear(statement, b"message");
+        assert_eq!(hear(said(0, What::Prevote, b"a")), Novelty::First);
+        assert_eq!(hear(said(0, What::Prevote, b"a")), Novelty::Copy);
+        assert_eq!(hear(said(0, What::Precommit, b"b")), Novelty::First);
+        assert_eq!(hear(said(1, What::Prevote, b"b")), Novelty::First);
+        let Novelty::Conflict(proof, message) = hear(said(0, What::Prevote, b"b")) else { panic!("no proof") };
+        assert_eq!(message.as_deref(), Some(&b"message"[..]));
+        assert!(proof.holds(&SecretKey::from([1; 32]).public_key()));
+        assert!(!proof.holds(&SecretKey::from([2; 32]).public_key()));
+        let evidence = Evidence { culprit: SiteId(1), height: 5, round: 0, what: "prevote" };
+        assert_eq!(proof.evidence(), evidence);
+        assert_eq!(hear(said(0, What::Prevote, b"b")), Novelty::Copy);
+        assert_eq!(hear(said(0, What::Prevote, b"c")), Novelty::Further);
+        // The same thing said twice, or on two occasions, proves nothing.
+        let twice = Proof { first: proof.first.clone(), second: proof.first.clone() };
+        assert!(!twice.holds(&SecretKey::from([1; 32]).public_key()));
+        let later = Proof { first: proof.first.clone(), second: said(1, What::Prevote, b"b") };
+        assert!(!later.holds(&SecretKey::from([1; 32]).public_key()));
+    }
+
+    #[test]
+    fn a_site_that_talks_without_end_is_not_remembered_without_end() {
+        let mut statements = Statements::default();
+        for round in 0..limits::STATEMENTS_PER_SITE_MAX as u32 {
+            assert_eq!(statements.hear(said(round, What::Prevote, b"a"), b""), Novelty::First);
+        }
+        assert_eq!(statements.hear(said(9_999, What::Prevote, b"a"), b""), Novelty::Beyond);
+        statements.forget_below(6);
+        assert_eq!(statements.hear(said(9_999, What::Prevote, b"a"), b""), Novelty::First);
     }
 }

@@ -147,9 +147,9 @@ impl Validator {
         self.pending.len()
     }
 
-    /// The highest height any other node is known or said to have executed.
+    /// The highest height that more nodes say they have executed than may lie.
     pub fn highest_claimed(&self) -> u64 {
-        self.catch_up.highest()
+        self.catch_up.highest(self.voters.len().saturating_sub(1) / 3)
     }
 
     /// Whether the open height has begun.
@@ -356,6 +356,17 @@ impl Validator {
         let commands =
             codec::decode_list::<Signed>(&value.batch, limits::PENDING_COMMANDS_MAX).map_or(0, |all| all.len());
         self.adopt(block, value.header, certificate, after, commands);
+        self.tell_own_site();
+    }
+
+    /// Nodes of this site that do not vote hear from here that there is more, and ask for it.
+    pub(super) fn tell_own_site(&mut self) {
+        if self.is_voting() {
+            let site = self.me;
+            let others = self.state.members.values().filter(|member| member.site == site && member.id != self.node);
+            let status = Message::Status(self.state.height).encode(self.network);
+            self.out.extend(others.map(|member| Effect::Send(member.id, status.clone())));
+        }
     }
 
     /// A height is decided, here or elsewhere: it is stored, executed, and everything about it is left behind.
@@ -379,7 +390,8 @@ impl Validator {
             state: header.after,
         }));
         self.counters.executed += 1;
-        if header.height == self.open() {
+        let follows = header.height == self.open();
+        if follows {
             self.catch_up.keep(block)
         } else {
             self.catch_up.restart(block)
@@ -387,7 +399,9 @@ impl Validator {
         self.seal = Some(Seal { header, certificate });
         self.state = after;
         // Members and primary of the next height are those of the state: a change takes effect there, never within.
-        self.last_voters = std::mem::replace(&mut self.voters, Voters::of(&self.state));
+        let voters = std::mem::replace(&mut self.voters, Voters::of(&self.state));
+        // Who voted at a height that came as a snapshot is not known.
+        self.last_voters = if follows { voters } else { Voters::none() };
         self.statements.forget_below(header.height);
         self.executed.clear();
         self.withheld.clear();
@@ -395,13 +409,6 @@ impl Validator {
         let members = &self.state.members;
         self.catch_up.forget(|node| members.contains_key(&node));
         self.due.extend(std::mem::take(&mut self.early).into_values().flatten());
-        if self.is_voting() {
-            // Nodes of this site that do not vote hear of it here, and ask for it.
-            let site = self.me;
-            let others = self.state.members.values().filter(|member| member.site == site && member.id != self.node);
-            let status = Message::Status(header.height).encode(self.network);
-            self.out.extend(others.map(|member| Effect::Send(member.id, status.clone())));
-        }
         if !self.pending.is_empty() {
             self.forward();
         }

@@ -144,10 +144,14 @@ fn every_site_restarts_from_its_log_at_any_moment_and_nobody_says_a_second_thing
         for index in 0..6 {
             room.set_tenant(1 + (index % 4), &format!("t{index}"));
             room.run(seed * 7 % 60);
+            // Between any two effects, wherever the fuse ends.
             let node = 1 + (seed as u16 + index) % 4;
-            room.crash(node);
-            room.run(seed * 13 % 400);
-            room.restart(node);
+            room.fuses.insert(NodeId(node), 1 + (seed * 31 + u64::from(index) * 17) % 60);
+            room.run(seed * 13 % 400 + 50);
+            room.fuses.clear();
+            if !room.nodes.contains_key(&NodeId(node)) {
+                room.restart(node);
+            }
             room.run(10);
         }
         room.run(10_000);

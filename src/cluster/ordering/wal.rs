@@ -114,8 +114,8 @@ impl fmt::Display for Corrupt {
         let offset = self.offset;
         write!(
             f,
-            "the ordering's log is damaged at byte {offset}, where it had been flushed: do not delete it, this site may \
-             have signed what it says; restore the disk, or set the node up anew with a new key"
+            "the ordering's log is damaged at byte {offset}, where it had been flushed: do not delete it, this site \
+             may have signed what it says; restore the disk, or set the node up anew with a new key"
         )
     }
 }

@@ -203,10 +203,27 @@ fn three_processes_bear_that_their_leader_is_killed_again_and_again() {
         // What the key held in rounds before this one.
         assert_eq!(writer.ask(&key, Action::Write(next.fetch_add(1, Ordering::Relaxed))), Outcome::Done);
         thread::sleep(Duration::from_millis(30 + random.below(40)));
+        let seen = region.nodes.keys().filter_map(|node| region.status(*node));
+        let before: Vec<_> =
+            seen.map(|status| (status["term"].clone(), status["parts"]["region"]["elections"].clone())).collect();
         let lost = Instant::now();
         region.kill(leader);
-        while writer.ask(&key, Action::Write(next.fetch_add(1, Ordering::Relaxed))) != Outcome::Done {}
+        let mut told = Vec::new();
+        loop {
+            let outcome = writer.ask(&key, Action::Write(next.fetch_add(1, Ordering::Relaxed)));
+            told.push((lost.elapsed(), outcome));
+            if outcome == Outcome::Done {
+                break;
+            }
+        }
         times.push(lost.elapsed());
+        if times.last() > Some(&Duration::from_millis(350)) {
+            // What took so long: elections that failed, a write that was lost, a machine that was busy.
+            let seen = region.nodes.keys().filter_map(|node| region.status(*node));
+            let elections = |status: &Value| status["parts"]["region"]["elections"].clone();
+            let seen: Vec<_> = seen.map(|status| (status["term"].clone(), elections(&status))).collect();
+            println!("failover {number}: {told:?}; terms and elections {seen:?}, before {before:?}");
+        }
         thread::sleep(Duration::from_millis(50));
         stop.store(true, Ordering::Relaxed);
         clients.into_iter().for_each(|client| client.join().unwrap());

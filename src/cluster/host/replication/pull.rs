@@ -155,18 +155,21 @@ impl Shards {
 
     async fn fetch(&self, ids: Vec<KeyId>, to: SiteId) -> Option<(Vec<u8>, Vec<KeyId>)> {
         let (mut bytes, mut left) = (Vec::new(), Vec::new());
-        for (shard, step) in self.steps(&ids, |id| *id, |ids| Step::Fetch { ids, to }) {
-            if bytes.len() >= limits::REPLICATION_FETCH_BYTES_MAX {
+        // Several turns' worth at once: a question should not wait for the carrier's next pass with each of them.
+        for steps in self.steps(&ids, |id| *id, |ids| Step::Fetch { ids, to }).chunks(STEPS_AT_ONCE) {
+            let is_full = bytes.len() >= limits::REPLICATION_FETCH_BYTES_MAX;
+            let answers = if is_full { Vec::new() } else { self.ask(steps.to_vec()).await? };
+            let mut answers = answers.into_iter();
+            for (_, step) in steps {
                 let Step::Fetch { ids, .. } = step else { continue };
-                left.extend(ids);
-                continue;
-            }
-            match self.ask(vec![(shard, step)]).await?.pop()? {
-                StepAnswer::Records(records, unread) => {
-                    bytes.extend_from_slice(&records);
-                    left.extend(unread);
+                match answers.next() {
+                    Some(StepAnswer::Records(records, unread)) if bytes.len() < limits::REPLICATION_FETCH_BYTES_MAX => {
+                        bytes.extend_from_slice(&records);
+                        left.extend(unread);
+                    }
+                    // There were some of the largest values among them: these are read again with the next question.
+                    _ => left.extend(ids),
                 }
-                _ => return None,
             }
         }
         Some((bytes, left))
@@ -335,6 +338,8 @@ impl Round {
 
 /// Windows whose buckets a shard copies in one turn: 24 KiB.
 const WINDOWS_PER_STEP: usize = 8;
+/// Steps of a fetch that are asked for together.
+const STEPS_AT_ONCE: usize = 8;
 /// How often records are offered to shards that have no room, and how long after the last time.
 const APPLY_TRIES: u32 = 200;
 /// See [`APPLY_TRIES`].

@@ -19,6 +19,9 @@ use crate::replica::{Config, Count, Entries, Found, KeyId, Replica, Rules, count
 
 const SEED: HashSeed = HashSeed(77);
 
+/// How long anything may take that is expected to happen: generous, for loaded machines.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Shards that do at once what they are told.
 #[derive(Clone)]
 struct Shards(Arc<Mutex<Vec<Shard>>>);
@@ -192,7 +195,7 @@ fn run<F: Future<Output = ()>>(test: impl FnOnce(Network, watch::Receiver<Arc<St
 async fn until(what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
     let began = Instant::now();
     while !is_so() {
-        assert!(began.elapsed() < Duration::from_secs(20), "waited in vain: {what}");
+        assert!(began.elapsed() < PATIENCE, "waited in vain: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     began.elapsed()

@@ -129,7 +129,7 @@ impl Region {
         // It was away, or is new: it does not wait for a gap to find out what it misses.
         peers.iter_mut().for_each(|peer| peer.is_urgent = true);
         // And it says that it was started, even if nobody writes here: others may miss what it had not sent them.
-        peers.iter_mut().for_each(|peer| peer.sender.push(batch::pack(&[]), 0));
+        peers.iter_mut().for_each(|peer| peer.sender.push(&[], 0));
         Region {
             site,
             replica: Replica::new(config),

@@ -111,11 +111,11 @@ impl Carrier {
         let began = Instant::now();
         let mut idle = 0;
         loop {
-            if self.state.has_changed().unwrap_or(false) {
-                self.heed_state();
-            }
             // Not the time of day, which may be set: this only runs.
             let now_ms = began.elapsed().as_millis() as u64;
+            if self.state.has_changed().unwrap_or(false) {
+                self.heed_state(now_ms);
+            }
             let mut worked = self.from_shards(now_ms);
             worked |= self.from_peers();
             worked |= self.take_requests();
@@ -136,7 +136,7 @@ impl Carrier {
     }
 
     /// Members have come or gone, or rules have changed.
-    fn heed_state(&mut self) {
+    fn heed_state(&mut self, now_ms: u64) {
         let state = self.state.borrow_and_update().clone();
         let is_region = |site: SiteId| state.sites.get(&site).is_some_and(|site| site.kind == SiteKind::Region);
         let others = state.members.values().filter(|member| member.id != self.links.me && is_region(member.site));
@@ -144,9 +144,15 @@ impl Carrier {
             others.take(limits::REPLICATION_PEERS_MAX).map(|member| (member.id, member.site)).collect();
         self.peers.retain(|node, peer| others.get(node) == Some(&peer.site));
         for (node, site) in others {
+            // This node says that it was started, even if nobody writes here: others may miss what it had not sent them.
+            let started = |_| {
+                let mut sender = Sender::default();
+                sender.push(&[], now_ms);
+                sender
+            };
             self.peers.entry(node).or_insert_with(|| Peer {
                 site,
-                senders: (0..self.ports.shard_count()).map(|_| Sender::default()).collect(),
+                senders: (0..self.ports.shard_count()).map(started).collect(),
                 receivers: BTreeMap::new(),
                 // Whatever it has written so far is not here.
                 is_urgent: true,
@@ -210,7 +216,7 @@ impl Carrier {
     }
 
     fn from_peers(&mut self) -> bool {
-        let mut worked = false;
+        let (mut worked, mut restarted) = (false, false);
         while let Ok(Inbound { from, bytes }) = self.inbox.try_recv() {
             worked = true;
             let Some(peer) = self.peers.get_mut(&from) else {
@@ -234,6 +240,7 @@ impl Carrier {
                         let receiver = peer.receivers.entry(stream).or_default();
                         let arrival = receiver.arrived(incarnation, first, sequence);
                         peer.is_urgent |= arrival.is_gap;
+                        restarted |= arrival.is_restart;
                         match arrival.is_new.then(|| batch::unpack(&body)) {
                             None => None,
                             Some(Err(malformed)) => Some(malformed),
@@ -257,6 +264,10 @@ impl Carrier {
                 self.replication.with(|report| report.malformed += 1);
                 self.replication.with_peer(from, |report| report.trouble = Some(format!("sent {reason}")));
             }
+        }
+        if restarted {
+            // What it had sent to some and not to others is missing at the others, and nobody's numbers tell.
+            self.peers.values_mut().for_each(|peer| peer.is_urgent = true);
         }
         worked
     }

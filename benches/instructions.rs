@@ -65,6 +65,7 @@ fn with_replication(
     protocol: Protocol,
     depth: usize,
     writes: bool,
+    #[expect(clippy::vec_box, reason = "as the shards are given them")]
     ends: Option<(Vec<Box<Replication>>, ShardPorts)>,
 ) -> Case {
     let config = Config { segment_bytes: SEGMENT_BYTES, seed: HashSeed(1), accounting: Accounting::Memory };

@@ -259,7 +259,7 @@ impl Shared {
         }
         let mut failures = Vec::new();
         for name in names.into_iter().take(ASKED_MAX) {
-            let bytes = self.resolve(&name).map_err(|error| error.to_string()).and_then(|to| ask_for_map(to));
+            let bytes = self.resolve(&name).map_err(|error| error.to_string()).and_then(ask_for_map);
             match bytes.and_then(|bytes| self.adopt(&bytes, seen)) {
                 Ok(()) => return Ok(()),
                 Err(reason) => failures.push(format!("{name}: {reason}")),

@@ -16,9 +16,10 @@ use crate::engine::mailbox::{Consumer, Producer, mailbox};
 use crate::engine::post::{Errand, Forward};
 use crate::engine::session::Protocol;
 use crate::net::Waker;
+pub use crate::wire::Status;
 use crate::wire::native::Native;
 use crate::wire::resp::{Resp, Resp3};
-use crate::wire::{Codec, Command, Decoded, Edit, Expiry, Mode, Reply, Status};
+use crate::wire::{Codec, Command, Decoded, Edit, Expiry, Mode, Reply};
 
 /// A shard's end of its way to the holders of strong keys.
 pub struct Desk {
@@ -160,7 +161,7 @@ impl DeskPorts {
 
 impl DeskPort {
     /// The next request. What cannot be asked about strong keys is answered here.
-    pub fn next(&mut self) -> Option<StrongRequest> {
+    pub fn next_request(&mut self) -> Option<StrongRequest> {
         loop {
             let forward = self.from.receive()?;
             match read(&forward) {
@@ -304,7 +305,7 @@ mod tests {
         let (mut desks, mut ports) = connect(1);
         let mut answered = |forward: Box<Forward>, answer: StrongAnswer| {
             desks[0].send(forward);
-            let request = ports.ports[0].next().unwrap();
+            let request = ports.ports[0].next_request().unwrap();
             ports.ports[0].answer(request, &answer);
             String::from_utf8(desks[0].next_reply().unwrap().reply).unwrap()
         };
@@ -324,7 +325,7 @@ mod tests {
     fn what_strong_keys_do_not_have_is_answered_at_the_desk() {
         let (mut desks, mut ports) = connect(1);
         desks[0].send(resp(&["APPEND", "k", "v"]));
-        assert!(ports.ports[0].next().is_none());
+        assert!(ports.ports[0].next_request().is_none());
         let reply = String::from_utf8(desks[0].next_reply().unwrap().reply).unwrap();
         assert!(reply.starts_with("-ERR a strong namespace has"), "{reply}");
         assert_eq!(desks[0].under_way(), 0);

@@ -97,7 +97,7 @@ impl Clock {
 #[inline]
 pub fn ntp(unix_ms: u64) -> NTP64 {
     let seconds = (unix_ms / 1000).min(u64::from(u32::MAX) - 1);
-    NTP64(seconds << 32 | ((unix_ms % 1000) << 32) / 1000)
+    NTP64((seconds << 32) | (((unix_ms % 1000) << 32) / 1000))
 }
 
 /// The inverse of [`ntp`], rounded down by less than a millisecond.

@@ -156,7 +156,7 @@ impl<'a> Record<'a> {
 
     /// Takes the first record from `bytes`.
     pub fn decode(bytes: &mut &'a [u8]) -> Result<Record<'a>, Malformed> {
-        let mut from = Reader(*bytes);
+        let mut from = Reader(bytes);
         let kind = from.u8()?;
         let version = from.version()?;
         let has = |field: u8| kind & field != 0;

@@ -15,8 +15,7 @@ use crate::cluster::State;
 use crate::cluster::host::node::Running;
 use crate::cluster::host::region::RegionHandle;
 use crate::cluster::region::{StrongOp, StrongRefused, StrongReply};
-use crate::engine::strong::{DeskPorts, StrongAnswer, StrongAsk, StrongRequest};
-use crate::wire::Status;
+use crate::engine::strong::{DeskPorts, Status, StrongAnswer, StrongAsk, StrongRequest};
 
 /// Serves strong keys as long as the node runs.
 pub fn start(node: &Running, region: watch::Receiver<Option<RegionHandle>>, ports: DeskPorts) {
@@ -38,8 +37,8 @@ async fn serve(ports: DeskPorts, place: Place) {
     bell.hang(move || clapper.notify_one());
     let (done, mut answered) = mpsc::channel(limits::STRONG_UNDER_WAY_MAX);
     loop {
-        for shard in 0..ports.len() {
-            while let Some(request) = ports[shard].next() {
+        for (shard, port) in ports.iter_mut().enumerate() {
+            while let Some(request) = port.next_request() {
                 let (place, done) = (place.clone(), done.clone());
                 tokio::spawn(async move {
                     let answer = place.ask(&request).await;

@@ -84,7 +84,7 @@ pub struct NotLinear {
     /// The key.
     pub key: Vec<u8>,
     /// The call that no order explains: of all attempts, the one that came furthest failed at its return.
-    pub call: Call,
+    pub call: Box<Call>,
     /// What the register held in that attempt.
     pub held: Option<u64>,
     /// Calls that attempt had explained.
@@ -242,7 +242,13 @@ fn check_key(calls: &[&Call], model: Model) -> Result<(), NotLinear> {
         // The first return left: its call must have come before, and did not fit anywhere.
         if at != END && furthest.as_ref().is_none_or(|known| known.explained < path.len()) {
             let call = calls[entry.call].clone();
-            furthest = Some(NotLinear { key: call.key.clone(), call, held, explained: path.len(), calls: calls.len() });
+            furthest = Some(NotLinear {
+                key: call.key.clone(),
+                call: Box::new(call),
+                held,
+                explained: path.len(),
+                calls: calls.len(),
+            });
         }
         let Some((call, before)) = path.pop() else {
             return Err(furthest.expect("a search ends at a return"));
@@ -258,7 +264,7 @@ fn check_key(calls: &[&Call], model: Model) -> Result<(), NotLinear> {
 impl fmt::Display for NotLinear {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = String::from_utf8_lossy(&self.key);
-        let Call { process, action, outcome, invoked_at, returned_at, .. } = &self.call;
+        let Call { process, action, outcome, invoked_at, returned_at, .. } = &*self.call;
         write!(
             f,
             "key {key:?}: no order of its {} calls explains process {process}'s {action:?} -> {outcome:?}, invoked at \

@@ -21,7 +21,7 @@ fn concurrent_writes_may_take_either_order() {
     assert_eq!(check(&history, Model::Register), Ok(()));
     let history = [write(1, 0, 10), write(2, 5, 12), read(Some(2), 13, 14), read(Some(1), 15, 16)];
     let error = check(&history, Model::Register).expect_err("they cannot take both");
-    assert_eq!(error.call, history[3]);
+    assert_eq!(*error.call, history[3]);
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn a_long_true_history_passes_and_one_planted_stale_read_is_caught() {
         history.push(call(9, Action::Read, Outcome::Held(old), last + 3, last + 4));
         for model in [Model::Register, Model::Cache] {
             let error = check(&history, model).expect_err("it was planted");
-            assert_eq!(error.call, history[history.len() - 1], "round {round}");
+            assert_eq!(*error.call, history[history.len() - 1], "round {round}");
         }
     }
 }

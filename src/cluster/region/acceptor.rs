@@ -142,13 +142,14 @@ impl Acceptor {
             let held = self.store.get(home, &key).map(|held| held.version);
             let yields = held.is_none_or(|held| held.token < token);
             match entry {
-                Some(entry) if yields || held < Some(entry.version) => {
-                    if held != Some(entry.version) && self.store.put(home, &key, entry).is_err() {
+                Some(entry) => {
+                    let is_news = held != Some(entry.version) && (yields || held < Some(entry.version));
+                    if is_news && self.store.put(home, &key, entry).is_err() {
                         return StrongResponse::Full;
                     }
                 }
                 None if yields => self.store.forget(home, &key),
-                _ => {}
+                None => {}
             }
         }
         if let Some(settled) = done {

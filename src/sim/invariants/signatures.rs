@@ -10,10 +10,13 @@ use crate::base::id::SiteId;
 use crate::sim::forge::{Kind, Statement, short};
 use crate::sim::invariants::{Invariant, Seen, Setup};
 
+/// Where a site may say one thing: the site, the height, the round, the kind of statement.
+type Place = (SiteId, u64, u32, Kind);
+
 /// What each site has said at each place where it may say one thing.
 pub struct Signatures {
     forgetful: BTreeSet<SiteId>,
-    said: BTreeMap<(SiteId, u64, u32, Kind), (Option<[u8; 32]>, u64)>,
+    said: BTreeMap<Place, (Option<[u8; 32]>, u64)>,
 }
 
 impl Signatures {

@@ -116,11 +116,11 @@ impl Carrier {
             if self.state.has_changed().unwrap_or(false) {
                 self.heed_state(now_ms);
             }
-            let mut worked = self.from_shards(now_ms);
-            worked |= self.from_peers();
+            let mut worked = self.hear_shards(now_ms);
+            worked |= self.hear_peers();
             worked |= self.take_requests();
-            self.to_shards();
-            self.to_peers(now_ms);
+            self.tell_shards();
+            self.tell_peers(now_ms);
             self.compare(now_ms);
             if now_ms - self.reported_ms >= REPORT_MS {
                 self.reported_ms = now_ms;
@@ -177,7 +177,7 @@ impl Carrier {
         }
     }
 
-    fn from_shards(&mut self, now_ms: u64) -> bool {
+    fn hear_shards(&mut self, now_ms: u64) -> bool {
         let mut worked = false;
         for shard in 0..self.ports.shard_count() {
             for _ in 0..limits::REPLICATION_RING_SLOTS {
@@ -215,7 +215,7 @@ impl Carrier {
         }
     }
 
-    fn from_peers(&mut self) -> bool {
+    fn hear_peers(&mut self) -> bool {
         let (mut worked, mut restarted) = (false, false);
         while let Ok(Inbound { from, bytes }) = self.inbox.try_recv() {
             worked = true;
@@ -331,7 +331,7 @@ impl Carrier {
         }
     }
 
-    fn to_shards(&mut self) {
+    fn tell_shards(&mut self) {
         for (shard, waiting) in self.waiting.iter_mut().enumerate() {
             while let Some(message) = waiting.pop_front() {
                 if let Err(message) = self.ports.send(shard as u16, message) {
@@ -342,7 +342,7 @@ impl Carrier {
         }
     }
 
-    fn to_peers(&mut self, now_ms: u64) {
+    fn tell_peers(&mut self, now_ms: u64) {
         for (node, peer) in &mut self.peers {
             for (stream, sender) in peer.senders.iter_mut().enumerate() {
                 sender.send_due(now_ms, |first, sequence, body| {

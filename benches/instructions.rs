@@ -61,11 +61,11 @@ fn replicated(protocol: Protocol, depth: usize, writes: bool) -> Case {
     with_replication(protocol, depth, writes, Some(connect(&config, 1)))
 }
 
+#[expect(clippy::vec_box, reason = "as shards are given them")]
 fn with_replication(
     protocol: Protocol,
     depth: usize,
     writes: bool,
-    #[expect(clippy::vec_box, reason = "as the shards are given them")]
     ends: Option<(Vec<Box<Replication>>, ShardPorts)>,
 ) -> Case {
     let config = Config { segment_bytes: SEGMENT_BYTES, seed: HashSeed(1), accounting: Accounting::Memory };

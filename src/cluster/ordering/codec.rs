@@ -166,7 +166,9 @@ impl Record {
             RecordBody::Value { value, round, valid_round, site, is_valid } => {
                 let value = value.into_value(network);
                 let proposed = ProposedValue {
-                    height: Height(value.header.height),
+                    // Where it was proposed: a liar's value may name another height, at which the engine would not
+                    // hear of it again.
+                    height: Height(height),
                     round: Round::new(round),
                     valid_round: Round::from(valid_round),
                     proposer: site,

@@ -419,3 +419,51 @@ fn a_snapshot_holds_also_when_the_last_height_has_changed_who_votes() {
         Validator::recover(&room.genesis, SiteId(1), NodeId(1), node_key(1), Some(snapshot), Vec::new(), Vec::new());
     assert_eq!(recovered.unwrap().state(), room.node(1).state());
 }
+
+/// Found by the simulation (scenario `mixed-7`, seeds 8707 and 9345): the log did not say at which height a value had
+/// been proposed, and it was read back as the one the value itself names. Replayed, a liar's proposal of another
+/// height's value was no longer that round's invalid one, and the vote for nothing no longer followed from it.
+#[test]
+fn a_value_of_another_height_is_refused_again_when_the_log_is_replayed() {
+    // Of the past, of the future, of nowhere near.
+    for named in [0, 1, 3, 1_000] {
+        let mut room = Room::new(4, 16);
+        room.set_tenant(1, "a");
+        room.run(500);
+        room.check();
+        assert_eq!(room.heights(), [1; 4]);
+        let (network, height) = (room.genesis.network(), Height(2));
+        let liar = Liar::new(network, node_key(1));
+        let propose = |named, after| {
+            let value = Value::new(network, named, SiteId(1), 0, after, Arc::from(&b"\0"[..]));
+            liar.proposal(Proposal { height, round: Round::new(0), value, pol_round: Round::Nil, site: SiteId(1) })
+        };
+        let after = room.node(2).state().execute_height(2, SiteId(1), &[]).unwrap().digest();
+        let votes = |effects: &[Effect]| -> Vec<_> {
+            let said = effects.iter().filter_map(|effect| match effect {
+                Effect::Broadcast(bytes) => Message::decode(network, bytes).ok(),
+                _ => None,
+            });
+            said.filter_map(|message| if let Message::Vote(vote) = message { Some(vote) } else { None }).collect()
+        };
+        // First what nobody may propose, then something good, which comes too late: the vote is cast.
+        let node = room.nodes.get_mut(&NodeId(2)).unwrap();
+        let mut effects = node.receive(NodeId(1), &propose(named, [0; 32]));
+        effects.extend(node.receive(NodeId(1), &propose(2, after)));
+        let before = votes(&effects);
+        assert_eq!(before.len(), 1);
+        assert_eq!(before[0].message.value, types::NilOrVal::Nil);
+
+        room.carry_out(NodeId(2), effects);
+        let records: Vec<_> = room.disks[&NodeId(2)].log.clone();
+        let blocks = room.disks[&NodeId(2)].blocks.clone();
+        let recovered = Validator::recover(&room.genesis, SiteId(2), NodeId(2), node_key(2), None, blocks, records)
+            .map(|mut node| {
+                let effects = node.start();
+                assert!(!node.engine.awaits_proposal());
+                votes(&effects)
+            });
+        // What was said is said again, signature and all, and nothing else.
+        assert_eq!(recovered, Ok(before), "a value that names height {named}");
+    }
+}

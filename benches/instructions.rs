@@ -110,15 +110,15 @@ fn with_replication(
 #[library_benchmark]
 #[bench::native_get_1(
     args = (Protocol::Native, 1, false), setup = case,
-    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 2_200)]))
+    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 2_280)]))
 )]
 #[bench::native_get_32(
     args = (Protocol::Native, 32, false), setup = case,
-    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 32_700)]))
+    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 33_700)]))
 )]
 #[bench::native_set_32(
     args = (Protocol::Native, 32, true), setup = case,
-    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 47_300)]))
+    config = LibraryBenchmarkConfig::default().tool(Callgrind::default().hard_limits([(EventKind::Ir, 50_000)]))
 )]
 #[bench::native_get_32_replicated(args = (Protocol::Native, 32, false), setup = replicated)]
 #[bench::native_set_32_replicated(args = (Protocol::Native, 32, true), setup = replicated)]

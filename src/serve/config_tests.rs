@@ -25,7 +25,6 @@ resp = "127.0.0.1:2"
 memcached = "127.0.0.1:3"
 shm = "/run/s.shm"
 cluster = "/var/lib/spinetail/node-1"
-region_map = "/run/s.map"
 shards = 2
 cores = "0-1"
 memory = "64MiB"
@@ -60,7 +59,7 @@ fn every_key_is_read() {
         memcached: Some("127.0.0.1:3".parse().unwrap()),
         shm: Some("/run/s.shm".into()),
         cluster: Some("/var/lib/spinetail/node-1".into()),
-        region_map: Some("/run/s.map".into()),
+        region_map: None,
         l0_socket: Some("/run/s.l0".into()),
         l0_tenants: vec![
             Tenant { name: "ads".into(), prefix: "ads:".into(), users: vec![1001, 1002], memory: Some(2 << 20) },

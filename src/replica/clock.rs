@@ -1,7 +1,7 @@
 //! Hybrid logical clocks: when a write happened, in an order that respects what its writer had seen.
 //!
 //! A reading is the shard's wall clock, or one more than the last reading or than the last one seen from elsewhere,
-//! whichever is later [1]. So a write that was made after another was seen is later than it even if its machine's clock
+//! whichever is later \[1\]. So a write that was made after another was seen is later than it even if its machine's clock
 //! is slow, and a reading is still a time of day that can be compared with a horizon. Readings of two nodes may be
 //! equal; the node's number decides then, which makes a [`Version`] unique.
 //!

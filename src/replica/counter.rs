@@ -1,6 +1,6 @@
 //! A number that several sites count at once, and no increment of which is lost.
 //!
-//! A PN-counter [1]: each node keeps what it has added and what it has taken away, nobody else changes that, and both
+//! A PN-counter \[1\]: each node keeps what it has added and what it has taken away, nobody else changes that, and both
 //! only grow. The number is the base plus all of it; two states are merged by taking the greater of each. So it does not
 //! matter how often a state arrives, or in which order, and what was counted on both sides of a partition adds up.
 //!

@@ -1,8 +1,8 @@
 //! One key's state as it travels.
 //!
-//!   gone     | kind, fields | version | id | regions | [key] |
-//!   value    | kind, fields | version | [expiry] [flags] [marks] [epoch] | key | value |
-//!   counter  | kind, fields | epoch version | [expiry] [flags] [epoch] | base | shares | key |
+//!   gone     | kind, fields | version | id | regions | (key) |
+//!   value    | kind, fields | version | (expiry) (flags) (marks) (epoch) | key | value |
+//!   counter  | kind, fields | epoch version | (expiry) (flags) (epoch) | base | shares | key |
 //!
 //! A record says what is so, not what was done: applying it twice, late or out of order changes nothing. What a field's
 //! bit does not announce takes no bytes. Lengths are checked against their bounds before anything is taken from them,

@@ -10,7 +10,7 @@
 //!
 //! The XOR changes by two operations with a write, does not depend on the order of writes, and is the same wherever the
 //! same versions are known: two sites that have lost touch compare some numbers for each window, then the buckets of
-//! those that differ, then the versions in those. That is a Merkle tree of three levels [1], cut along time so that what
+//! those that differ, then the versions in those. That is a Merkle tree of three levels \[1\], cut along time so that what
 //! is too old to matter goes in one piece, and what is written now disturbs only the newest window.
 //!
 //! **The floor.** Windows below it are forgotten: their digests at once, their versions when they are swept. A record

@@ -8,10 +8,10 @@
 //!   process 2           |------ write 2 ------|
 //!   instants              2          1         r            fine: 2, then 1, then the read
 //!
-//! The search is Wing and Gong's [1] in Lowe's form [2]: take any call that may come next (it was invoked before the
+//! The search is Wing and Gong's \[1\] in Lowe's form \[2\]: take any call that may come next (it was invoked before the
 //! first return among those not yet taken), apply it, go on; when nothing fits, take the last one back. A pair of
 //! "which calls are taken" and "what the register holds" that has failed once is never tried again, which makes the
-//! search quick on histories as they are recorded. Linearizability is local [3]: keys are checked one by one.
+//! search quick on histories as they are recorded. Linearizability is local \[3\]: keys are checked one by one.
 //!
 //! An operation whose outcome nobody knows (a timeout, a killed client) may have happened at any instant after its
 //! invocation, or never. A cache may forget: with [`Model::Cache`] a read may miss at any time, and what depends on a

@@ -4,7 +4,7 @@
 //!                        and directions cut: one way or both ways
 //!   after the healing:   delay + jitter, and nothing else
 //!
-//! The healing is the "global stabilization time" of the literature [1]: liveness is promised from then on only, and
+//! The healing is the "global stabilization time" of the literature \[1\]: liveness is promised from then on only, and
 //! safety always.
 //!
 //! 1. C. Dwork, N. Lynch, L. Stockmeyer: Consensus in the Presence of Partial Synchrony. JACM 35 (1988).

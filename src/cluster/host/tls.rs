@@ -7,7 +7,7 @@
 //!
 //! Who may connect is what the cluster has agreed on: the SHA-256 of the certificate must be that of a member as the
 //! state stands now. When the state changes, so do the peers: a node that has left, or whose certificate has been
-//! replaced, is disconnected within one turn of [`keep_peers`].
+//! replaced, is disconnected within one turn of `keep_peers`.
 //!
 //! Strangers get little: a bounded number of handshakes at once, fewer from one address, five seconds each, some
 //! hundred bytes of memory outside TLS, and a refusal that is counted by reason.

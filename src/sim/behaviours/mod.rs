@@ -6,7 +6,7 @@
 //! is anybody else's key.
 //!
 //! - `silent`: says nothing
-//! - `equivocating`: is two sites with one key, after "Twins" [1]
+//! - `equivocating`: is two sites with one key, after "Twins" \[1\]
 //! - `double_proposer`: proposes different things to different sites
 //! - `lying`: values, votes and certificates out of thin air
 //! - `forged_sync`: blocks that were never decided

@@ -236,9 +236,8 @@ fn nothing_acknowledged_is_lost_when_nodes_are_lost_one_after_the_other() {
             for number in 0..40 {
                 let key = format!("n{number}").into_bytes();
                 let node = yard.nodes.values().next().unwrap();
-                while node.execute(key.clone(), StrongOp::Increment(1)).await != StrongReply::Sum(sums + 1) {
-                    panic!("an increment was lost, or done twice");
-                }
+                let sum = node.execute(key.clone(), StrongOp::Increment(1)).await;
+                assert_eq!(sum, StrongReply::Sum(sums + 1), "an increment was lost, or done twice");
             }
             sums += 1;
             let lost = NodeId(round % 3 + 1);

@@ -313,6 +313,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         hash: KeyHash,
         out: &mut Vec<u8>,
     ) -> Option<Served> {
+        if self.awaits_rules() {
+            return Some(Served::Blocked);
+        }
         if !self.is_strong(request.command.key()?) {
             return None;
         }
@@ -330,6 +333,12 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         let sequence = session.await_remote(1);
         self.post.ask_holder(&Letter { errand, caller, asked, connection: id, sequence, hash, frame });
         Some(Served::Sent)
+    }
+
+    /// Whether this node of a cluster has yet to hear which keys are strong: until then no key is served, for a strong one
+    /// would be taken for another. Some milliseconds after the start.
+    pub(super) fn awaits_rules(&self) -> bool {
+        self.post.has_desk() && self.keys.replication.as_ref().is_some_and(|replication| !replication.knows_rules())
     }
 
     /// Whether a key belongs to a strong namespace, which this shard's store does not hold.

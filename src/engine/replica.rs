@@ -132,7 +132,12 @@ impl Counting {
 }
 
 impl Replication {
-    /// Whether any namespace is strong.
+    /// Whether the shard has heard what the cluster has agreed on.
+    pub fn knows_rules(&self) -> bool {
+        self.part.knows_rules()
+    }
+
+    /// Whether any namespace is strong, as far as is known.
     #[inline]
     pub fn has_strong(&self) -> bool {
         self.part.has_strong()

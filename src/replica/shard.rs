@@ -86,7 +86,9 @@ pub struct Replica {
     pub(super) versions: Versions,
     pub(super) counters: Counters,
     pub(super) rules: Arc<Rules>,
+    /// Some namespace is strong, or it is not known yet that none is.
     has_strong: bool,
+    knows_rules: bool,
     /// Sets of regions, by number; the first is all.
     pub(super) scopes: Vec<Arc<[SiteId]>>,
     outs: Vec<Out>,
@@ -123,7 +125,8 @@ impl Replica {
             versions: Versions::new(config.versions_max),
             counters: Counters::new(config.counters_max),
             rules: Arc::new(Rules::default()),
-            has_strong: false,
+            has_strong: true,
+            knows_rules: false,
             scopes: vec![Arc::from([])],
             outs: vec![Out::default()],
             out_bytes: 0,
@@ -265,7 +268,12 @@ impl Replica {
         None
     }
 
-    /// Whether any namespace is strong.
+    /// Whether it has heard what the cluster has agreed on.
+    pub fn knows_rules(&self) -> bool {
+        self.knows_rules
+    }
+
+    /// Whether any namespace is strong, as far as is known.
     #[inline]
     pub fn has_strong(&self) -> bool {
         self.has_strong
@@ -289,6 +297,7 @@ impl Replica {
                 self.purges.push(Purge { prefix: namespace.prefix.clone(), before, cursor: 0 });
             }
         }
+        self.knows_rules = true;
         self.has_strong = rules.all().iter().any(|namespace| namespace.mode == Mode::Strong);
         self.rules = rules;
     }

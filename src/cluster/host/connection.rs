@@ -12,8 +12,8 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use crate::base::id::NodeId;
 use crate::base::limits;
 use crate::cluster::host::links::{Channel, Frame, Kind, NotSent};
+use crate::cluster::host::lock;
 use crate::cluster::host::refusals::Refusal;
 
 /// Channels that share a connection.
@@ -436,11 +437,6 @@ fn take(buffer: &mut BytesMut, group: Group) -> Result<Option<Arrived>, Refusal>
         buffer.split_to(length).freeze()
     };
     Ok(Some(Arrived::Frame(Frame { channel, kind, bytes })))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while one of these is held.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -237,10 +237,7 @@ pub fn random<const N: usize>() -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// Bytes in hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
+pub use crate::cluster::keys::hexadecimal as hex;
 
 /// Hexadecimal to bytes.
 pub fn unhex(text: &str) -> Option<Vec<u8>> {

@@ -15,7 +15,7 @@ use std::future::Future;
 use std::ops::Bound;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::base::id::NodeId;
 use crate::base::limits;
+use crate::cluster::host::lock;
 
 /// A kind of traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -360,11 +361,6 @@ impl fmt::Display for NotSent {
             NotSent::TooLarge => "too large for its channel",
         })
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Nothing panics while one of these is held; were it so, the maps would still be whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A network within one process, for tests: every pair of nodes has a delay, and may be cut.

@@ -55,3 +55,10 @@ pub mod status;
 pub mod submit;
 pub mod tls;
 pub mod trust;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Takes a lock. What these guard is whole after each step, or figures only: a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -5,7 +5,7 @@
 //! [`Shared::add_part`], so that one answer has everything.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -13,6 +13,8 @@ use serde::Serialize;
 
 use crate::base::id::NodeId;
 use crate::base::limits;
+use crate::cluster::host::lock;
+use crate::cluster::keys::hexadecimal as hex;
 use crate::cluster::ordering::{Evidence, Executed};
 
 /// How a node does. All of it is one JSON object; names are for scripts and stay.
@@ -420,17 +422,8 @@ impl Status {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// The status, shared.
 pub type StatusSource = Arc<dyn Fn() -> Status + Send + Sync>;
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic while one of these is held leaves figures behind, no promises.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 #[cfg(test)]
 mod tests {

@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -35,6 +35,7 @@ use crate::cluster::host::connection::{End, GROUPS, Group, Peer};
 use crate::cluster::host::greeting::{Book, Greeting, Instance, Known, ReadError};
 use crate::cluster::host::keys::{fingerprint, server_name};
 use crate::cluster::host::links::{Carrier, Desk, Frame, Links, NotSent};
+use crate::cluster::host::lock;
 use crate::cluster::host::news::{News, Weight};
 use crate::cluster::host::refusals::{Refusal, Refusals};
 use crate::cluster::host::trust::Trust;
@@ -570,11 +571,6 @@ impl Pause {
     fn reset(&mut self) {
         self.ms = limits::CLUSTER_RECONNECT_MS_MIN;
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while one of these is held.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

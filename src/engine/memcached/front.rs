@@ -51,6 +51,9 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
         frame: &[u8],
         out: &mut Vec<u8>,
     ) -> Served {
+        if self.awaits_rules() {
+            return Served::Blocked;
+        }
         let end = text::newline(frame).unwrap_or(frame.len());
         match text::line(text::stripped(&frame[..end])) {
             Line::Keys { keys, exptime, with_cas } => {

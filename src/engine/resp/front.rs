@@ -168,6 +168,10 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             session.blocked = Some(Bound::Hold);
             return Outcome::Blocked;
         }
+        if self.awaits_rules() {
+            session.blocked = Some(Bound::Hold);
+            return Outcome::Blocked;
+        }
         if self.keys.replication.as_ref().is_some_and(|replication| replication.has_strong())
             && cmd.row().key_places(words.len()).any(|place| self.is_strong(words[place]))
         {

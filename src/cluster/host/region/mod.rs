@@ -30,7 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -41,6 +41,7 @@ use tokio::task::AbortHandle;
 use crate::base::id::{NodeId, SiteId};
 use crate::base::limits;
 use crate::cluster::host::links::{Channel, Links};
+use crate::cluster::host::lock;
 use crate::cluster::region::lease::{Lease, Promise};
 use crate::cluster::region::strong::FencedOff;
 use crate::cluster::region::{Homes, StrongOp, StrongRefused, StrongReply};
@@ -448,9 +449,4 @@ fn raft_config(site: SiteId, timing: &Timing) -> Result<Config, StartError> {
         ..Config::default()
     };
     config.validate().map_err(|_| StartError::Timing("election_ms is too short"))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What they guard is changed in steps that are whole; after a panic elsewhere it still is.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

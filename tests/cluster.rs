@@ -307,7 +307,7 @@ fn four_sites_80_ms_apart_commit_through_a_lost_primary_an_isolated_site_and_a_l
     let (most_p50, most_p99) = if is_quiet { (1.7, 2.5) } else { (2.5, 6.0) };
     let is_within = p50 <= most_p50 * RTT_MS && p99 <= most_p99 * RTT_MS;
     assert!(is_within, "p50 {p50:.1} ms, p99 {p99:.1} ms: {at_primary:?}");
-    assert!(quantile(&after[1..], 0.5) <= 1.7 * RTT_MS, "{after:?}");
+    assert!(quantile(&after[1..], 0.5) <= most_p50 * RTT_MS, "{after:?}");
 }
 
 #[test]
@@ -536,10 +536,39 @@ fn strong_keys_are_served_through_every_shard_and_what_they_cannot_do_is_refused
     assert_eq!(resp(&resp_at, &["INCR", "cart:1"]), "-ERR value is not an integer or out of range\r\n");
     assert_eq!(resp(&resp_at, &["DEL", "cart:1"]), ":1\r\n");
     assert_eq!(resp(&resp_at, &["GET", "cart:1"]), "$-1\r\n");
-    assert!(
-        resp(&resp_at, &["SET", "cart:1", "v", "EX", "9"]).starts_with("-ERR keys of a strong namespace do not expire")
+    // A lock, as libraries take one: until it is given back, or its time is over.
+    let give_back = |who: &str| {
+        let script =
+            "if redis.call(\"get\",KEYS[1]) == ARGV[1] then return redis.call(\"del\",KEYS[1]) else return 0 end";
+        resp(&resp_at, &["EVAL", script, "1", "cart:lock", who])
+    };
+    let lock = |who: &str, ms: &str| resp(&resp_at, &["SET", "cart:lock", who, "NX", "PX", ms]);
+    assert_eq!((lock("a", "60000"), lock("b", "60000")), ("+OK\r\n".into(), "$-1\r\n".into()));
+    assert_eq!((give_back("b"), give_back("a"), give_back("a")), (":0\r\n".into(), ":1\r\n".into(), ":0\r\n".into()));
+    assert_eq!(lock("b", "300"), "+OK\r\n");
+    let left = resp(&resp_at, &["PTTL", "cart:lock"]);
+    assert!((1..=300).contains(&left[1..].trim().parse::<i64>().unwrap()), "{left}");
+    std::thread::sleep(Duration::from_millis(310));
+    assert_eq!(lock("a", "60000"), "+OK\r\n", "its time was over");
+    assert_eq!(resp(&resp_at, &["PERSIST", "cart:lock"]), ":1\r\n");
+    assert_eq!(resp(&resp_at, &["TTL", "cart:lock"]), ":-1\r\n");
+    assert_eq!(resp(&resp_at, &["APPEND", "cart:lock", "!"]), ":2\r\n");
+    assert_eq!(resp(&resp_at, &["GETDEL", "cart:lock"]), "$2\r\na!\r\n");
+    assert_eq!(
+        resp(&resp_at, &["EVAL", "return redis.call('incrby', KEYS[1], ARGV[1])", "1", "cart:n", "8"]),
+        ":50\r\n"
     );
-    assert!(resp(&resp_at, &["APPEND", "cart:1", "v"]).starts_with("-ERR a strong namespace has"));
+    assert_eq!(resp(&resp_at, &["INCRBY", "cart:n", "-8"]), ":42\r\n");
+    let sha = resp(
+        &resp_at,
+        &[
+            "SCRIPT",
+            "LOAD",
+            "if redis.call('get',KEYS[1])==ARGV[1] then return redis.call('del',KEYS[1]) else return 0 end",
+        ],
+    );
+    assert_eq!(resp(&resp_at, &["EVALSHA", sha.lines().nth(1).unwrap(), "1", "cart:n", "7"]), ":0\r\n");
+    assert!(resp(&resp_at, &["SETRANGE", "cart:1", "3", "v"]).starts_with("-ERR a strong namespace has"));
     assert_eq!(resp(&resp_at, &["MSET", "x", "1", "y", "2"]), "+OK\r\n", "others are what they were");
     let target = server.target();
     let got = spinetail(&["get", "cart:n", "--target", &target]);
@@ -549,6 +578,18 @@ fn strong_keys_are_served_through_every_shard_and_what_they_cannot_do_is_refused
     let mut line = String::new();
     BufReader::new(memcached).read_line(&mut line).unwrap();
     assert!(line.starts_with("SERVER_ERROR keys of a strong namespace"), "{line}");
+    // The operator's key is replaced, and the old one is worth nothing.
+    let next = root.join("next.key");
+    let purge = |key: &Path| {
+        let key = key.to_str().unwrap();
+        let ended = spinetail(&["cluster", "propose", "--node", at, "--operator", key, "purge", "--prefix", "cart:"]);
+        ended.status
+    };
+    let key = operator.to_str().unwrap();
+    let propose = ["cluster", "propose", "--node", at, "--operator", key, "set-operator", "--next"];
+    let replaced = spinetail(&[&propose[..], &[next.to_str().unwrap()]].concat());
+    assert_eq!(replaced.status, Some(0), "{replaced:?}");
+    assert_eq!((purge(&operator), purge(&next)), (Some(1), Some(0)));
     drop(server);
     std::fs::remove_dir_all(root).unwrap();
 }

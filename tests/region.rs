@@ -17,7 +17,7 @@ use spinetail::cluster::Command;
 use spinetail::cluster::host::links::Channel;
 use spinetail::cluster::host::region::RegionHandle;
 use spinetail::cluster::region::strong::{StrongRequest, StrongResponse};
-use spinetail::cluster::region::{StrongOp, StrongRefused, StrongReply};
+use spinetail::cluster::region::{Expires, StrongOp, StrongRefused, StrongReply};
 use spinetail::sim::linear::{self, Action, Model, Outcome};
 use yard::{Record, StaleStore, Yard, percentile, random_action, run};
 
@@ -37,7 +37,10 @@ fn what_is_asked_is_done_at_every_node_and_by_one_that_is_no_voter() {
         let key = |number: u64| format!("k{number}").into_bytes();
         for number in 0..60 {
             let node = yard.handle(NodeId(number as u16 % 3 + 1));
-            assert_eq!(node.execute(key(number), StrongOp::Set(vec![number as u8])).await, StrongReply::Done);
+            assert_eq!(
+                node.execute(key(number), StrongOp::Set(vec![number as u8], Expires::Never)).await,
+                StrongReply::Done
+            );
             let read = fourth.execute(key(number), StrongOp::Read).await;
             assert_eq!(read, StrongReply::Value(Some(vec![number as u8])));
         }
@@ -49,10 +52,43 @@ fn what_is_asked_is_done_at_every_node_and_by_one_that_is_no_voter() {
         assert_eq!(fourth.execute(key(0), StrongOp::Increment(-10)).await, StrongReply::Sum(-1));
         let wrong = fourth.execute(key(1), StrongOp::Increment(1)).await;
         assert_eq!(wrong, StrongReply::Refused(StrongRefused::NotAnInteger));
-        let large = fourth.execute(key(1), StrongOp::Set(vec![0; 1 << 20])).await;
+        let large = fourth.execute(key(1), StrongOp::Set(vec![0; 1 << 20], Expires::Never)).await;
         assert_eq!(large, StrongReply::Refused(StrongRefused::TooLarge));
         let said = yard.said.lock().unwrap().clone();
         assert!(matches!(said[..], [(_, Command::RegionLeader { term: 1 }), ..]), "{said:?}");
+    });
+}
+
+#[test]
+fn a_value_expires_for_everybody_at_once_and_goes_although_nobody_asks() {
+    run(async {
+        let yard = Yard::started(3).await;
+        let node = |number: u16| yard.handle(NodeId(number));
+        let lock = |by: u8| StrongOp::Add(vec![by], Expires::In(300));
+        let key = b"lock".to_vec();
+        assert_eq!(node(1).execute(key.clone(), lock(1)).await, StrongReply::Was(true));
+        assert_eq!(node(2).execute(key.clone(), lock(2)).await, StrongReply::Was(false));
+        let StrongReply::Seen(seen, now_ms) = node(3).execute(key.clone(), StrongOp::Look).await else {
+            panic!("a look shows what is there");
+        };
+        assert_eq!(seen.value, Some(vec![1]));
+        tokio::time::sleep(Duration::from_millis(seen.expires_ms.saturating_sub(now_ms))).await;
+        assert_eq!(node(3).execute(key.clone(), StrongOp::Read).await, StrongReply::Value(None));
+        assert_eq!(node(2).execute(key.clone(), lock(2)).await, StrongReply::Was(true));
+        let stale = StrongOp::Replace { seen: seen.version, new: None };
+        assert_eq!(node(1).execute(key, stale).await, StrongReply::Was(false), "the first one's is not this one");
+
+        // A thousand that nobody asks for again, at all holders.
+        let reads = || yard.nodes.values().map(|node| node.counters().writes).sum::<u64>();
+        for number in 0..1_000_u32 {
+            let set = StrongOp::Set(vec![0], Expires::In(1));
+            assert_eq!(node(1).execute(number.to_le_bytes().to_vec(), set).await, StrongReply::Done);
+        }
+        let before = Instant::now();
+        while reads() < 2_000 {
+            assert!(before.elapsed() < Duration::from_secs(30), "{} writes", reads());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     });
 }
 
@@ -65,7 +101,7 @@ fn one_write_of_three_nodes_is_measured() {
         let mut writes = Vec::new();
         for number in 0..2_000_u32 {
             let begun = Instant::now();
-            let reply = node.execute(key.clone(), StrongOp::Set(number.to_le_bytes().to_vec())).await;
+            let reply = node.execute(key.clone(), StrongOp::Set(number.to_le_bytes().to_vec(), Expires::Never)).await;
             assert_eq!(reply, StrongReply::Done);
             writes.push(begun.elapsed());
         }
@@ -258,7 +294,10 @@ fn a_majority_that_has_lost_its_memory_is_waited_for_and_then_counted() {
     run(async {
         let mut yard = Yard::started(3).await;
         let key = yard.key_at(NodeId(1), &mut Prng::new(2));
-        assert_eq!(yard.handle(NodeId(1)).execute(key.clone(), StrongOp::Set(vec![7])).await, StrongReply::Done);
+        assert_eq!(
+            yard.handle(NodeId(1)).execute(key.clone(), StrongOp::Set(vec![7], Expires::Never)).await,
+            StrongReply::Done
+        );
         yard.kill(NodeId(1)).await;
         yard.kill(NodeId(2)).await;
         yard.start(NodeId(1)).await;
@@ -300,7 +339,10 @@ fn three_voters_become_five_and_keep_what_they_have() {
         yard.until_whole().await;
         for number in 0..100 {
             let key = format!("m{number}").into_bytes();
-            assert_eq!(yard.handle(NodeId(1)).execute(key, StrongOp::Set(vec![number])).await, StrongReply::Done);
+            assert_eq!(
+                yard.handle(NodeId(1)).execute(key, StrongOp::Set(vec![number], Expires::Never)).await,
+                StrongReply::Done
+            );
         }
         yard.state.send_modify(|state| {
             let mut changed = (**state).clone();

@@ -5,6 +5,9 @@
 //! through a partition, while one prober asks all three in turn for values and measures how long they take. The partition
 //! lasts six seconds, or what `SPINETAIL_PARTITION_S` says: `scripts/regions` makes it thirty.
 //!
+//! A second partition is under a load that no stream keeps so much of: what it let go of is fetched when the partition has
+//! healed, a hundred thousand entries from each side to the other.
+//!
 //! Asserted: equal digests and equal values within five seconds of healing, and no lost increment. The quotient of the
 //! 99th percentiles is asserted where the machine has nothing else to do, which whoever runs it must say
 //! (`SPINETAIL_QUIET=1`): with other programs on its two cores it measures them.
@@ -37,6 +40,10 @@ const WRITES_PER_SECOND: u64 = 1_000;
 /// GETs of each appliance in a second.
 const PROBES_PER_SECOND: u64 = 500;
 const CONVERGENCE: Duration = Duration::from_secs(5);
+/// Keys of the load that overflows, what each is set to, and in what batches.
+const MANY_KEYS: u64 = 100_000;
+const MANY_VALUE_BYTES: usize = 100;
+const MANY_BATCH: u64 = 500;
 
 struct Appliance {
     child: Child,
@@ -52,9 +59,9 @@ impl Drop for Appliance {
 }
 
 impl Appliance {
-    fn start(folder: Option<&Path>) -> Appliance {
+    fn start(memory: &str, folder: Option<&Path>) -> Appliance {
         let mut command = Command::new(SPINETAIL);
-        command.args(["serve", "--memory", "96MiB", "--shards", "1", "--poll", "park"]);
+        command.args(["serve", "--memory", memory, "--shards", "1", "--poll", "park"]);
         command.args(["--listen", "127.0.0.1:0", "--resp", "127.0.0.1:0"]);
         if let Some(folder) = folder {
             command.arg("--cluster").arg(folder);
@@ -90,6 +97,11 @@ impl Resp {
         words.iter().for_each(|word| command.push_str(&format!("${}\r\n{word}\r\n", word.len())));
         self.0.get_mut().write_all(command.as_bytes()).unwrap();
         self.reply()
+    }
+
+    fn ask_many(&mut self, words: &[&str]) -> Vec<Option<String>> {
+        let count = self.ask(words).unwrap().parse().unwrap();
+        (0..count).map(|_| self.reply()).collect()
     }
 
     fn reply(&mut self) -> Option<String> {
@@ -196,22 +208,59 @@ fn probe(mut of: Vec<Resp>, is_over: &AtomicBool) -> Vec<Histogram<u64>> {
     took
 }
 
+/// Two regions that have met, behind their proxies.
+struct Pair {
+    regions: Vec<Appliance>,
+    proxies: [Proxy; 2],
+    root: PathBuf,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.root);
+    }
+}
+
+impl Pair {
+    fn start(name: &str, memory: &str) -> Pair {
+        let root = std::env::temp_dir().join(format!("str-{name}-{}", std::process::id()));
+        init(&root);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let proxies = runtime.block_on(async { [proxy(&root, 1, 2).await, proxy(&root, 2, 1).await] });
+        let regions: Vec<Appliance> =
+            (1..=2).map(|node| Appliance::start(memory, Some(&root.join(format!("c/node-{node}"))))).collect();
+        let pair = Pair { regions, proxies, root, _runtime: runtime };
+        let began = Instant::now();
+        while (0..2).any(|region| pair.peer(region)["compared"].as_u64().unwrap_or(0) == 0) {
+            assert!(began.elapsed() < Duration::from_secs(30), "they do not meet: {:#}", pair.regions[0].replication());
+            thread::sleep(Duration::from_millis(50));
+        }
+        pair
+    }
+
+    /// What a region says of the other.
+    fn peer(&self, region: usize) -> Value {
+        self.regions[region].replication()["peers"][(2 - region).to_string()].clone()
+    }
+
+    fn set_cut(&self, is_cut: bool) {
+        self.proxies.iter().for_each(|proxy| proxy.set_cut(is_cut));
+    }
+
+    /// Whether both said at their last comparison that they know the same.
+    fn is_same(&self) -> bool {
+        let (a, b) = (self.peer(0), self.peer(1));
+        a["is_equal"] == json!(true) && b["is_equal"] == json!(true) && a["digest"] == b["digest"]
+    }
+}
+
 #[test]
 fn two_regions_agree_within_five_seconds_of_a_partition_and_lose_no_increment() {
     let partition_s = std::env::var("SPINETAIL_PARTITION_S").map_or(6, |seconds| seconds.parse().unwrap());
-    let root = std::env::temp_dir().join(format!("str-{}", std::process::id()));
-    init(&root);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let proxies = runtime.block_on(async { [proxy(&root, 1, 2).await, proxy(&root, 2, 1).await] });
-    let regions: Vec<Appliance> =
-        (1..=2).map(|node| Appliance::start(Some(&root.join(format!("c/node-{node}"))))).collect();
-    let alone = Appliance::start(None);
-    let peer = |region: usize| regions[region].replication()["peers"][(2 - region).to_string()].clone();
-    let began = Instant::now();
-    while (0..2).any(|region| peer(region)["compared"].as_u64().unwrap_or(0) == 0) {
-        assert!(began.elapsed() < Duration::from_secs(30), "they do not meet: {:#}", regions[0].replication());
-        thread::sleep(Duration::from_millis(50));
-    }
+    let pair = Pair::start("steady", "96MiB");
+    let regions = &pair.regions;
+    let alone = Appliance::start("96MiB", None);
 
     let (writing_over, probing_over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let written = Arc::new(AtomicU64::new(0));
@@ -229,26 +278,22 @@ fn two_regions_agree_within_five_seconds_of_a_partition_and_lose_no_increment() 
         thread::spawn(move || probe(of, &is_over))
     };
     thread::sleep(Duration::from_secs(3));
-    proxies.iter().for_each(|proxy| proxy.set_cut(true));
+    pair.set_cut(true);
     thread::sleep(Duration::from_secs(partition_s));
     assert!(regions[0].connect().all() != regions[1].connect().all(), "they were not cut off");
     writing_over.store(true, Ordering::Relaxed);
     let counted: Vec<Vec<u64>> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
-    let lag_ms = peer(0)["lag_ms"].as_u64().unwrap();
-    proxies.iter().for_each(|proxy| proxy.set_cut(false));
+    let lag_ms = pair.peer(0)["lag_ms"].as_u64().unwrap();
+    pair.set_cut(false);
     let healed = Instant::now();
 
-    let is_same = || {
-        let (a, b) = (peer(0), peer(1));
-        a["is_equal"] == json!(true) && b["is_equal"] == json!(true) && a["digest"] == b["digest"]
-    };
     let (mut values_equal, mut digests_equal) = (None, None);
     while values_equal.is_none() || digests_equal.is_none() {
         if values_equal.is_none() && regions[0].connect().all() == regions[1].connect().all() {
             values_equal = Some(healed.elapsed());
         }
         // Comparisons of before the healing may not count: it takes equal values to have equal digests.
-        if values_equal.is_some() && is_same() {
+        if values_equal.is_some() && pair.is_same() {
             digests_equal = Some(healed.elapsed());
         }
         let wait = healed.elapsed();
@@ -259,7 +304,7 @@ fn two_regions_agree_within_five_seconds_of_a_partition_and_lose_no_increment() 
     let took = prober.join().unwrap();
 
     let mut lost = 0i64;
-    for region in &regions {
+    for region in regions {
         let mut connection = region.connect();
         for counter in 0..COUNTERS {
             let sum = counted[0][counter as usize] + counted[1][counter as usize];
@@ -283,16 +328,80 @@ fn two_regions_agree_within_five_seconds_of_a_partition_and_lose_no_increment() 
         "get_p99_us": { "region_1": p99_us[0], "region_2": p99_us[1], "alone": p99_us[2] },
         "get_p99_ratio": ratio,
         "counts": regions[0].replication()["counts"],
-        "peer": peer(0),
+        "peer": pair.peer(0),
     });
     println!("{report:#}");
     if let Ok(path) = std::env::var("SPINETAIL_REGIONS_JSON") {
         std::fs::write(path, report.to_string()).unwrap();
     }
-    let _ = std::fs::remove_dir_all(&root);
     assert_eq!(lost, 0, "increments were lost, or counted twice");
     assert!(digests_equal.unwrap() <= CONVERGENCE && values_equal.unwrap() <= CONVERGENCE);
     if std::env::var_os("SPINETAIL_QUIET").is_some() {
         assert!(ratio <= 1.1, "GET p99 is {ratio:.2} times as long with replication");
     }
+}
+
+/// Sets keys of its own side, with values that do not compress.
+fn set_many(region: usize, mut to: Resp, round: u64) {
+    let mut prng = Prng::new(1000 * region as u64 + round);
+    for first in (0..MANY_KEYS).step_by(MANY_BATCH as usize) {
+        let mut commands = Vec::new();
+        for key in first..first + MANY_BATCH {
+            let key = format!("r{region}-{key}");
+            commands.extend_from_slice(format!("*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n", key.len()).as_bytes());
+            commands.extend_from_slice(format!("${MANY_VALUE_BYTES}\r\n").as_bytes());
+            commands.extend((0..MANY_VALUE_BYTES).map(|_| b'!' + prng.below(90) as u8));
+            commands.extend_from_slice(b"\r\n");
+        }
+        to.0.get_mut().write_all(&commands).unwrap();
+        (0..MANY_BATCH).for_each(|_| assert_eq!(to.reply().as_deref(), Some("OK")));
+    }
+}
+
+/// How many of a side's keys have the same value at both.
+fn equal_of(pair: &Pair, region: usize) -> u64 {
+    let (mut here, mut there) = (pair.regions[0].connect(), pair.regions[1].connect());
+    let mut equal = 0;
+    for first in (0..MANY_KEYS).step_by(MANY_BATCH as usize) {
+        let keys: Vec<String> = (first..first + MANY_BATCH).map(|key| format!("r{region}-{key}")).collect();
+        let mut words = vec!["MGET"];
+        words.extend(keys.iter().map(String::as_str));
+        let (ours, theirs) = (here.ask_many(&words), there.ask_many(&words));
+        equal += ours.iter().zip(&theirs).filter(|(ours, theirs)| ours.is_some() && ours == theirs).count() as u64;
+    }
+    equal
+}
+
+#[test]
+fn what_a_stream_had_no_room_for_is_fetched_within_five_seconds() {
+    let pair = Pair::start("many", "512MiB");
+    pair.set_cut(true);
+    for round in 0..2 {
+        thread::scope(|scope| {
+            for region in 0..2 {
+                let to = pair.regions[region].connect();
+                scope.spawn(move || set_many(region, to, round));
+            }
+        });
+    }
+    // The thread that replicates has looked at all of it.
+    thread::sleep(Duration::from_millis(500));
+    let let_go: Vec<u64> = (0..2).map(|region| pair.peer(region)["let_go"].as_u64().unwrap()).collect();
+    // None ends while they are cut off.
+    let compared = |region: usize| pair.peer(region)["compared"].as_u64().unwrap();
+    let before = [compared(0), compared(1)];
+    pair.set_cut(false);
+    let healed = Instant::now();
+    while compared(0) == before[0] || compared(1) == before[1] || !pair.is_same() {
+        let wait = healed.elapsed();
+        assert!(wait < 6 * CONVERGENCE, "{wait:?}: {:#} {:#}", pair.peer(0), pair.peer(1));
+        thread::sleep(Duration::from_millis(20));
+    }
+    let took = healed.elapsed();
+    let fetched: Vec<u64> = (0..2).map(|region| pair.peer(region)["fetched"].as_u64().unwrap()).collect();
+    println!("{let_go:?} frames were let go of, {fetched:?} records fetched, equal after {took:.2?}");
+    assert_eq!((equal_of(&pair, 0), equal_of(&pair, 1)), (MANY_KEYS, MANY_KEYS));
+    assert!(let_go.iter().all(|&frames| frames > 0), "the streams kept everything: {let_go:?}");
+    assert!(fetched.iter().all(|&records| records > MANY_KEYS / 4), "{fetched:?}");
+    assert!(took <= CONVERGENCE, "{took:.2?}");
 }

@@ -1,4 +1,7 @@
-//! Time as the pure rooms see it: milliseconds on a clock that the caller reads.
+//! Time as the pure rooms see it: milliseconds on a clock that the caller reads. And the one clock that others read in
+//! several places.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::base::limits;
 
@@ -26,6 +29,13 @@ impl Instant {
     pub fn ms_until(self, later: Instant) -> u64 {
         later.ms.saturating_sub(self.ms)
     }
+}
+
+/// The time of day, in milliseconds since 1970. It may be set while one looks: for durations there are other clocks. Pure
+/// rooms are told it.
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Year, month and day of so many days since 1970, in the Gregorian calendar: Howard Hinnant's `civil_from_days`. Its years

@@ -22,11 +22,12 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crate::base::id::SiteId;
 use crate::base::limits;
 use crate::base::prng::Prng;
+use crate::base::time::unix_ms;
 use crate::client::connection::{Connection, Error};
 use crate::client::geo::GeoError;
 use crate::cluster::route::{Authorities, Chooser, Health, Node, RegionMap, RegionReport, Rules, Switch};
@@ -448,10 +449,6 @@ fn address_of(name: &str, resolve: &BTreeMap<String, SocketAddr>) -> io::Result<
         Some(address) => Ok(*address),
         None => Ok(name.to_socket_addrs()?.next().ok_or(io::ErrorKind::NotFound)?),
     }
-}
-
-fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 /// Asks a server for the map it passes on.

@@ -75,6 +75,13 @@ pub enum Command {
         /// The term of its election.
         term: u64,
     },
+    /// The operator's key from the next command on.
+    SetOperator {
+        /// The public key, hexadecimal.
+        key: String,
+        /// What [`Command::handover`] says, signed with it: a key that nobody holds would lock everybody out.
+        proof: Vec<u8>,
+    },
 }
 
 /// Who asks.
@@ -125,7 +132,13 @@ impl Command {
             | Command::RemoveNamespace { .. }
             | Command::Purge { .. }
             | Command::SetTenant { .. }
-            | Command::SetConfig { .. } => true,
+            | Command::SetConfig { .. }
+            | Command::SetOperator { .. } => true,
         }
+    }
+
+    /// What the holder of the operator's next key signs: that it follows this one.
+    pub fn handover(from: &str, to: &str) -> Vec<u8> {
+        postcard::to_allocvec(&("spinetail/operator/1", from, to)).expect("plain data always encodes")
     }
 }

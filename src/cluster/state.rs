@@ -113,7 +113,8 @@ impl State {
         Ok(())
     }
 
-    /// Whether the command is its author's: the operator's key is of the genesis, a node's of the members.
+    /// Whether the command is its author's: the operator's key is of the genesis or was handed over since, a node's of the
+    /// members.
     pub fn check_signature(&self, signed: &Signed) -> Result<(), Refused> {
         self.check_signature_by(signed, &keys::verifies)
     }
@@ -127,7 +128,14 @@ impl State {
             }
         };
         let bytes = Signed::bytes(self.network, signed.author, signed.number, &signed.command);
-        match key.is_some_and(|key| verifies(&key, &bytes, &signed.signature)) {
+        let is_proven = match &signed.command {
+            Command::SetOperator { key, proof } => {
+                let bytes = Command::handover(&self.operator, key);
+                keys::public_key(key).is_some_and(|key| verifies(&key, &bytes, proof))
+            }
+            _ => true,
+        };
+        match is_proven && key.is_some_and(|key| verifies(&key, &bytes, &signed.signature)) {
             true => Ok(()),
             false => Err(Refused::Signature),
         }
@@ -220,6 +228,11 @@ impl State {
                 let (_, site) = author.ok_or(Refused::Right)?;
                 let known = self.leaders.get(&site).map_or(0, |(_, term)| *term);
                 require(*term > known, "a leader of that or a later term is known")
+            }
+            Command::SetOperator { key, .. } => {
+                // One key, one hand: what a node may not do it could do with the operator's number.
+                let is_nodes = self.members.values().any(|member| member.key.eq_ignore_ascii_case(key));
+                require(!is_nodes, "a node has that key")
             }
         }
     }
@@ -315,6 +328,7 @@ impl State {
                     self.leaders.insert(site, (node, term));
                 }
             }
+            Command::SetOperator { key, .. } => self.operator = key,
         }
     }
 }

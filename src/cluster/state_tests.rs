@@ -220,3 +220,34 @@ fn a_state_survives_its_bytes_and_only_its_own() {
     let other = Desk::new().state;
     assert_ne!(other.digest(), desk.state.digest());
 }
+
+#[test]
+fn the_operators_key_is_handed_over_by_both_keys_and_the_old_one_is_worth_nothing() {
+    let mut desk = Desk::new();
+    let public = |key: &keys::SecretKey| keys::hexadecimal(key.public_key().as_bytes());
+    let next = keys::SecretKey::from([201; 32]);
+    let handover = |desk: &Desk, to: &keys::SecretKey, by: &keys::SecretKey| Command::SetOperator {
+        key: public(to),
+        proof: by.sign(&Command::handover(&desk.state.operator, &public(to))).to_bytes().to_vec(),
+    };
+    let refused = Err(Refused::Signature);
+    let command = handover(&desk, &next, &next);
+    assert_eq!(desk.with_key(Author::Operator, command.clone(), &next), refused, "who has not got it cannot take it");
+    assert_eq!(desk.node(1, command.clone()), Err(Refused::Right));
+    let command = handover(&desk, &next, &operator_key());
+    assert_eq!(desk.operator(command), refused, "the next key's holder has not agreed");
+    assert_eq!(desk.operator(Command::SetOperator { key: "no key".into(), proof: vec![] }), refused);
+    let command = handover(&desk, &node_key(2), &node_key(2));
+    assert!(senseless(desk.operator(command)), "a node is no operator");
+
+    let command = handover(&desk, &next, &next);
+    assert_eq!(desk.operator(command.clone()), Ok(()));
+    assert_eq!(desk.state.operator, public(&next));
+    let configure = || Command::SetConfig { version: 9, digest: [9; 32] };
+    assert_eq!(desk.operator(configure()), refused, "the old one is worth nothing");
+    assert_eq!(desk.with_key(Author::Operator, configure(), &next), Ok(()));
+    // Handed back, and the proof of the first time taken out again.
+    let back = handover(&desk, &operator_key(), &operator_key());
+    assert_eq!(desk.with_key(Author::Operator, back, &next), Ok(()));
+    assert_eq!(desk.operator(command), Ok(()), "both keys have signed just that");
+}

@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn the_parts_never_exceed_the_whole() {
-        for memory in [14u64 << 20, 16 << 20, 100 << 20, 1 << 30, 64 << 30] {
+        for memory in [16u64 << 20, 24 << 20, 100 << 20, 1 << 30, 64 << 30] {
             for shards in [1u16, 2, 16, 200] {
                 let Ok(budget) = Budget::new(memory, shards, false, 0) else { continue };
                 let table = budget.connection_count_max as u64 * limits::CONNECTION_BYTES;
@@ -70,6 +70,6 @@ mod tests {
     #[test]
     fn too_little_memory_is_refused_with_the_least_that_works() {
         let refusal = Budget::new(4 << 20, 1, false, 0).unwrap_err();
-        assert!(refusal.contains("14.0 MiB"), "{refusal}");
+        assert!(refusal.contains("16.0 MiB"), "{refusal}");
     }
 }

@@ -327,7 +327,7 @@ impl<M: DerefMut<Target = [u8]>> At<'_, M> {
 }
 
 /// What is wrong with an expiry, if anything.
-fn senseless(expiry: Expiry) -> Option<Status> {
+pub(super) fn senseless(expiry: Expiry) -> Option<Status> {
     match expiry {
         Expiry::Senseless { is_number: true } => Some(Status::BadExpiry),
         Expiry::Senseless { is_number: false } => Some(Status::NotANumber),

@@ -51,6 +51,7 @@ mod resp;
 mod session;
 mod shard;
 pub mod strong;
+pub mod strong_edit;
 mod tenants;
 
 /// Names of RESP's commands, by their numbers.

@@ -6,8 +6,9 @@
 //! Strong entries are not in the shard's store: a majority of the region's voters has them before anybody hears of
 //! them, which takes a disk and a network, and neither has a place on a data core. To the shard such a request looks
 //! like one that another shard owns: it goes out in a box and its connection's later replies wait behind it. Other
-//! requests pay one comparison. What more than one key is asked for, or a transaction, or memcached's protocol, is
-//! refused by name: each of these promises something that entries of several holders cannot keep.
+//! requests pay one comparison. What the holder does not do itself takes a look and a replacement (`strong_edit`). What
+//! more than one key is asked for, or a transaction, or memcached's protocol, is refused by name: each of these promises
+//! something that entries of several holders cannot keep.
 
 use std::sync::{Arc, OnceLock};
 
@@ -15,11 +16,12 @@ use crate::base::limits;
 use crate::engine::mailbox::{Consumer, Producer, mailbox};
 use crate::engine::post::{Errand, Forward};
 use crate::engine::session::Protocol;
+use crate::engine::strong_edit::{self, Edited, Held};
 use crate::net::Waker;
-pub use crate::wire::Status;
 use crate::wire::native::Native;
-use crate::wire::resp::{Resp, Resp3};
-use crate::wire::{Codec, Command, Decoded, Edit, Expiry, Mode, Reply};
+use crate::wire::resp::{Resp, encode, single_request};
+use crate::wire::{Codec, Command, Decoded, Edit, Mode, Reply, Request};
+pub use crate::wire::{Expiry, Status};
 
 /// A shard's end of its way to the holders of strong keys.
 pub struct Desk {
@@ -63,14 +65,16 @@ pub struct StrongRequest {
 pub enum StrongAsk {
     /// Its value.
     Read,
-    /// That it have this value.
-    Set(Vec<u8>),
-    /// That it have this value, if it has none.
-    Add(Vec<u8>),
+    /// That it have this value until then.
+    Set(Vec<u8>, Expiry),
+    /// That it have this value until then, if it has none.
+    Add(Vec<u8>, Expiry),
     /// That it have none.
     Delete,
     /// That it be greater by this; none counts as zero.
     Increment(i64),
+    /// Something that depends on what it holds: see [`StrongRequest::edit`].
+    Edit,
 }
 
 /// What is answered about one.
@@ -84,6 +88,8 @@ pub enum StrongAnswer {
     Was(bool),
     /// The sum.
     Sum(i64),
+    /// What came of an edit.
+    Edited(Edited),
     /// Not done, or not known to be: the status says which, the text what to do.
     Refused(Status, &'static str),
 }
@@ -177,11 +183,11 @@ impl DeskPort {
     }
 
     fn give_back(&mut self, mut forward: Box<Forward>, answer: &StrongAnswer) {
-        match forward.errand {
-            Errand::Request(Protocol::Resp) => write::<Resp>(&mut forward, answer),
-            Errand::Request(Protocol::Resp3) => write::<Resp3>(&mut forward, answer),
-            _ => write::<Native>(&mut forward, answer),
-        }
+        let reply = match forward.errand {
+            Errand::Request(Protocol::Resp | Protocol::Resp3) => write::<Resp>(&forward, answer),
+            _ => write::<Native>(&forward, answer),
+        };
+        forward.reply.extend_from_slice(&reply);
         let is_sent = self.to.send(forward).is_ok();
         assert!(is_sent, "a shard keeps fewer under way than this ring has slots");
         if let Some(waker) = &self.waker {
@@ -190,48 +196,63 @@ impl DeskPort {
     }
 }
 
-/// What a box asks.
-fn read(forward: &Forward) -> Result<(Vec<u8>, StrongAsk), &'static str> {
-    match forward.errand {
-        Errand::Request(Protocol::Resp) => read_as::<Resp>(&forward.frame),
-        Errand::Request(Protocol::Resp3) => read_as::<Resp3>(&forward.frame),
-        _ => read_as::<Native>(&forward.frame),
+impl StrongRequest {
+    /// What comes of it if the key holds this, at that time of its holder's.
+    pub fn edit(&self, held: Option<Held>, now_ms: u64) -> Edited {
+        let request = request_in(&self.forward).expect("it was understood when it was read");
+        strong_edit::edit(&request.command, held, now_ms)
     }
 }
 
-fn read_as<C: Codec>(frame: &[u8]) -> Result<(Vec<u8>, StrongAsk), &'static str> {
-    let Decoded::Request(request, _) = C::decode(frame, limits::VALUE_BYTES_MAX) else {
-        return Err(ONE_KEY);
-    };
-    let Some(key) = request.command.key() else { return Err(ONE_KEY) };
-    let store = |mode: Mode, value: &[u8]| match mode {
-        Mode::Set => Ok(StrongAsk::Set(value.to_vec())),
-        Mode::Add => Ok(StrongAsk::Add(value.to_vec())),
-        Mode::Replace | Mode::CompareAndSet(_) => Err(WHAT_IS_SERVED),
-    };
-    let ask = match request.command {
-        _ if request.want_version => Err(WHAT_IS_SERVED),
-        Command::Get { .. } => Ok(StrongAsk::Read),
-        Command::Set { ttl_ms: 0, mode, value, .. } => store(mode, value),
-        Command::Edit { edit: Edit::Store { value, expiry: Expiry::Never, mode, old: false }, .. } => {
-            store(mode, value)
-        }
-        Command::Set { .. } | Command::Edit { edit: Edit::Store { .. }, .. } => Err(NO_EXPIRY),
-        Command::Delete { .. } => Ok(StrongAsk::Delete),
-        Command::Increment { delta, initial: Some(initial), ttl_ms: 0, .. } if initial == delta => {
-            Ok(StrongAsk::Increment(delta))
-        }
-        _ => Err(WHAT_IS_SERVED),
-    }?;
-    Ok((key.to_vec(), ask))
+/// The request in a box, if it is about one key.
+fn request_in(forward: &Forward) -> Option<Request<'_>> {
+    match forward.errand {
+        Errand::Request(Protocol::Resp) => single_request(&forward.frame, false),
+        Errand::Request(Protocol::Resp3) => single_request(&forward.frame, true),
+        _ => match Native::decode(&forward.frame, limits::VALUE_BYTES_MAX) {
+            Decoded::Request(request, _) => Some(request),
+            _ => None,
+        },
+    }
 }
 
-fn write<C: Codec>(forward: &mut Forward, answer: &StrongAnswer) {
-    let Forward { frame, reply, .. } = forward;
-    let Decoded::Request(request, _) = C::decode(frame, limits::VALUE_BYTES_MAX) else {
-        panic!("a shard sent its desk what does not decode");
+/// What a box asks.
+fn read(forward: &Forward) -> Result<(Vec<u8>, StrongAsk), &'static str> {
+    let request = request_in(forward).ok_or(ONE_KEY)?;
+    let key = request.command.key().ok_or(ONE_KEY)?;
+    let direct = |mode: Mode, expiry: Expiry, value: &[u8]| match (mode, expiry) {
+        (Mode::Set, Expiry::Never | Expiry::In(_)) => Some(StrongAsk::Set(value.to_vec(), expiry)),
+        (Mode::Add, Expiry::Never | Expiry::In(_)) => Some(StrongAsk::Add(value.to_vec(), expiry)),
+        _ => None,
     };
+    let ask = match request.command {
+        _ if request.want_version => return Err(WHAT_IS_SERVED),
+        Command::Get { .. } => Some(StrongAsk::Read),
+        Command::Set { ttl_ms, mode, value, .. } => {
+            direct(mode, if ttl_ms == 0 { Expiry::Never } else { Expiry::In(ttl_ms) }, value)
+        }
+        Command::Edit { edit: Edit::Store { value, expiry, mode, old: false }, .. } => direct(mode, expiry, value),
+        Command::Delete { .. } => Some(StrongAsk::Delete),
+        Command::Increment { delta, initial: Some(initial), ttl_ms: 0, .. } if initial == delta => {
+            Some(StrongAsk::Increment(delta))
+        }
+        _ => None,
+    };
+    match ask {
+        Some(ask) => Ok((key.to_vec(), ask)),
+        None if strong_edit::is_edit(&request.command) => Ok((key.to_vec(), StrongAsk::Edit)),
+        None => Err(WHAT_IS_SERVED),
+    }
+}
+
+fn write<C: Codec>(forward: &Forward, answer: &StrongAnswer) -> Vec<u8> {
     let plain = |status: Status| Reply::status(status);
+    let Some(request) = request_in(forward) else {
+        // What is no request was refused, and no other answer has come.
+        let mut reply = Vec::new();
+        encode::error(&format!("ERR {ONE_KEY}"), &mut reply);
+        return reply;
+    };
     let is_add = matches!(
         request.command,
         Command::Set { mode: Mode::Add, .. } | Command::Edit { edit: Edit::Store { mode: Mode::Add, .. }, .. }
@@ -243,17 +264,19 @@ fn write<C: Codec>(forward: &mut Forward, answer: &StrongAnswer) {
         StrongAnswer::Was(false) if is_add => plain(Status::Exists),
         StrongAnswer::Was(false) => plain(Status::NotFound),
         StrongAnswer::Sum(sum) => Reply { number: *sum as u64, ..plain(Status::Ok) },
+        StrongAnswer::Edited(edited) => Reply { status: edited.status, value: &edited.value, number: edited.number },
         StrongAnswer::Refused(status, why) => Reply { value: why.as_bytes(), ..plain(*status) },
     };
-    C::encode_reply(&request, &answered, reply);
+    let mut reply = Vec::new();
+    C::encode_reply(&request, &answered, &mut reply);
+    reply
 }
 
 /// Why several keys at once are refused.
 pub const ONE_KEY: &str = "keys of a strong namespace are asked for one at a time, outside MULTI and tracking";
 /// Why anything else is.
-pub const WHAT_IS_SERVED: &str = "a strong namespace has GET, SET, SET NX, DEL and INCRBY: ask for one of these";
-/// Why an expiry is.
-pub const NO_EXPIRY: &str = "keys of a strong namespace do not expire: SET without a time to live";
+pub const WHAT_IS_SERVED: &str =
+    "a strong namespace has GET, SET, DEL, INCRBY, EXPIRE, TTL, APPEND and their kin (docs/regions.md), and not this";
 /// Why memcached's requests are.
 pub const NOT_MEMCACHED: &str = "SERVER_ERROR keys of a strong namespace are served by the native protocol and RESP";
 
@@ -262,7 +285,7 @@ mod tests {
     use super::*;
     use crate::base::hash::KeyHash;
     use crate::base::id::ConnectionId;
-    use crate::wire::{Request, native};
+    use crate::wire::native;
 
     fn boxed(errand: Errand, frame: &[u8]) -> Box<Forward> {
         let mut forward = Box::new(Forward::empty());
@@ -287,16 +310,19 @@ mod tests {
     fn one_key_requests_of_both_protocols_are_understood() {
         let ask = |forward: Box<Forward>| read(&forward).map(|(_, ask)| ask);
         assert_eq!(ask(resp(&["GET", "k"])), Ok(StrongAsk::Read));
-        assert_eq!(ask(resp(&["SET", "k", "v"])), Ok(StrongAsk::Set(b"v".to_vec())));
-        assert_eq!(ask(resp(&["SET", "k", "v", "NX"])), Ok(StrongAsk::Add(b"v".to_vec())));
+        assert_eq!(ask(resp(&["SET", "k", "v"])), Ok(StrongAsk::Set(b"v".to_vec(), Expiry::Never)));
+        let lock = StrongAsk::Add(b"v".to_vec(), Expiry::In(30_000));
+        assert_eq!(ask(resp(&["SET", "k", "v", "PX", "30000", "NX"])), Ok(lock));
         assert_eq!(ask(resp(&["DEL", "k"])), Ok(StrongAsk::Delete));
         assert_eq!(ask(resp(&["INCRBY", "k", "-3"])), Ok(StrongAsk::Increment(-3)));
-        assert_eq!(ask(resp(&["SET", "k", "v", "EX", "3"])), Err(NO_EXPIRY));
-        assert_eq!(ask(resp(&["APPEND", "k", "v"])), Err(WHAT_IS_SERVED));
+        assert_eq!(ask(resp(&["SET", "k", "v", "EXAT", "4000000000"])), Ok(StrongAsk::Edit));
+        assert_eq!(ask(resp(&["APPEND", "k", "v"])), Ok(StrongAsk::Edit));
+        assert_eq!(ask(resp(&["SETRANGE", "k", "3", "v"])), Err(WHAT_IS_SERVED));
         assert_eq!(ask(native(Command::Get { key: b"k" })), Ok(StrongAsk::Read));
         let set = |ttl_ms, mode| native(Command::Set { key: b"k", value: b"v", ttl_ms, mode });
-        assert_eq!(ask(set(0, Mode::Set)), Ok(StrongAsk::Set(b"v".to_vec())));
-        assert_eq!(ask(set(5, Mode::Set)), Err(NO_EXPIRY));
+        assert_eq!(ask(set(0, Mode::Set)), Ok(StrongAsk::Set(b"v".to_vec(), Expiry::Never)));
+        assert_eq!(ask(set(5, Mode::Set)), Ok(StrongAsk::Set(b"v".to_vec(), Expiry::In(5))));
+        assert_eq!(ask(set(5, Mode::Replace)), Ok(StrongAsk::Edit));
         assert_eq!(ask(set(0, Mode::CompareAndSet(3))), Err(WHAT_IS_SERVED));
     }
 
@@ -324,7 +350,7 @@ mod tests {
     #[test]
     fn what_strong_keys_do_not_have_is_answered_at_the_desk() {
         let (mut desks, mut ports) = connect(1);
-        desks[0].send(resp(&["APPEND", "k", "v"]));
+        desks[0].send(resp(&["SETRANGE", "k", "3", "v"]));
         assert!(ports.ports[0].next_request().is_none());
         let reply = String::from_utf8(desks[0].next_reply().unwrap().reply).unwrap();
         assert!(reply.starts_with("-ERR a strong namespace has"), "{reply}");

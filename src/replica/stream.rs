@@ -210,9 +210,14 @@ impl Receiver {
     pub fn arrived(&mut self, incarnation: u64, first: u64, sequence: u64) -> Arrival {
         let (mut is_gap, mut is_restart) = (false, false);
         if incarnation != self.incarnation {
+            if incarnation < self.incarnation {
+                // Of a former life and late. Others have compared themselves with us since they heard of the restart,
+                // and would not do so again for what it brings: it is as lost as what was never sent.
+                self.repeated += 1;
+                return Arrival { is_new: false, is_gap: false, is_restart: false };
+            }
             // The sender was started anew, or we were. Numbers begin with one: if the first it has is another, we miss
-            // something. A frame of before its restart that is late makes us forget what we have taken since, which
-            // then comes again, and changes nothing.
+            // something.
             is_restart = self.incarnation != 0;
             self.incarnation = incarnation;
             self.taken = Taken::default();
@@ -435,8 +440,8 @@ mod tests {
         receiver.take(1);
         assert_eq!(receiver.arrived(2, 1, 1), arrival(true, false, true));
         receiver.take(1);
-        assert_eq!(receiver.arrived(1, 1, 1), arrival(true, false, true), "a late one of before");
-        assert_eq!(receiver.arrived(2, 1, 1), arrival(true, false, true));
+        assert_eq!(receiver.arrived(1, 2, 2), arrival(false, false, false), "a late one of before");
+        assert_eq!(receiver.arrived(2, 2, 2), arrival(true, false, false), "which has changed nothing");
         assert_eq!(Receiver::default().arrived(2, 2, 2), arrival(true, true, false));
     }
 

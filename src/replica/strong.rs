@@ -20,12 +20,22 @@ pub struct StrongVersion {
 }
 
 /// What a key holds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StrongEntry {
     /// Which write left it.
     pub version: StrongVersion,
     /// The value; none says that the key was deleted.
     pub value: Option<Vec<u8>>,
+    /// When it expires, in milliseconds of Unix time by the clock of the home's holder; 0 for never.
+    pub expires_ms: u64,
+}
+
+impl StrongEntry {
+    /// Whether it is a value whose time has come. It is there all the same until its holder has written that it is gone:
+    /// that it expires is a write like any other, so it cannot come back with a holder whose clock is behind.
+    pub fn is_due(&self, now_ms: u64) -> bool {
+        self.value.is_some() && self.expires_ms != 0 && self.expires_ms <= now_ms
+    }
 }
 
 /// Some entries of a home, in the order of their versions.
@@ -55,6 +65,9 @@ pub trait StrongStore: Send {
 
     /// The entries with versions after `version`, lowest first, until they make `bytes_max`; at least one.
     fn after(&self, home: u8, version: StrongVersion, bytes_max: usize) -> StrongPage;
+
+    /// Some of the keys whose values are due at that time, the first due first, `count` at most.
+    fn due(&self, home: u8, now_ms: u64, count: usize) -> Vec<Vec<u8>>;
 
     /// Every node of the region has everything up to `version`: notes of deletions up to there may be forgotten.
     fn settle(&mut self, home: u8, version: StrongVersion);

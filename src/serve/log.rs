@@ -28,12 +28,12 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::base::limits;
-use crate::base::time::civil_from_days;
+use crate::base::time::{civil_from_days, unix_ms};
 
 /// How much a line matters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -482,11 +482,6 @@ impl std::fmt::Display for Timestamp {
         let (year, month, day) = civil_from_days(seconds / 86_400);
         write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
     }
-}
-
-fn unix_ms() -> u64 {
-    // A clock before 1970 counts as then.
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 /// Pause before another attempt where stderr does not block.

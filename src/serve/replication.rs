@@ -8,7 +8,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
@@ -37,7 +36,7 @@ pub fn config(folder: &Path, arena_bytes: u64) -> Result<Option<replica::Config>
     Ok(Some(replica::Config {
         node,
         site,
-        incarnation: incarnation(),
+        incarnation: read.incarnation().map_err(|error| failure(error.to_string()))?,
         seed: seed_of(read.genesis.network()),
         versions_max: versions_max(arena_bytes),
         counters_max: limits::REPLICATION_COUNTERS_MAX,
@@ -57,9 +56,4 @@ pub fn start(node: &Running, ports: ShardPorts, config: &replica::Config) -> Rep
         status.parts.insert("replication".into(), json!(report));
     }));
     replication
-}
-
-fn incarnation() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

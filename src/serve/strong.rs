@@ -14,8 +14,9 @@ use crate::base::limits;
 use crate::cluster::State;
 use crate::cluster::host::node::Running;
 use crate::cluster::host::region::RegionHandle;
-use crate::cluster::region::{StrongOp, StrongRefused, StrongReply};
-use crate::engine::strong::{DeskPorts, Status, StrongAnswer, StrongAsk, StrongRequest};
+use crate::cluster::region::{Expires, StrongOp, StrongRefused, StrongReply};
+use crate::engine::strong::{DeskPorts, Expiry, Status, StrongAnswer, StrongAsk, StrongRequest};
+use crate::engine::strong_edit::Held;
 
 /// Serves strong keys as long as the node runs.
 pub fn start(node: &Running, region: watch::Receiver<Option<RegionHandle>>, ports: DeskPorts) {
@@ -63,12 +64,44 @@ impl Place {
         let Some(region) = region else { return StrongAnswer::Refused(Status::NoPrimary, NO_REGION) };
         let op = match request.ask.clone() {
             StrongAsk::Read => StrongOp::Read,
-            StrongAsk::Set(value) => StrongOp::Set(value),
-            StrongAsk::Add(value) => StrongOp::CompareAndSet { expected: None, new: Some(value) },
+            StrongAsk::Set(value, expiry) => StrongOp::Set(value, expires(expiry)),
+            StrongAsk::Add(value, expiry) => StrongOp::Add(value, expires(expiry)),
             StrongAsk::Delete => StrongOp::Delete,
             StrongAsk::Increment(by) => StrongOp::Increment(by),
+            StrongAsk::Edit => return edit(&region, request).await,
         };
         answer(region.execute(request.key.clone(), op).await)
+    }
+}
+
+/// Looks, decides, and replaces what was seen, until nobody else was faster.
+async fn edit(region: &RegionHandle, request: &StrongRequest) -> StrongAnswer {
+    for _ in 0..limits::STRONG_TRIES_MAX {
+        let (seen, now_ms) = match region.execute(request.key.clone(), StrongOp::Look).await {
+            StrongReply::Seen(seen, now_ms) => (seen, now_ms),
+            other => return answer(other),
+        };
+        let held = seen.value.map(|value| Held { value, expires_ms: seen.expires_ms });
+        let mut edited = request.edit(held, now_ms);
+        let Some(change) = edited.change.take() else { return StrongAnswer::Edited(edited) };
+        let new = change.map(|held| match held.expires_ms {
+            0 => (held.value, Expires::Never),
+            at => (held.value, Expires::At(at)),
+        });
+        let replace = StrongOp::Replace { seen: seen.version, new };
+        match region.execute(request.key.clone(), replace).await {
+            StrongReply::Was(true) => return StrongAnswer::Edited(edited),
+            StrongReply::Was(false) => {}
+            other => return answer(other),
+        }
+    }
+    StrongAnswer::Refused(Status::Busy, "others write this key all the time: try again")
+}
+
+fn expires(expiry: Expiry) -> Expires {
+    match expiry {
+        Expiry::In(ms) => Expires::In(ms),
+        _ => Expires::Never,
     }
 }
 
@@ -78,6 +111,7 @@ fn answer(reply: StrongReply) -> StrongAnswer {
         StrongReply::Done => StrongAnswer::Done,
         StrongReply::Was(was) => StrongAnswer::Was(was),
         StrongReply::Sum(sum) => StrongAnswer::Sum(sum),
+        StrongReply::Seen(entry, _) => StrongAnswer::Value(entry.value),
         StrongReply::Unknown => StrongAnswer::Refused(Status::OutcomeUnknown, UNKNOWN),
         StrongReply::Refused(refused) => {
             let (status, why) = match refused {

@@ -255,7 +255,10 @@ impl Region {
                 let arrival = self.peers[from].receiver.arrived(incarnation, first, sequence);
                 self.peers[from].is_urgent |= arrival.is_gap;
                 if arrival.is_restart {
-                    self.peers.iter_mut().for_each(|peer| peer.is_urgent = true);
+                    for peer in &mut self.peers {
+                        peer.is_urgent = true;
+                        peer.sender.skip(self.now_ms);
+                    }
                 }
                 if arrival.is_new {
                     self.apply(&batch::unpack(&body).map_err(|error| error.0.to_string())?)?;

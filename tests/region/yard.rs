@@ -13,7 +13,7 @@ use spinetail::base::prng::Prng;
 use spinetail::cluster::host::links::Links;
 use spinetail::cluster::host::links::memory::Network;
 use spinetail::cluster::host::region::{Clock, Region, RegionHandle, Setup, monotonic_us};
-use spinetail::cluster::region::{MemoryStore, StrongOp, StrongReply};
+use spinetail::cluster::region::{Expires, MemoryStore, StrongOp, StrongReply};
 use spinetail::cluster::{Command, Genesis, Member, Site, SiteKind, State, Timing};
 use spinetail::replica::{StrongEntry, StrongFull, StrongPage, StrongStore, StrongVersion};
 use spinetail::sim::linear::{Action, Call, Outcome};
@@ -93,6 +93,10 @@ impl StrongStore for StaleStore {
 
     fn after(&self, home: u8, version: StrongVersion, bytes_max: usize) -> StrongPage {
         self.store.as_ref().map(|store| store.after(home, version, bytes_max)).unwrap_or_default()
+    }
+
+    fn due(&self, home: u8, now_ms: u64, count: usize) -> Vec<Vec<u8>> {
+        self.store.as_ref().map(|store| store.due(home, now_ms, count)).unwrap_or_default()
     }
 
     fn settle(&mut self, home: u8, version: StrongVersion) {
@@ -292,7 +296,7 @@ impl Record {
         let bytes = |value: u64| value.to_string().into_bytes();
         let op = match action {
             Action::Read => StrongOp::Read,
-            Action::Write(value) => StrongOp::Set(bytes(value)),
+            Action::Write(value) => StrongOp::Set(bytes(value), Expires::Never),
             Action::Delete => StrongOp::Delete,
             Action::CompareAndSet(expected, value) => {
                 StrongOp::CompareAndSet { expected: expected.map(bytes), new: Some(bytes(value)) }
@@ -309,7 +313,7 @@ impl Record {
             (StrongReply::Was(swapped), _) => Outcome::Swapped(swapped),
             (StrongReply::Refused(_), _) => Outcome::Refused,
             (StrongReply::Unknown, _) => Outcome::Unknown,
-            (StrongReply::Sum(_), _) => unreachable!("nothing here increments"),
+            (StrongReply::Sum(_) | StrongReply::Seen(..), _) => unreachable!("nothing here increments or looks"),
         };
         let call = Call { process, key: key.to_vec(), action, outcome, invoked_at, returned_at };
         self.calls.lock().unwrap().push(call);

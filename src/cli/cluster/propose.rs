@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use spinetail::base::id::{NodeId, SiteId};
 use spinetail::cluster::host::control::Control;
-use spinetail::cluster::host::keys::{Key, unhex};
+use spinetail::cluster::host::keys::{Key, KeyError, unhex};
 use spinetail::cluster::{Command, Member, Site};
 use spinetail::replica::{Mode, Namespace};
 
@@ -100,6 +100,12 @@ enum What {
         #[arg(long, value_name = "FILE")]
         file: PathBuf,
     },
+    /// Another key for the operator; the one that signs this is worth nothing afterwards
+    SetOperator {
+        /// The next key's file, made if it is not there
+        #[arg(long, value_name = "FILE")]
+        next: PathBuf,
+    },
     /// The digest of the node's audit trail: the node signs
     AuditRoot {
         #[arg(long, value_name = "N")]
@@ -132,14 +138,13 @@ struct Sites {
 pub fn run(arguments: ProposeArguments) -> Outcome {
     let failed = |reason: String| (1, reason);
     let is_nodes = matches!(arguments.what, What::AuditRoot { .. } | What::RegionLeader { .. });
-    let command = arguments.what.command()?;
+    let read = |path: &PathBuf| Key::read(path).map_err(|error| (1, error.to_string()));
+    let operator = arguments.operator.as_ref().filter(|_| !is_nodes).map(read).transpose()?;
+    let command = arguments.what.command(operator.as_ref())?;
     let mut control = Control::connect(&arguments.node).map_err(failed)?;
-    let executed = match &arguments.operator {
-        Some(path) if !is_nodes => {
-            let key = Key::read(path).map_err(|error| (1, error.to_string()))?;
-            control.propose(&key, command)
-        }
-        _ => control.say(&command),
+    let executed = match &operator {
+        Some(key) => control.propose(key, command),
+        None => control.say(&command),
     };
     let height = executed.map_err(failed)?;
     if arguments.json {
@@ -151,7 +156,7 @@ pub fn run(arguments: ProposeArguments) -> Outcome {
 }
 
 impl What {
-    fn command(self) -> Result<Command, (u8, String)> {
+    fn command(self, operator: Option<&Key>) -> Result<Command, (u8, String)> {
         Ok(match self {
             What::SetPrimary { site } => Command::SetPrimary { site: SiteId(site) },
             What::SetMember { file } => Command::SetMember { member: read_toml::<Member>(&file)? },
@@ -175,6 +180,16 @@ impl What {
             }
             What::SetConfig { version, file } => {
                 Command::SetConfig { version, digest: Sha256::digest(read_bytes(&file)?).into() }
+            }
+            What::SetOperator { next } => {
+                let failed = |error: KeyError| (1, error.to_string());
+                let operator = operator.ok_or((2, "give the present key with --operator".to_string()))?;
+                if !next.exists() {
+                    Key::generate().and_then(|key| key.write(&next)).map_err(failed)?;
+                }
+                let next = Key::read(&next).map_err(failed)?;
+                let key = next.public();
+                Command::SetOperator { proof: next.sign(&Command::handover(&operator.public(), &key)), key }
             }
             What::AuditRoot { entries, root } => {
                 let root = unhex(&root).and_then(|bytes| bytes.try_into().ok());

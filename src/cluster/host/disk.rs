@@ -1,6 +1,7 @@
 //! What a node keeps, and what it must not forget.
 //!
 //!   data/lock         held by the process that runs
+//!   data/incarnation  the number of its latest life, for replication (`folder`)
 //!   data/wal.0, .1    what was signed at the open height (`log_file`)
 //!   data/store.redb   decided blocks, snapshots of the state, own command numbers, instance and boots, what is
 //!                     remembered of other nodes

@@ -22,6 +22,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::base::id::{NodeId, SiteId};
+use crate::base::time::unix_ms;
 use crate::cluster::genesis::{Genesis, Member, Site, SiteKind, Timing};
 use crate::cluster::host::keys::{self, Authority, Key, KeyError, certificates, fingerprint, write_private};
 
@@ -143,6 +144,30 @@ impl Folder {
             )),
         });
         parsed.collect()
+    }
+
+    /// A number for a life of the node that begins now, higher than those of all before: the time of day in milliseconds,
+    /// or one more than the last where the clock was set back. It is on the disk before it is used.
+    pub fn incarnation(&self) -> Result<u64, FolderError> {
+        let data = self.path.join("data");
+        let path = data.join("incarnation");
+        let failed = |error| FolderError::File(path.clone(), error);
+        let last = match fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse::<u64>().map_err(|error| {
+                FolderError::Malformed(path.clone(), format!("{error}: it holds the number of the node's last start"))
+            })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(failed(error)),
+        };
+        let incarnation = unix_ms().max(last.saturating_add(1));
+        make(&data)?;
+        let next = data.join("incarnation.next");
+        // Left by a start that did not come so far.
+        let _ = fs::remove_file(&next);
+        write(&next, &format!("{incarnation}\n"))?;
+        fs::rename(&next, &path).map_err(failed)?;
+        fs::File::open(&data).and_then(|data| data.sync_all()).map_err(failed)?;
+        Ok(incarnation)
     }
 
     /// Where its control socket is.
@@ -380,6 +405,8 @@ mod tests {
                 (node.key.public(), pinned(&node.certificate).unwrap()),
                 (member.key.clone(), member.certificate.clone())
             );
+            let lives = [node.incarnation().unwrap(), node.incarnation().unwrap()];
+            assert!(lives[0] < lives[1], "two within a millisecond, too: {lives:?}");
             let trust = Trust::new(&node.key, &node.certificate, &genesis.authority).unwrap();
             assert_eq!(trust.validity(member.id, day), Ok(Validity::Good));
             assert_eq!(trust.validity(member.id, day * 500), Ok(Validity::EndsSoon));

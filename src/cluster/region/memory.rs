@@ -1,4 +1,4 @@
-//! Strong entries in memory: a map by key and an index by version for each home, under one bound of bytes.
+//! Strong entries in memory: a map by key and indexes by version and by expiry for each home, under one bound of bytes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -18,6 +18,18 @@ struct Home {
     entries: HashMap<Vec<u8>, StrongEntry>,
     versions: BTreeMap<StrongVersion, Vec<u8>>,
     deleted: BTreeSet<StrongVersion>,
+    expiring: BTreeSet<(u64, Vec<u8>)>,
+}
+
+impl Home {
+    /// Takes an entry out of the indexes.
+    fn unlink(&mut self, key: &[u8], old: &StrongEntry) {
+        self.versions.remove(&old.version);
+        self.deleted.remove(&old.version);
+        if old.expires_ms != 0 {
+            self.expiring.remove(&(old.expires_ms, key.to_vec()));
+        }
+    }
 }
 
 impl MemoryStore {
@@ -35,9 +47,10 @@ impl MemoryStore {
             for (key, entry) in &home.entries {
                 assert_eq!(home.versions.get(&entry.version), Some(key));
                 assert_eq!(home.deleted.contains(&entry.version), entry.value.is_none());
+                assert_eq!(home.expiring.contains(&(entry.expires_ms, key.clone())), entry.expires_ms != 0);
                 bytes += size(key, entry);
             }
-            assert!(home.deleted.len() <= home.entries.len());
+            assert!(home.deleted.len() <= home.entries.len() && home.expiring.len() <= home.entries.len());
         }
         assert_eq!(bytes, self.bytes);
         assert!(bytes <= self.bytes_max);
@@ -58,16 +71,17 @@ impl StrongStore for MemoryStore {
             return Err(StrongFull);
         }
         self.bytes = bytes;
+        if let Some(old) = place.entries.remove(key) {
+            place.unlink(key, &old);
+        }
         place.versions.insert(entry.version, key.to_vec());
         if entry.value.is_none() {
             place.deleted.insert(entry.version);
         }
-        let version = entry.version;
-        let replaced = place.entries.insert(key.to_vec(), entry).filter(|old| old.version != version);
-        if let Some(old) = replaced {
-            place.versions.remove(&old.version);
-            place.deleted.remove(&old.version);
+        if entry.expires_ms != 0 {
+            place.expiring.insert((entry.expires_ms, key.to_vec()));
         }
+        place.entries.insert(key.to_vec(), entry);
         Ok(())
     }
 
@@ -75,8 +89,7 @@ impl StrongStore for MemoryStore {
         let place = &mut self.homes[usize::from(home)];
         if let Some(old) = place.entries.remove(key) {
             self.bytes -= size(key, &old);
-            place.versions.remove(&old.version);
-            place.deleted.remove(&old.version);
+            place.unlink(key, &old);
         }
     }
 
@@ -93,6 +106,11 @@ impl StrongStore for MemoryStore {
             page.entries.push((key.clone(), entry));
         }
         page
+    }
+
+    fn due(&self, home: u8, now_ms: u64, count: usize) -> Vec<Vec<u8>> {
+        let expiring = self.homes[usize::from(home)].expiring.iter();
+        expiring.take_while(|(expires_ms, _)| *expires_ms <= now_ms).take(count).map(|(_, key)| key.clone()).collect()
     }
 
     fn settle(&mut self, home: u8, version: StrongVersion) {
@@ -117,8 +135,9 @@ impl StrongStore for MemoryStore {
 }
 
 fn size(key: &[u8], entry: &StrongEntry) -> usize {
-    // The key is kept twice, once for each direction.
-    2 * key.len() + entry.value.as_ref().map_or(0, Vec::len) + limits::STRONG_ENTRY_BYTES
+    // The key is kept twice, once for each direction, and once more by when it expires.
+    let copies = if entry.expires_ms == 0 { 2 } else { 3 };
+    copies * key.len() + entry.value.as_ref().map_or(0, Vec::len) + limits::STRONG_ENTRY_BYTES
 }
 
 #[cfg(test)]
@@ -146,8 +165,10 @@ mod tests {
                 }
                 kind => {
                     let value = (kind > 3).then(|| vec![kind as u8; random.below(30) as usize]);
-                    store.put(3, &key, StrongEntry { version, value: value.clone() }).unwrap();
-                    model.insert(key, StrongEntry { version, value });
+                    let expires_ms = if value.is_some() { random.below(3) * sequence } else { 0 };
+                    let entry = StrongEntry { version, value, expires_ms };
+                    store.put(3, &key, entry.clone()).unwrap();
+                    model.insert(key, entry);
                 }
             }
             if sequence % 100 == 0 {
@@ -163,6 +184,10 @@ mod tests {
                     }
                 }
                 assert_eq!(seen, model);
+                let mut due: Vec<_> = model.iter().filter(|(_, entry)| entry.is_due(sequence)).collect();
+                due.sort_by_key(|(key, entry)| (entry.expires_ms, *key));
+                let due: Vec<_> = due.into_iter().map(|(key, _)| key.clone()).take(7).collect();
+                assert_eq!(store.due(3, sequence, 7), due);
             }
         }
         assert!(store.after(4, StrongVersion::default(), 1).entries.is_empty());
@@ -171,7 +196,8 @@ mod tests {
     #[test]
     fn a_full_store_refuses_and_a_deletion_makes_room() {
         let mut store = MemoryStore::new(1000);
-        let entry = |sequence, value| StrongEntry { version: StrongVersion { token: 1, sequence }, value };
+        let entry =
+            |sequence, value| StrongEntry { version: StrongVersion { token: 1, sequence }, value, expires_ms: 0 };
         store.put(0, b"a", entry(1, Some(vec![0; 800]))).unwrap();
         assert_eq!(store.put(0, b"b", entry(2, Some(vec![0; 100]))), Err(StrongFull));
         assert_eq!(store.get(0, b"b"), None);

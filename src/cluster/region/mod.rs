@@ -29,7 +29,7 @@ pub mod strong;
 
 pub use homes::{Home, Homes, RegionCommand};
 pub use memory::MemoryStore;
-pub use strong::{StrongOp, StrongRefused, StrongReply};
+pub use strong::{Expires, StrongOp, StrongRefused, StrongReply};
 
 /// Votes that make a majority.
 pub fn majority(voters: usize) -> usize {

@@ -196,7 +196,7 @@ impl World {
             return;
         }
         let version = run.holder.next_version();
-        let entry = StrongEntry { version, value: (self.random.below(4) != 0).then(|| vec![7]) };
+        let entry = StrongEntry { version, value: (self.random.below(4) != 0).then(|| vec![7]), expires_ms: 0 };
         self.deleted.extend(entry.value.is_none().then(|| (version, key.clone())));
         let own = self.acceptors.get_mut(&run.me).unwrap();
         own.store_mut().put(HOME, &key, entry.clone()).unwrap();

@@ -15,23 +15,56 @@ use crate::base::id::NodeId;
 use crate::base::limits;
 use crate::replica::{StrongEntry, StrongVersion};
 
+/// When a value expires. The holder's clock counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Expires {
+    /// Never.
+    Never,
+    /// In so many milliseconds.
+    In(u64),
+    /// At that many milliseconds of Unix time.
+    At(u64),
+}
+
+impl Expires {
+    /// As an entry has it.
+    fn at_ms(self, now_ms: u64) -> u64 {
+        match self {
+            Expires::Never => 0,
+            Expires::In(ms) => now_ms.saturating_add(ms).max(1),
+            Expires::At(unix_ms) => unix_ms.max(1),
+        }
+    }
+}
+
 /// What is asked of a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StrongOp {
     /// Its value.
     Read,
+    /// Its value, and everything there is to know about it.
+    Look,
     /// That it have this value.
-    Set(Vec<u8>),
+    Set(Vec<u8>, Expires),
+    /// That it have this value, if it has none.
+    Add(Vec<u8>, Expires),
+    /// That it have this value (or none), if nobody has written it since it was looked at.
+    Replace {
+        /// The version that was seen.
+        seen: StrongVersion,
+        /// What it shall hold.
+        new: Option<(Vec<u8>, Expires)>,
+    },
     /// That it have none.
     Delete,
-    /// That it have the new value (or none) if it has the expected one (or none).
+    /// That it have the new value (or none) if it has the expected one (or none). It does not expire.
     CompareAndSet {
         /// What it must hold.
         expected: Option<Vec<u8>>,
         /// What it shall hold.
         new: Option<Vec<u8>>,
     },
-    /// That its value, a decimal integer (none counts as 0), be greater by this.
+    /// That its value, a decimal integer (none counts as 0), be greater by this. It expires when it would have.
     Increment(i64),
 }
 
@@ -40,6 +73,8 @@ pub enum StrongOp {
 pub enum StrongReply {
     /// To a read: the value.
     Value(Option<Vec<u8>>),
+    /// To a look: what there is, and the holder's time in milliseconds since 1970.
+    Seen(StrongEntry, u64),
     /// A write is done: a majority has it.
     Done,
     /// A deletion is done, or a comparison was made: whether there was something to delete, whether it was equal.
@@ -175,32 +210,62 @@ pub enum StrongResponse {
 pub enum Decision {
     /// Nothing changes.
     Answer(StrongReply),
-    /// The key shall hold this, and once it does the answer is that.
-    Write(Option<Vec<u8>>, StrongReply),
+    /// The key shall hold this and expire then, and once it does the answer is that.
+    Write(Option<Vec<u8>>, u64, StrongReply),
 }
 
 impl StrongOp {
-    /// What it comes to when the key holds `current`.
-    pub fn decide(&self, current: Option<&[u8]>) -> Decision {
-        use Decision::{Answer, Write};
+    /// What it comes to at this time when the key has this entry, if any, and the next one gets the version `next`.
+    pub fn decide(&self, held: Option<&StrongEntry>, next: StrongVersion, now_ms: u64) -> Decision {
+        match held.filter(|held| held.is_due(now_ms)) {
+            None => self.decide_on(held, now_ms),
+            // Whoever is told that it is gone has to find it gone ever after.
+            Some(_) => {
+                let gone = StrongEntry { version: next, value: None, expires_ms: 0 };
+                match self.decide_on(Some(&gone), now_ms) {
+                    Decision::Answer(reply) => Decision::Write(None, 0, reply),
+                    write => write,
+                }
+            }
+        }
+    }
+
+    fn decide_on(&self, held: Option<&StrongEntry>, now_ms: u64) -> Decision {
+        use Decision::Answer;
+        let write = |value, reply| Decision::Write(value, 0, reply);
+        let put = |value: &Vec<u8>, expires: Expires, reply| {
+            Decision::Write(Some(value.clone()), expires.at_ms(now_ms), reply)
+        };
+        let current = held.and_then(|held| held.value.as_deref());
         match self {
             StrongOp::Read => Answer(StrongReply::Value(current.map(<[u8]>::to_vec))),
-            StrongOp::Set(value) => Write(Some(value.clone()), StrongReply::Done),
+            StrongOp::Look => Answer(StrongReply::Seen(held.cloned().unwrap_or_default(), now_ms)),
+            StrongOp::Set(value, expires) => put(value, *expires, StrongReply::Done),
+            StrongOp::Add(..) if current.is_some() => Answer(StrongReply::Was(false)),
+            StrongOp::Add(value, expires) => put(value, *expires, StrongReply::Was(true)),
+            StrongOp::Replace { seen, .. } if held.map_or(StrongVersion::default(), |held| held.version) != *seen => {
+                Answer(StrongReply::Was(false))
+            }
+            StrongOp::Replace { new: Some((value, expires)), .. } => put(value, *expires, StrongReply::Was(true)),
+            StrongOp::Replace { new: None, .. } => write(None, StrongReply::Was(true)),
             StrongOp::Delete if current.is_none() => Answer(StrongReply::Was(false)),
-            StrongOp::Delete => Write(None, StrongReply::Was(true)),
+            StrongOp::Delete => write(None, StrongReply::Was(true)),
             StrongOp::CompareAndSet { expected, .. } if expected.as_deref() != current => {
                 Answer(StrongReply::Was(false))
             }
-            StrongOp::CompareAndSet { new, .. } => Write(new.clone(), StrongReply::Was(true)),
+            StrongOp::CompareAndSet { new, .. } => write(new.clone(), StrongReply::Was(true)),
             StrongOp::Increment(by) => {
-                let held = match current {
+                let number = match current {
                     None => Some(0),
                     Some(bytes) => std::str::from_utf8(bytes).ok().and_then(|text| text.parse::<i64>().ok()),
                 };
-                match held.map(|held| held.checked_add(*by)) {
+                match number.map(|number| number.checked_add(*by)) {
                     None => Answer(StrongReply::Refused(StrongRefused::NotAnInteger)),
                     Some(None) => Answer(StrongReply::Refused(StrongRefused::Overflow)),
-                    Some(Some(sum)) => Write(Some(sum.to_string().into_bytes()), StrongReply::Sum(sum)),
+                    Some(Some(sum)) => {
+                        let expires_ms = held.map_or(0, |held| held.expires_ms);
+                        Decision::Write(Some(sum.to_string().into_bytes()), expires_ms, StrongReply::Sum(sum))
+                    }
                 }
             }
         }
@@ -208,17 +273,20 @@ impl StrongOp {
 
     /// Whether it may change something.
     pub fn is_write(&self) -> bool {
-        *self != StrongOp::Read
+        !matches!(self, StrongOp::Read | StrongOp::Look)
     }
 
     /// Whether key and value are within their limits.
     pub fn fits(&self, key: &[u8]) -> bool {
         let value = match self {
-            StrongOp::Set(value) => value.len(),
+            StrongOp::Set(value, _) | StrongOp::Add(value, _) | StrongOp::Replace { new: Some((value, _)), .. } => {
+                value.len()
+            }
             StrongOp::CompareAndSet { expected, new } => {
                 expected.as_ref().map_or(0, Vec::len).max(new.as_ref().map_or(0, Vec::len))
             }
-            StrongOp::Read | StrongOp::Delete | StrongOp::Increment(_) => 0,
+            StrongOp::Read | StrongOp::Look | StrongOp::Delete | StrongOp::Increment(_) => 0,
+            StrongOp::Replace { new: None, .. } => 0,
         };
         key.len() <= limits::KEY_BYTES_MAX && value <= limits::STRONG_VALUE_BYTES_MAX
     }
@@ -270,20 +338,60 @@ mod tests {
             expected: expected.map(|text| text.into()),
             new: new.map(|text| text.into()),
         };
-        assert_eq!(cas(None, Some("b")).decide(Some(b"a")), Decision::Answer(StrongReply::Was(false)));
-        assert_eq!(cas(Some("a"), None).decide(Some(b"a")), Decision::Write(None, StrongReply::Was(true)));
-        assert_eq!(StrongOp::Delete.decide(None), Decision::Answer(StrongReply::Was(false)));
-        assert_eq!(StrongOp::Increment(-2).decide(None), Decision::Write(Some("-2".into()), StrongReply::Sum(-2)));
-        let refused = |why| Decision::Answer(StrongReply::Refused(why));
-        assert_eq!(StrongOp::Increment(1).decide(Some(b"x")), refused(StrongRefused::NotAnInteger));
-        let most = i64::MAX.to_string();
-        assert_eq!(StrongOp::Increment(1).decide(Some(most.as_bytes())), refused(StrongRefused::Overflow));
+        let entry = |value: &str, expires_ms| StrongEntry {
+            version: StrongVersion { token: 1, sequence: 7 },
+            value: Some(value.into()),
+            expires_ms,
+        };
+        let next = StrongVersion { token: 1, sequence: 8 };
+        let decide = |op: &StrongOp, held: Option<StrongEntry>| op.decide(held.as_ref(), next, 1_000);
+        let answer = Decision::Answer;
+        let a = || Some(entry("a", 0));
+        assert_eq!(decide(&cas(None, Some("b")), a()), answer(StrongReply::Was(false)));
+        assert_eq!(decide(&cas(Some("a"), None), a()), Decision::Write(None, 0, StrongReply::Was(true)));
+        assert_eq!(decide(&StrongOp::Delete, None), answer(StrongReply::Was(false)));
+        let sum = Decision::Write(Some("-2".into()), 0, StrongReply::Sum(-2));
+        assert_eq!(decide(&StrongOp::Increment(-2), None), sum);
+        let refused = |why| answer(StrongReply::Refused(why));
+        assert_eq!(decide(&StrongOp::Increment(1), Some(entry("x", 0))), refused(StrongRefused::NotAnInteger));
+        let most = Some(entry(&i64::MAX.to_string(), 0));
+        assert_eq!(decide(&StrongOp::Increment(1), most), refused(StrongRefused::Overflow));
+
+        let add = StrongOp::Add("b".into(), Expires::In(50));
+        assert_eq!(decide(&add, a()), answer(StrongReply::Was(false)));
+        assert_eq!(decide(&add, None), Decision::Write(Some("b".into()), 1_050, StrongReply::Was(true)));
+        let replace = |seen| StrongOp::Replace { seen, new: Some(("c".into(), Expires::At(9_000))) };
+        let replaced = Decision::Write(Some("c".into()), 9_000, StrongReply::Was(true));
+        assert_eq!(decide(&replace(a().unwrap().version), a()), replaced);
+        assert_eq!(decide(&replace(StrongVersion::default()), None), replaced);
+        assert_eq!(decide(&replace(next), a()), answer(StrongReply::Was(false)), "somebody was faster");
+    }
+
+    #[test]
+    fn whoever_sees_that_a_value_has_expired_writes_that_it_is_gone() {
+        let version = StrongVersion { token: 1, sequence: 7 };
+        let next = StrongVersion { token: 1, sequence: 8 };
+        let held = StrongEntry { version, value: Some(b"5".to_vec()), expires_ms: 1_000 };
+        let decide = |op: StrongOp, now_ms| op.decide(Some(&held), next, now_ms);
+        assert_eq!(decide(StrongOp::Read, 999), Decision::Answer(StrongReply::Value(Some(b"5".to_vec()))));
+        assert_eq!(decide(StrongOp::Read, 1_000), Decision::Write(None, 0, StrongReply::Value(None)));
+        assert_eq!(decide(StrongOp::Delete, 1_000), Decision::Write(None, 0, StrongReply::Was(false)));
+        let gone = StrongEntry { version: next, value: None, expires_ms: 0 };
+        assert_eq!(decide(StrongOp::Look, 1_000), Decision::Write(None, 0, StrongReply::Seen(gone, 1_000)));
+        assert_eq!(decide(StrongOp::Increment(1), 999), Decision::Write(Some("6".into()), 1_000, StrongReply::Sum(6)));
+        assert_eq!(decide(StrongOp::Increment(1), 1_000), Decision::Write(Some("1".into()), 0, StrongReply::Sum(1)));
+        let was = StrongReply::Was(true);
+        let add = StrongOp::Add(b"b".to_vec(), Expires::Never);
+        assert_eq!(decide(add, 1_000), Decision::Write(Some(b"b".to_vec()), 0, was));
+        let replace = StrongOp::Replace { seen: version, new: None };
+        assert_eq!(decide(replace, 1_000), Decision::Write(None, 0, StrongReply::Was(false)), "what was seen is gone");
     }
 
     #[test]
     fn bytes_that_are_no_message_are_an_error_and_no_panic() {
         let mut random = crate::base::prng::Prng::new(3);
-        let entry = StrongEntry { version: StrongVersion { token: 1, sequence: 2 }, value: Some(vec![7; 40]) };
+        let entry =
+            StrongEntry { version: StrongVersion { token: 1, sequence: 2 }, value: Some(vec![7; 40]), expires_ms: 0 };
         let message = StrongRequest::Sync { home: 1, token: 2, entries: vec![(vec![1], Some(entry))], done: None };
         let good = postcard::to_allocvec(&message).unwrap();
         assert_eq!(postcard::from_bytes::<StrongRequest>(&good).unwrap(), message);

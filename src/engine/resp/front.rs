@@ -22,7 +22,7 @@ use crate::observe::Operation;
 use crate::wire::Command;
 use crate::wire::resp::commands::Cmd;
 use crate::wire::resp::single::{self, Problem};
-use crate::wire::resp::{encode, inline_words, scripts, words};
+use crate::wire::resp::{encode, encode_words, inline_words, scripts, words};
 
 /// What came of a command.
 enum Outcome {
@@ -172,17 +172,24 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             session.blocked = Some(Bound::Hold);
             return Outcome::Blocked;
         }
-        if self.keys.replication.as_ref().is_some_and(|replication| replication.has_strong())
-            && cmd.row().key_places(words.len()).any(|place| self.is_strong(words[place]))
-        {
-            self.spoil(session.client);
-            encode::error(&format!("ERR {}", strong::ONE_KEY), reply);
-            return Outcome::Replied;
+        let caller = self.caller(session.client, is_resp3);
+        if self.keys.replication.as_ref().is_some_and(|replication| replication.has_strong()) {
+            let single = single::command(cmd, words, self.value_bytes_max).ok();
+            let key = single.as_ref().and_then(Command::key);
+            if key.is_some_and(|key| self.is_strong(key))
+                || cmd.row().key_places(words.len()).any(|place| self.is_strong(words[place]))
+            {
+                if let Some(key) = key.filter(|_| !queues && !caller.tracks) {
+                    return self.ask_holder_in_words(session, cmd, key, words);
+                }
+                self.spoil(session.client);
+                encode::error(&format!("ERR {}", strong::ONE_KEY), reply);
+                return Outcome::Replied;
+            }
         }
         if queues {
             return self.queue(session.client, words, reply);
         }
-        let caller = self.caller(session.client, is_resp3);
         let outcome = self.act(session, cmd, words, caller, reply, out);
         if !matches!(outcome, Outcome::Blocked)
             && caching.is_some()
@@ -194,6 +201,33 @@ impl<M: DerefMut<Target = [u8]>> Core<M> {
             mode.caching = None;
         }
         outcome
+    }
+
+    /// Sends a command about one strong key to its holder: one that was typed, or a script.
+    fn ask_holder_in_words(&mut self, session: &mut Session, cmd: Cmd, key: &[u8], words: &[&[u8]]) -> Outcome {
+        if !self.post.holder_has_room() {
+            return Outcome::Blocked;
+        }
+        let mut frame = Vec::new();
+        // A script says its text: which one a SHA-1 stands for may be forgotten while the holder thinks.
+        let script = match cmd {
+            Cmd::Eval => scripts::by_source(words[1]),
+            Cmd::EvalSha => scripts::by_sha(words[1]),
+            _ => None,
+        };
+        match script {
+            Some(script) => {
+                let spelt: Vec<&[u8]> =
+                    [b"EVAL", script.source()].into_iter().chain(words[2..].iter().copied()).collect();
+                encode_words(spelt, &mut frame);
+            }
+            None => encode_words(words.iter().copied(), &mut frame),
+        }
+        let asked = Some(Asked { operation: self.front_operation, since_ns: self.asked_since(session) });
+        let (errand, caller, hash) = (Errand::Request(session.protocol), Caller::default(), self.shared.seed.hash(key));
+        let sequence = session.await_remote(1);
+        self.post.ask_holder(&Letter { errand, caller, asked, connection: session.id, sequence, hash, frame: &frame });
+        Outcome::Sent
     }
 
     /// Does a command that nothing holds back.

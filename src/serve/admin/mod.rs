@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::base::limits;
+use crate::base::time::unix_ms;
 use crate::engine::Shared;
 use crate::host::vitals::{MemoryVitals, Vitals};
 use crate::net::socket::bound_unread;
@@ -150,7 +151,7 @@ impl Admin {
         let vitals = Vitals::of_this_process();
         let memory = Arc::new(Mutex::new(MemoryVitals::default()));
         let sources = sample::Sources::new(shared.clone(), facts.clone(), vitals.clone(), memory.clone());
-        let started_unix_ms = sample::unix_ms().saturating_sub(shared.started.elapsed().as_millis() as u64);
+        let started_unix_ms = unix_ms().saturating_sub(shared.started.elapsed().as_millis() as u64);
         let served = Served { shared, facts, started_unix_ms, sources: Mutex::new(sources), sample: Mutex::new(None) };
         // Only the first counts, and there is no other.
         let _ = self.state.served.set(served);

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::cluster::host::status::StatusSource;
 use crate::engine::Shared;
@@ -152,7 +152,7 @@ impl Sources {
         let hot_keys = self.hot_keys(at);
         let mut sample = Sample {
             at,
-            unix_ms: unix_ms(),
+            unix_ms: crate::base::time::unix_ms(),
             turn_ages: turn_ages(&shared, at),
             requests: shared.times.iter().map(|times| OPERATIONS.map(|operation| times.count(operation))).collect(),
             cores: self.cores.clone(),
@@ -316,11 +316,6 @@ impl Sample {
 pub fn turn_ages(shared: &Shared, now: Duration) -> Vec<Duration> {
     let age = |beat_ms: u64| now.saturating_sub(Duration::from_millis(beat_ms));
     shared.beats_ms.iter().map(|beat| age(beat.get())).collect()
-}
-
-/// Milliseconds of Unix time now.
-pub fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 /// Hot keys that are told of.

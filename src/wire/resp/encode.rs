@@ -63,6 +63,7 @@ fn reply_by_command(request: &Request<'_>, reply: &Reply<'_>, out: &mut Vec<u8>)
         (Status::TooLong | Status::ValueTooLarge, _) => {
             error("ERR string exceeds maximum allowed size (proto-max-bulk-len)", out);
         }
+        (Status::Busy, _) if !reply.value.is_empty() => coded(b"TRYAGAIN ", reply.value, out),
         (Status::Busy, _) => error("OOM no buffer memory for this command now, try again", out),
         (Status::NoPrimary, _) => coded(b"TRYAGAIN ", reply.value, out),
         (Status::OutcomeUnknown, _) => coded(b"UNKNOWN ", reply.value, out),

@@ -120,6 +120,16 @@ pub fn of_request_id(id: u32) -> (Option<Cmd>, bool) {
     (Cmd::of_number(id as u8), id & IS_RESP3 != 0)
 }
 
+/// The request that a whole command about one key is, scripts that say their text included; nothing if it is none.
+pub fn single_request(frame: &[u8], is_resp3: bool) -> Option<Request<'_>> {
+    let mut spoken = Vec::new();
+    words(frame, &mut spoken);
+    let cmd = Cmd::of(spoken.first()?)?;
+    let command = single::command(cmd, &spoken, limits::VALUE_BYTES_MAX).ok()?;
+    command.key().filter(|key| (1..=limits::KEY_BYTES_MAX).contains(&key.len()))?;
+    Some(Request { id: request_id(cmd, is_resp3), want_version: false, command })
+}
+
 /// Appends a command of these words to `out`.
 pub fn encode_words<'a>(words: impl IntoIterator<Item = &'a [u8], IntoIter: ExactSizeIterator>, out: &mut Vec<u8>) {
     let words = words.into_iter();

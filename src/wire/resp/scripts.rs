@@ -40,6 +40,12 @@ pub enum Otherwise {
 }
 
 impl Script {
+    /// Its text, in one of the spellings it has.
+    pub fn source(self) -> &'static [u8] {
+        let spelt = KNOWN.iter().find(|(_, script)| *script == self);
+        spelt.expect("each is in the table").0.as_bytes()
+    }
+
     /// How many arguments it takes behind its key.
     pub fn arguments(self) -> usize {
         match self {

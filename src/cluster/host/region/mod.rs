@@ -221,6 +221,10 @@ impl Region {
         tasks.spawn(members::keep(shared.clone()));
         tasks.spawn(sync::take_homes(shared.clone()));
         tasks.spawn(sync::keep_in_step(shared.clone()));
+        tasks.spawn({
+            let shared = shared.clone();
+            async move { shared.sweep().await }
+        });
         {
             let shared = shared.clone();
             links.answer(

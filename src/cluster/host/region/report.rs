@@ -10,7 +10,7 @@ use crate::base::id::SiteId;
 use crate::cluster::Command;
 use crate::cluster::host::region::{RegionHandle, Submit};
 use crate::cluster::host::submit::Submitter;
-use crate::cluster::region::{StrongOp, StrongReply};
+use crate::cluster::region::{Expires, StrongOp, StrongReply};
 
 /// Says what a leader says for its region, and says it again if that fails: whoever leads later says something later.
 pub(in crate::cluster::host) fn submit_through(submitter: Submitter) -> Submit {
@@ -72,7 +72,7 @@ impl From<StrongAsk> for StrongOp {
     fn from(ask: StrongAsk) -> StrongOp {
         match ask {
             StrongAsk::Read => StrongOp::Read,
-            StrongAsk::Set(value) => StrongOp::Set(value.into_bytes()),
+            StrongAsk::Set(value) => StrongOp::Set(value.into_bytes(), Expires::Never),
             StrongAsk::Delete => StrongOp::Delete,
             StrongAsk::Increment(by) => StrongOp::Increment(by),
         }
@@ -84,6 +84,9 @@ pub fn shown(reply: StrongReply) -> Value {
     match reply {
         StrongReply::Value(value) => {
             json!({ "value": value.map(|value| String::from_utf8_lossy(&value).into_owned()) })
+        }
+        StrongReply::Seen(entry, _) => {
+            json!({ "value": entry.value.map(|value| String::from_utf8_lossy(&value).into_owned()) })
         }
         StrongReply::Done => json!({ "done": true }),
         StrongReply::Was(was) => json!({ "was": was }),

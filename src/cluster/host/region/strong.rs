@@ -15,9 +15,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinSet;
 
 use crate::base::id::NodeId;
 use crate::base::limits;
+use crate::base::time::unix_ms;
 use crate::cluster::host::links::{CallError, Channel, Links};
 use crate::cluster::host::region::{Shared, lock};
 use crate::cluster::region::acceptor::Acceptor;
@@ -242,23 +244,23 @@ impl Shared {
             waiters.push(waiter);
             return Step::Wait(free);
         }
-        let current = acceptor.store().get(home, key).and_then(|entry| entry.value);
-        let decision = op.decide(current.as_deref());
+        let current = acceptor.store().get(home, key);
+        let decision = op.decide(current.as_ref(), held.holder.next_version(), unix_ms());
         // Asked after the value was read.
         if !lock(&self.lease).is_held(home, token, self.now_us()) {
             return refused(StrongRefused::NotHolder);
         }
-        let (value, reply) = match decision {
+        let (value, expires_ms, reply) = match decision {
             Decision::Answer(reply) => {
                 self.counters.reads.fetch_add(1, Ordering::Relaxed);
                 return Step::Reply(reply);
             }
-            Decision::Write(value, reply) => (value, reply),
+            Decision::Write(value, expires_ms, reply) => (value, expires_ms, reply),
         };
         if *under_way >= limits::STRONG_WRITES_MAX {
             return refused(StrongRefused::Busy);
         }
-        let entry = StrongEntry { version: held.holder.next_version(), value };
+        let entry = StrongEntry { version: held.holder.next_version(), value, expires_ms };
         if acceptor.store_mut().put(home, key, entry.clone()).is_err() {
             return refused(StrongRefused::Full);
         }
@@ -279,6 +281,34 @@ impl Shared {
             inner.done(home, token, &[sequence]);
         }
         Step::Sent { done, reply, messages, sequence }
+    }
+
+    /// As the holder of homes: writes that values have expired which nobody asks for. Reading one does it.
+    pub(super) async fn sweep(self: &Arc<Shared>) {
+        loop {
+            tokio::time::sleep(Duration::from_millis(limits::STRONG_SWEEP_MS)).await;
+            let due = self.due();
+            let deadline = Instant::now() + self.call_deadline();
+            let mut sweeps = JoinSet::new();
+            for key in due {
+                let shared = self.clone();
+                sweeps.spawn(async move { shared.execute_here(&key, &StrongOp::Read, deadline).await });
+            }
+            // What was not done is due again.
+            while sweeps.join_next().await.is_some() {}
+        }
+    }
+
+    fn due(&self) -> Vec<Vec<u8>> {
+        let now_ms = unix_ms();
+        let inner = self.strong.lock();
+        let serving = inner
+            .held
+            .iter()
+            .zip(0..)
+            .filter(|(held, _)| held.as_ref().is_some_and(|held| held.holder.phase() == Phase::Serving));
+        let due = serving.flat_map(|(_, home)| inner.acceptor.store().due(home, now_ms, SWEPT_OF_A_HOME));
+        due.take(limits::STRONG_SWEPT_MAX).collect()
     }
 
     /// Sends a write to one node.
@@ -512,6 +542,9 @@ fn is_worth_a_try(reply: &StrongReply, deadline: Instant) -> bool {
     use StrongRefused::{NotHolder, NotReady, Unreachable};
     matches!(reply, StrongReply::Refused(NotHolder | NotReady | Unreachable)) && Instant::now() + RETRY < deadline
 }
+
+/// Of one home at once, so that the others have their turn.
+const SWEPT_OF_A_HOME: usize = limits::STRONG_SWEPT_MAX / 8;
 
 /// Between two attempts. Whatever they wait for takes some milliseconds: a commit, a round of messages.
 const RETRY: Duration = Duration::from_millis(3);

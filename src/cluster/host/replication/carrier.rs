@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -16,6 +16,7 @@ use super::{Replication, Setup};
 use crate::base::hash::KeyHash;
 use crate::base::id::{NodeId, SiteId};
 use crate::base::limits;
+use crate::base::time::unix_ms;
 use crate::cluster::genesis::SiteKind;
 use crate::cluster::host::links::{Channel, Inbound, Links};
 use crate::cluster::state::State;
@@ -117,7 +118,7 @@ impl Carrier {
                 self.heed_state(now_ms);
             }
             let mut worked = self.hear_shards(now_ms);
-            worked |= self.hear_peers();
+            worked |= self.hear_peers(now_ms);
             worked |= self.take_requests();
             self.tell_shards();
             self.tell_peers(now_ms);
@@ -215,7 +216,7 @@ impl Carrier {
         }
     }
 
-    fn hear_peers(&mut self) -> bool {
+    fn hear_peers(&mut self, now_ms: u64) -> bool {
         let (mut worked, mut restarted) = (false, false);
         while let Ok(Inbound { from, bytes }) = self.inbox.try_recv() {
             worked = true;
@@ -266,8 +267,15 @@ impl Carrier {
             }
         }
         if restarted {
-            // What it had sent to some and not to others is missing at the others, and nobody's numbers tell.
-            self.peers.values_mut().for_each(|peer| peer.is_urgent = true);
+            // What it had sent to some and not to others is missing at the others, and nobody's numbers tell. Nothing of
+            // its former life is taken from now on; so the others compare with this node now, and not when they hear of
+            // the restart, which may have been before the last of it arrived here. A hole in each stream tells them to.
+            for peer in self.peers.values_mut() {
+                peer.is_urgent = true;
+                if let Some(sender) = peer.senders.first_mut() {
+                    sender.skip(now_ms);
+                }
+            }
         }
         worked
     }
@@ -430,11 +438,6 @@ fn apply(ports: &mut dyn Ports, waiting: &[VecDeque<ToShard>], parts: Vec<Vec<u8
         is_taken &= waiting[shard].is_empty() && ports.send(shard as u16, ToShard::Apply(part)).is_ok();
     }
     is_taken
-}
-
-pub(super) fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Between two passes, and between two while nothing happens.

@@ -2,9 +2,10 @@
 //!
 //!   Summary -> windows that differ -> Buckets -> buckets that differ -> List -> what is newer there -> Fetch -> shards
 //!
-//! A round asks one node, one question after the other, so no more than one answer is under way; what it fetches goes to
-//! the shards the same way as a stream's records, and waits for room there. A round that fails, for want of an answer in
-//! time, is begun anew by the carrier.
+//! A round asks one node. What differs it finds out with one question after the other, and meanwhile fetches what is
+//! missing with several at once: a site that was cut off for long misses a hundred thousand records, two thousand of them
+//! are in one answer, and an answer takes a round trip. What it fetches goes to the shards the same way as a stream's
+//! records, and waits for room there. A round that fails, for want of an answer in time, is begun anew by the carrier.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,12 +13,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 
 use super::Replication;
-use super::carrier::unix_ms;
 use crate::base::hash::{HashSeed, KeyHash};
 use crate::base::id::{NodeId, SiteId};
 use crate::base::limits;
+use crate::base::time::unix_ms;
 use crate::cluster::host::links::{Channel, Handler, Links};
 use crate::cluster::state::State;
 use crate::replica::batch;
@@ -47,11 +49,14 @@ pub(super) struct Shards {
     requests: mpsc::Sender<Request>,
     /// One for each question of another node that may be under way.
     places: Arc<Semaphore>,
+    /// One for each answer with records that may be under way to this node.
+    fetches: Arc<Semaphore>,
     pub count: u16,
     pub seed: HashSeed,
 }
 
 /// One comparison.
+#[derive(Clone)]
 pub(super) struct Round {
     pub links: Links,
     pub shards: Shards,
@@ -74,7 +79,9 @@ type Summaries = BTreeMap<Vec<SiteId>, Summary>;
 
 impl Shards {
     pub(super) fn new(requests: mpsc::Sender<Request>, count: u16, seed: HashSeed) -> Shards {
-        Shards { requests, places: Arc::new(Semaphore::new(limits::REPLICATION_QUESTIONS_MAX)), count, seed }
+        let places = Arc::new(Semaphore::new(limits::REPLICATION_QUESTIONS_MAX));
+        let fetches = Arc::new(Semaphore::new(limits::REPLICATION_FETCHES_MAX));
+        Shards { requests, places, fetches, count, seed }
     }
 
     /// What stands for the seed in a greeting: who hashes nothing to the same hashes keys to the same.
@@ -301,21 +308,47 @@ impl Round {
             return Err(Failed::Senseless("answered for other windows than it was asked for"));
         }
         let mine = self.shards.buckets(regions, windows).await.ok_or(Failed::NoAnswer)?;
+        // They end with this round, whichever way it ends.
+        let mut fetches = JoinSet::new();
+        let ended = |ended| match ended {
+            Some(Ok(outcome)) => outcome,
+            // The runtime ends, or a fetch has panicked, which the log knows.
+            Some(Err(_)) => Err(Failed::NoAnswer),
+            None => Ok(()),
+        };
         for question in lists(regions, windows, &mine, &theirs) {
             let Answer::List(named) = self.ask(&question).await? else { return Err(Failed::NoAnswer) };
             let wanted = self.shards.wanted(&named).await.ok_or(Failed::NoAnswer)?;
             for ids in wanted.chunks(limits::REPLICATION_FETCH_MAX) {
-                self.fetch(ids.to_vec()).await?;
+                if fetches.len() == limits::REPLICATION_FETCHES_MAX {
+                    ended(fetches.join_next().await)?;
+                }
+                let (round, ids) = (self.clone(), ids.to_vec());
+                fetches.spawn(async move { round.fetch(ids).await });
             }
+        }
+        while !fetches.is_empty() {
+            ended(fetches.join_next().await)?;
         }
         Ok(())
     }
 
     async fn fetch(&self, mut ids: Vec<KeyId>) -> Result<(), Failed> {
+        let _place = self.shards.fetches.acquire().await.map_err(|_| Failed::NoAnswer)?;
+        let mut busy = 0;
         while !ids.is_empty() {
             let asked = ids.len();
-            let question = Question::Fetch { ids };
-            let Answer::Records(body, left) = self.ask(&question).await? else { return Err(Failed::NoAnswer) };
+            let question = Question::Fetch { ids: ids.clone() };
+            let (body, left) = match self.ask(&question).await? {
+                Answer::Records(body, left) => (body, left),
+                // Many have just come back together. What is half done is better brought to its end than begun anew.
+                Answer::Busy if busy < BUSY_TRIES => {
+                    busy += 1;
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                    continue;
+                }
+                _ => return Err(Failed::NoAnswer),
+            };
             if left.len() >= asked {
                 return Err(Failed::Senseless("fetches nothing of what it was asked for"));
             }
@@ -340,6 +373,10 @@ impl Round {
 const WINDOWS_PER_STEP: usize = 8;
 /// Steps of a fetch that are asked for together.
 const STEPS_AT_ONCE: usize = 8;
+/// How often a node that was busy is asked again, and how long after.
+const BUSY_TRIES: u32 = 20;
+/// See [`BUSY_TRIES`].
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
 /// How often records are offered to shards that have no room, and how long after the last time.
 const APPLY_TRIES: u32 = 200;
 /// See [`APPLY_TRIES`].

@@ -137,7 +137,7 @@ impl Ports for Shards {
 }
 
 fn now_ms() -> u64 {
-    carrier::unix_ms()
+    crate::base::time::unix_ms()
 }
 
 struct Node {

@@ -4,10 +4,12 @@
 //! reasons. *Health*: a lost probe is nothing, three in a row are a lost region, and one that comes back has to answer for
 //! a while before it is trusted, longer each time it falls soon again.
 //!
+//! ```text
 //!        first answer           3 missed, or its connections broke
 //!   new --------------> up ------------------------------------------> down
 //!                        ^                                              |
 //!                        '------ 6 answered in a row, over 2.5 s -------'   (twice as many after each early fall)
+//! ```
 //!
 //! *Nearness*: another healthy region replaces the present one if it is nearer by a share and by an absolute margin, for
 //! several of its probes in a row, and not before the present one was kept for a while. Two regions that are equally far,

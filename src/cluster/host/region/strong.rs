@@ -217,6 +217,8 @@ impl Shared {
                             self.counters.writes.fetch_add(1, Ordering::Relaxed);
                             reply
                         }
+                        // It would have written that the value has expired, and so will the next who asks.
+                        _ if !op.is_write() => StrongReply::Refused(StrongRefused::Unreachable),
                         _ => {
                             self.counters.unknown.fetch_add(1, Ordering::Relaxed);
                             StrongReply::Unknown
